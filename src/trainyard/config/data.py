@@ -1,0 +1,92 @@
+"""What a config file may say of the data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainyard.config.base import Section
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Column = str | int
+
+
+class AnyData(Section):
+    """The keys that images and texts have in common."""
+
+    path: str
+    """Where the data is: a folder, a file, `embedded:NAME`, or `hub:ID` (a Hugging Face dataset's id, or a
+    local folder in the hub's layout)."""
+    subset: str | None = None
+    """Name of the configuration of a hub dataset (`sst2` of `hub:nyu-mll/glue`)."""
+    label: Column = "label"
+    """Column of the label, by name or position (0 is the first), in tables and hub datasets."""
+    header: bool | None = None
+    """Whether the first row of a CSV or TSV holds column names; by default found out: it does when it names the columns."""
+    val_fraction: Fraction = 0.1
+    """Share of the training examples held out for validation where the data has no validation split."""
+    test_fraction: Fraction = 0.1
+    """Share of the examples held out for the test where the data has no test split."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Read at most this many examples of each split (stratified, seeded): for a quick trial."""
+    max_bad: Fraction = 0.001
+    """Share of unreadable images, empty texts and missing labels that is skipped; past it the run fails."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Examples of a step in each process."""
+    cache: str = "~/.cache/trainyard"
+    """Folder for decoded images and tokenised texts, shared by all runs and processes of a machine."""
+
+
+class ImagesConfig(AnyData):
+    """Images: `<split>/<class>/file`, `<class>/file`, a CSV or Parquet of paths and labels, or a hub dataset."""
+
+    kind: Literal["images"]
+    """What an example is."""
+    image: Column = "image"
+    """Column of the image (its path) in tables and hub datasets, by name or position."""
+    image_size: Annotated[int, Field(ge=4, le=2048)] = 224
+    """Side of the square that the model sees, in pixels."""
+    resize: Annotated[int, Field(ge=4, le=2560)] | None = None
+    """Shorter side before the centre crop, in pixels; by default `image_size` up to 64 and 8/7 of it above."""
+    augment: Literal["none", "light", "standard"] = "standard"
+    """Training augmentation: `light` shifts and flips, `standard` crops at random scales and flips above 64 pixels
+    and is the same as `light` below."""
+    flip: Literal["none", "random", "alternating"] = "random"
+    """Horizontal flips: drawn for each image and epoch, or every other epoch (Jordan 2024, arXiv 2404.00498)."""
+    shift: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Largest random shift in pixels; by default an eighth of the side."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Parameter of the Beta distribution of mixup (Zhang et al. 2018); 0 is off."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Parameter of the Beta distribution of CutMix (Yun et al. 2019); 0 is off. With both, each step draws one."""
+    cache_gb: Annotated[float, Field(ge=0)] | None = None
+    """Most that decoded images may take on the disk, in GB; by default a quarter of its free space. Larger sets are
+    read from their files at each epoch."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode images which aren't cached; by default one per core that this rank has."""
+
+    @property
+    def resize_to(self) -> int:
+        """The shorter side before the centre crop, in pixels."""
+        if self.resize is not None:
+            return max(self.resize, self.image_size)
+        return self.image_size if self.image_size <= 64 else round(self.image_size * 8 / 7)
+
+
+class TextsConfig(AnyData):
+    """Texts: CSV, TSV, JSONL or Parquet, one file or one per split, or a hub dataset."""
+
+    kind: Literal["texts"]
+    """What an example is."""
+    text: Column | list[Column] = "text"
+    """Column of the text, by name or position; of a list, the columns are joined by a space."""
+    pair: bool = False
+    """Read the two columns of `text` as a sentence pair."""
+    max_length: Annotated[int, Field(ge=4, le=8192)] = 128
+    """Tokens kept of each text, special tokens included."""
+    bucket: bool = True
+    """Batch texts of similar length together, so that little is padded."""
+
+
+DataConfig = Annotated[ImagesConfig | TextsConfig, Field(discriminator="kind")]

@@ -1,0 +1,128 @@
+"""What a config file may say: the whole of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Union
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from trainyard.config.base import Section
+from trainyard.config.data import DataConfig
+from trainyard.models import model_configs
+from trainyard.models.base import ModelConfig
+
+Precision = Literal["32", "bf16-mixed", "16-mixed"]
+Logger = Literal["tensorboard", "mlflow", "wandb"]
+
+if TYPE_CHECKING:
+    AnyModel = ModelConfig
+else:
+    # One member for each registered kind, so that an error or the JSON Schema speaks of that kind's keys alone.
+    AnyModel = Annotated[Union[tuple(model_configs())], Field(discriminator="kind")]  # noqa: UP007 built at run time
+
+
+class OptimConfig(Section):
+    """How the weights are updated."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` is SGD with Nesterov momentum, `adamw` is AdamW (Loshchilov & Hutter 2019); fused where torch has it."""
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    """Peak learning rate of the output layer (and of all, when `layer_decay` is 1)."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of `sgd`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay, of weight matrices and convolutions only: norms and biases have none."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each stage of the network to the one before it: below 1 for fine-tuning."""
+    head_lr: Annotated[float, Field(gt=0)] = 1.0
+    """Factor of the learning rate of the last stage, which is new when a pretrained network is fine-tuned."""
+    schedule: Literal["cosine", "onecycle", "linear", "constant"] = "cosine"
+    """Shape of the learning rate after the warm-up; `onecycle` warms up over `warmup` of the steps, by default 0.3."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the steps in which the learning rate rises linearly; by default 0.3 for `onecycle` and 0.05 otherwise."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that is spread over all classes in the training target (Szegedy et al. 2016)."""
+    class_weights: Literal["none", "balanced"] | list[float] = "none"
+    """Weights of the classes in the training loss, for imbalance: `balanced` is inverse to their counts; or a list."""
+    balanced_sampling: bool = False
+    """Draw training examples so that all classes come equally often."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient; by default it isn't clipped."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and kept; 0 is off."""
+
+
+class TrainerConfig(Section):
+    """How long, on what, and what is kept."""
+
+    max_epochs: Annotated[int, Field(ge=1)] = 10
+    """Passes over the training split."""
+    precision: Precision = "32"
+    """Number format of the forward and backward pass; weights stay float32."""
+    devices: Literal["auto", "cpu"] | Annotated[int, Field(ge=1)] = "auto"
+    """`auto` takes the GPUs there are and else the CPU; `cpu` the CPU; a number starts that many processes."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Across processes: `ddp` keeps a copy of the model in each, `fsdp` shards it (GPUs only)."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are added up before a step."""
+    save_every: Annotated[int, Field(ge=1)] | None = None
+    """Optimiser steps between checkpoints; one is always written at the end of an epoch."""
+    resume: bool | str = False
+    """`auto` goes on with this config's newest unfinished run, if there is one; or the path of a run folder."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights go into the bundle: those of the epoch with the best `monitor`, or the last."""
+    monitor: Literal["accuracy", "macro_f1", "loss"] = "macro_f1"
+    """Validation metric by which `best` and `patience` judge."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop early after this many epochs without a better `monitor`."""
+    channels_last: bool = False
+    """Lay images out as NHWC: faster on most GPUs and CPUs for convolutions."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute at the start, faster steps after it."""
+    loggers: list[Logger] = ["tensorboard"]
+    """Where metrics go besides `metrics.csv`."""
+    log_every: Annotated[int, Field(ge=1)] = 50
+    """Optimiser steps between log lines."""
+    preset: Literal["none", "dry_run", "overfit_batch", "profile"] = "none"
+    """For debugging: `dry_run` goes once through everything with a few batches, `overfit_batch` repeats one batch
+    until it is learnt, `profile` writes a torch.profiler trace of some steps."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of each process; by default the cores divided by the processes of this machine."""
+
+
+class BundleConfig(Section):
+    """What is sealed at the end."""
+
+    samples: bool = True
+    """Put training examples (for calibration) and golden requests into the bundle; `false` for private data."""
+
+
+class Experiment(Section):
+    """A config file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the experiment; its runs lie in `<out>/<name>/`."""
+    seed: int = Field(default=42, ge=0, lt=2**31)
+    """Seed of everything random."""
+    out: Path = Path("runs")
+    """Folder of all runs, relative to where the command is called."""
+    data: DataConfig
+    """The examples."""
+    model: SerializeAsAny[AnyModel]
+    """The network."""
+    optim: OptimConfig = OptimConfig()
+    """How the weights are updated."""
+    trainer: TrainerConfig = TrainerConfig()
+    """How long, on what, and what is kept."""
+    bundle: BundleConfig = BundleConfig()
+    """What is sealed at the end."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Experiment:
+        if self.trainer.strategy == "fsdp" and self.optim.ema:
+            raise ValueError("optim.ema isn't supported with trainer.strategy=fsdp: set optim.ema=0")
+        if self.optim.class_weights != "none" and self.optim.balanced_sampling:
+            raise ValueError("optim.class_weights and optim.balanced_sampling both correct imbalance: choose one")
+        return self
+

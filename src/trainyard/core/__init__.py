@@ -1,0 +1,1 @@
+"""What serves: bundle, preprocessors, predictor. Importing it needs neither torch nor transformers."""

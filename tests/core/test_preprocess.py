@@ -1,0 +1,147 @@
+"""From raw items to tensors: odd images, odd texts."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from trainyard.core.preprocess import ImagePreprocessor, TextPreprocessor, encode_all, load_preprocessor
+from trainyard.errors import BundleError, ItemError
+
+
+def encoded_image(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def word_tokenizer() -> Tokenizer:
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "late": 2, "parcel": 3, "my": 4}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+@given(st.integers(1, 90), st.integers(1, 90))
+def test_every_shape_becomes_a_square(width: int, height: int) -> None:
+    preprocessor = ImagePreprocessor(size=16, resize=20)
+    item = encoded_image(Image.new("RGB", (width, height), (200, 10, 30)))
+
+    assert preprocessor.encode(item).shape == (16, 16, 3)
+    assert preprocessor.encode_wide(item).shape == (20, 20, 3)
+    assert preprocessor.encode(item).reshape(-1, 3).max(axis=0).tolist() == [200, 10, 30]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    format = "TIFF" if mode in ("CMYK", "F") else "PNG"
+    item = encoded_image(Image.new(mode, (8, 8)), format)
+
+    assert ImagePreprocessor(8, 8).encode(item).shape == (8, 8, 3)
+
+
+def test_16_bit_grey_is_scaled_not_clipped() -> None:
+    pixels = np.full((8, 8), 32768, dtype=np.uint16)
+
+    grey = ImagePreprocessor(8, 8).encode(encoded_image(Image.fromarray(pixels)))
+
+    assert set(np.unique(grey)) <= {127, 128}
+
+
+def test_transparency_lies_on_white() -> None:
+    item = encoded_image(Image.new("RGBA", (8, 8), (0, 0, 0, 0)))
+
+    assert ImagePreprocessor(8, 8).encode(item).min() == 255
+
+
+def test_the_orientation_of_a_photo_is_honoured() -> None:
+    image = Image.new("RGB", (8, 8), "white")
+    image.paste("black", (0, 0, 8, 4))  # upper half black
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+
+    upright = ImagePreprocessor(8, 8).encode(encoded_image(image, exif=exif))
+
+    assert upright[:4].min() == 255
+    assert upright[4:].max() == 0
+
+
+@pytest.mark.parametrize("item", [b"", b"not an image", encoded_image(Image.effect_noise((64, 64), 9))[:900]])
+def test_what_is_no_image_is_an_item_error(item: bytes) -> None:
+    with pytest.raises(ItemError, match="can't be decoded"):
+        ImagePreprocessor(8, 8).encode(item)
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
+    item = encoded_image(Image.new("1", (3000, 3000)))
+
+    with pytest.raises(ItemError, match="3000 x 3000 pixels"):
+        ImagePreprocessor(8, 8, max_pixels=1_000_000).encode(item)
+
+
+def test_a_missing_file_and_a_text_are_item_errors(tmp_path: Path) -> None:
+    for item in (tmp_path / "none.png", "a text"):
+        with pytest.raises(ItemError):
+            ImagePreprocessor(8, 8).encode(item)
+
+
+def test_images_are_collated_channels_first() -> None:
+    preprocessor = ImagePreprocessor(8, 8)
+    item = encoded_image(Image.new("RGB", (8, 8), (1, 2, 3)))
+
+    images = preprocessor.collate(encode_all(preprocessor, [item, item]))["images"]
+
+    assert images.shape == (2, 3, 8, 8)
+    assert images.dtype == np.uint8
+    assert images[1, :, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_texts_are_padded_to_the_longest_and_masked() -> None:
+    preprocessor = TextPreprocessor(word_tokenizer(), max_length=3, segments=True)
+
+    inputs = preprocessor.collate(encode_all(preprocessor, ["late", "my parcel late my"]))
+
+    assert inputs["input_ids"].tolist() == [[2, 0, 0], [4, 3, 2]]
+    assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert inputs["token_type_ids"].tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_a_model_without_segments_gets_none() -> None:
+    preprocessor = TextPreprocessor(word_tokenizer(), max_length=8)
+
+    assert set(preprocessor.collate([preprocessor.encode("late")])) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize("item", ["", "  \n", ("", " "), b"bytes"])
+def test_an_empty_text_is_an_item_error(item: str | bytes | tuple[str, str]) -> None:
+    with pytest.raises(ItemError):
+        TextPreprocessor(word_tokenizer(), 8).encode(item)
+
+
+@given(st.lists(st.text(st.characters(codec=None)).filter(str.strip), min_size=1, max_size=5))
+def test_any_text_is_encoded_alike_alone_and_in_company(texts: list[str]) -> None:
+    preprocessor = TextPreprocessor(word_tokenizer(), 8)
+
+    together = preprocessor.encode_many(texts)
+
+    assert [row.tolist() for row in together] == [preprocessor.encode(text).tolist() for text in texts]
+
+
+def test_both_kinds_survive_saving(tmp_path: Path) -> None:
+    image = ImagePreprocessor(16, 20)
+    assert load_preprocessor(image.to_dict(), tmp_path) == image
+
+    text = TextPreprocessor(word_tokenizer(), 5, pad_id=0, segments=True)
+    text.save(tmp_path)
+    loaded = load_preprocessor(text.to_dict(), tmp_path)
+    assert loaded.encode("my parcel").tolist() == text.encode("my parcel").tolist()
+
+    with pytest.raises(BundleError, match="unknown kind"):
+        load_preprocessor({"kind": "audio"}, tmp_path)
