@@ -125,4 +125,3 @@ class Experiment(Section):
         if self.optim.class_weights != "none" and self.optim.balanced_sampling:
             raise ValueError("optim.class_weights and optim.balanced_sampling both correct imbalance: choose one")
         return self
-

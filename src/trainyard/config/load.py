@@ -129,8 +129,10 @@ def _expand(value: object) -> object:
 def _environment_value(match: re.Match[str]) -> str:
     value = os.environ.get(match["name"]) or match["default"]
     if value is None:
-        raise UsageError(f"the config wants the environment variable {match['name']}; set it, or write a default: "
-                         f"${{{match['name']}:-default}}")  # fmt: skip
+        raise UsageError(
+            f"the config wants the environment variable {match['name']}; set it, or write a default: "
+            f"${{{match['name']}:-default}}"
+        )
     return value
 
 

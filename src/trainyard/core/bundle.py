@@ -125,7 +125,9 @@ def read_facts(folder: Path) -> BundleFacts:
         content = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         version = content["schema_version"]
         if version > SCHEMA_VERSION:
-            raise BundleError(f"{folder} has schema version {version}, this trainyard reads {SCHEMA_VERSION}; update it")
+            raise BundleError(
+                f"{folder} has schema version {version}, this trainyard reads {SCHEMA_VERSION}; update it"
+            )
         return BundleFacts.model_validate(content)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{folder}: {FACTS} can't be read ({error}); use the original") from error

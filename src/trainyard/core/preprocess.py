@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,16 @@ Inputs: TypeAlias = dict[str, NDArray[np.uint8] | NDArray[np.int64]]
 """A batch as the model takes it, by argument name."""
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# Pillow warns of damaged metadata that doesn't touch the pixels; what can't be decoded raises. Said once for all, since
+# `warnings.catch_warnings` around each image isn't safe where threads decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# What Pillow raises for damaged files, as found by flipping bytes; an error in our own code must not pass for one.
+DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
 MAX_PIXELS = 50_000_000
 """An image with more pixels is refused before it is decoded: 50 MP are 150 MB as RGB."""
 
@@ -84,12 +95,11 @@ class ImagePreprocessor:
         ``encode`` is its centre, so that one cache of decoded images serves training and evaluation.
         """
         image = _open_image(item, self.max_pixels, draft=self.resize)
-        scale = self.resize / min(image.size)
-        width, height = (max(self.resize, round(side * scale)) for side in image.size)
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - self.resize) // 2, (height - self.resize) // 2
-        return np.asarray(image.crop((left, top, left + self.resize, top + self.resize)), dtype=np.uint8)
+        side = min(image.size)
+        left, top = ((length - side) / 2 for length in image.size)
+        # The centre only: a strip of 50,000 x 1 pixels would otherwise grow to gigabytes on its way.
+        square = (left, top, left + side, top + side)
+        return np.asarray(image.resize((self.resize, self.resize), Image.Resampling.BILINEAR, square), dtype=np.uint8)
 
     def collate(self, encoded: Sequence[Encoded]) -> Inputs:
         """Gives ``{"images": [batch, 3, height, width] uint8}``."""
@@ -108,17 +118,14 @@ def _open_image(item: Item, max_pixels: int, draft: int) -> Image.Image:
     if not isinstance(item, bytes | Path):
         raise ItemError(f"an image is given by its bytes or its path, not as {type(item).__name__}")
     try:
-        # Pillow warns of damaged metadata that doesn't touch the pixels; what can't be decoded raises.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=IMAGE_FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise ItemError(f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}")
-                image.draft("RGB", (2 * draft, 2 * draft))
-                return _rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ItemError(f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}")
+            image.draft("RGB", (2 * draft, 2 * draft))
+            return _rgb(ImageOps.exif_transpose(image))
     except ItemError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ItemError(f"the image can't be decoded ({str(error) or type(error).__name__})") from error
 
 
@@ -171,7 +178,7 @@ class TextPreprocessor:
         ]
 
     def collate(self, encoded: Sequence[Encoded]) -> Inputs:
-        """Pads to the longest: ``input_ids``, ``attention_mask`` (and ``token_type_ids``), ``[batch, length] int64``."""
+        """Pads to the longest: ``input_ids``, ``attention_mask`` (``token_type_ids``), ``[batch, length] int64``."""
         longest = max(row.shape[1] for row in encoded)
         tokens = np.zeros((2, len(encoded), longest), dtype=np.int64)
         tokens[0] = self.pad_id

@@ -1,0 +1,181 @@
+"""The verbs of the command line. Heavy imports stay inside them, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from trainyard.errors import TrainyardError, UsageError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
+)
+
+Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value words.", metavar="[KEY=VALUE]...")]
+Run = Annotated[Path, typer.Argument(help="A run folder, or its bundle.", metavar="RUN")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.callback()
+def options(debug: Debug = False) -> None:
+    """Options of all verbs come before the verb."""
+    if debug:
+        os.environ["TRAINYARD_DEBUG"] = "1"
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # These tell of their requests at a level that is meant for them alone.
+    for noisy in ("httpx", "filelock", "matplotlib", "datasets", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None) -> None:
+    """Train a classifier, score it on the test split, and seal it into a bundle.
+
+    Prints the run folder as its last line on stdout. With several GPUs, or NPROC=2, it runs in as many processes.
+    """
+    from trainyard.config.load import load_experiment
+    from trainyard.launch import launch, needs_launch
+    from trainyard.training.processes import check_hardware, mute_other_ranks
+
+    experiment = load_experiment(config, overrides or [])
+    if needs_launch(experiment.trainer):
+        check_hardware(experiment.trainer)
+        raise typer.Exit(launch(["train", str(config), *(overrides or [])], experiment.trainer))
+    from trainyard.training.run import train as run_training
+
+    mute_other_ranks()
+    run = run_training(experiment)
+    metrics = run / "metrics.json"
+    if metrics.is_file():
+        print(metrics.read_text(encoding="utf-8"), file=sys.stderr, end="")
+    print(run)
+
+
+@app.command()
+def config(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")] = None,
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a config instead.")] = False,
+) -> None:
+    """Print the resolved config: every key with its value, after the file, the environment and the overrides."""
+    from trainyard.config.load import dump_yaml, json_schema, load_experiment
+
+    if schema:
+        print(json.dumps(json_schema(), indent=2))
+    elif config is None:
+        raise UsageError("give a CONFIG file, or --schema")
+    else:
+        print(dump_yaml(load_experiment(config, overrides or [])), end="")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    overrides: Overrides = None,
+    format: Annotated[Literal["eager"], typer.Option(help="Which of the model's formats to score.")] = "eager",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+) -> None:
+    """Score a bundle on its own test split, or on other data (data.path=..., data.label=..., ...)."""
+    from trainyard.config.experiment import TrainerConfig
+    from trainyard.launch import launch, launched, needs_launch
+
+    trainer = TrainerConfig()
+    if needs_launch(trainer):
+        arguments = ["evaluate", str(run), *(overrides or []), f"--format={format}", *(["--json"] if as_json else [])]
+        raise typer.Exit(launch(arguments, trainer))
+    from trainyard.core.bundle import Bundle
+    from trainyard.evaluation.evaluate import evaluate as score_bundle
+    from trainyard.report.terminal import print_scores
+    from trainyard.training.processes import join_processes, mute_other_ranks
+
+    mute_other_ranks()
+    bundle = Bundle.open(run)
+    with join_processes() as device:
+        scores = score_bundle(bundle, overrides or [], device)
+    if int(os.environ.get("RANK", "0")) > 0 and launched():
+        return
+    if as_json:
+        print(json.dumps({"bundle": bundle.digest, "format": format, **scores.to_dict()}, indent=2))
+    else:
+        print_scores(scores)
+
+
+@app.command()
+def predict(
+    run: Run,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Image files, folders, CSV or text files, texts; - reads lines from stdin.", metavar="[INPUT]..."
+        ),
+    ] = None,
+    format: Annotated[Literal["auto", "eager"], typer.Option(help="Which of the model's formats answers.")] = "auto",
+    top_k: Annotated[int, typer.Option(min=1, help="Classes to show of each item.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the answers to this CSV file.")] = None,
+) -> None:
+    """Classify images or texts: label, probability, runners-up."""
+    from trainyard.core.bundle import Bundle
+    from trainyard.core.inputs import read_inputs
+    from trainyard.core.predictor import Predictor
+    from trainyard.report.terminal import print_predictions, write_predictions
+
+    bundle = Bundle.open(run)
+    named = list(read_inputs(inputs or ["-"], bundle))
+    answers = list(
+        zip(
+            [name for name, _ in named],
+            Predictor(bundle, format).predict([item for _, item in named], top_k),
+            strict=True,
+        )
+    )
+    if out is not None:
+        write_predictions(out, answers)
+    if out is None or as_json:
+        print_predictions(answers, as_json)
+    if any(isinstance(answer, TrainyardError) for _, answer in answers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="Also check this config's data.", metavar="CONFIG")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check this machine, and a config's data, without training; each finding comes with its fix."""
+    from trainyard.config.load import load_experiment
+    from trainyard.doctor import check_data, check_machine, exit_code, render
+
+    experiment = load_experiment(config, overrides or []) if config is not None else None
+    checks = check_machine() + (check_data(experiment) if experiment is not None else [])
+    render(checks)
+    raise typer.Exit(exit_code(checks))
+
+
+def main() -> None:
+    """Runs the command line; a user's error is one sentence and its exit code, without a traceback."""
+    try:
+        app()
+    except TrainyardError as error:
+        _fail(error, error.exit_code)
+    except KeyboardInterrupt as error:
+        _fail(error, 130, "interrupted")
+
+
+def _fail(error: BaseException, code: int, message: str = "") -> None:
+    if os.environ.get("TRAINYARD_DEBUG"):
+        traceback.print_exception(error)
+    print(f"trainyard: {message or error}", file=sys.stderr)
+    sys.stdout.flush()
+    raise SystemExit(code)

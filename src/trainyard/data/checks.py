@@ -1,0 +1,69 @@
+"""Parting items that can be used from those that can't, and hashing their contents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.core.preprocess import Item
+from trainyard.data.image_cache import DecodedImages, Inspection, inspect_images
+from trainyard.data.records import BadExample, Rows, Split
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A split whose items can all be used.
+
+    Attributes:
+        rows: Its examples.
+        digests: SHA-256 of each item's content.
+        decoded: The pixels, if they are cached.
+        bad: The examples that were dropped.
+    """
+
+    rows: Rows
+    digests: list[bytes]
+    decoded: DecodedImages | None = None
+    bad: list[BadExample] = field(default_factory=list)
+
+
+def check_items(splits: Mapping[Split, Rows], data: ImagesConfig | TextsConfig) -> dict[Split, Checked]:
+    """Decodes images and drops those that can't be; texts were found empty or not when they were read."""
+    if isinstance(data, TextsConfig):
+        return {split: Checked(rows, [_text_digest(text) for text in rows.items]) for split, rows in splits.items()}
+    inspection = inspect_images([rows.items for rows in splits.values()], data)
+    checked = {}
+    start = 0
+    for split, rows in splits.items():
+        checked[split] = _check_images(rows, start, inspection)
+        start += len(rows)
+    return checked
+
+
+def fingerprint(checked: Mapping[Split, Checked]) -> str:
+    """SHA-256 over contents and labels of each split, sorted: neither names nor the order of files matter."""
+    digest = hashlib.sha256()
+    for split, part in checked.items():
+        contents = sorted(zip((one.hex() for one in part.digests), part.rows.labels, strict=True))
+        digest.update(json.dumps([split, contents]).encode())
+    return digest.hexdigest()
+
+
+def _check_images(rows: Rows, start: int, inspection: Inspection) -> Checked:
+    faults = {i: inspection.faults[start + i] for i in range(len(rows)) if start + i in inspection.faults}
+    good = [i for i in range(len(rows)) if i not in faults]
+    return Checked(
+        rows.select(good),
+        [inspection.digests[start + i] for i in good],
+        inspection.decoded.select(start + np.array(good, dtype=np.int64)) if inspection.decoded else None,
+        [BadExample(rows.sources[i], reason) for i, reason in faults.items()],
+    )
+
+
+def _text_digest(text: Item) -> bytes:
+    return hashlib.sha256(json.dumps(text).encode()).digest()

@@ -1,0 +1,112 @@
+"""From a config to a dataset that has passed all checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.data.checks import Checked, check_items, fingerprint
+from trainyard.data.records import SPLITS, Dataset, Found, Records, Rows, Split
+from trainyard.data.report import DataReport, check_quota, duplicate_warning, find_duplicates, log_findings
+from trainyard.data.sources import location, read_source
+from trainyard.data.splits import check_splits, complete_splits, limit_rows
+from trainyard.errors import DataError
+
+
+def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:
+    """Finds the examples, divides them, drops the bad ones, and checks what is left.
+
+    Every process of a job comes to the same result; images are decoded by one per machine.
+
+    Raises:
+        UsageError: ``data.path`` or another key is wrong.
+        DataError: the data can't train a classifier, or too much of it is bad.
+    """
+    found = read_source(data)
+    check_quota(found.bad, found.total, data.max_bad)
+    whole = complete_splits(found.splits, data, seed)
+    classes = check_splits(whole, data)
+    checked = _check({split: limit_rows(rows, data.limit, seed) for split, rows in whole.items()}, found, data)
+    if data.limit is None:  # a few examples of each split needn't hold every class
+        classes = check_splits({split: part.rows for split, part in checked.items()}, data)
+    report = _report(found, checked, classes, location(data.path))
+    log_findings(report.bad, report.warnings)
+    records = {split: _records(part, classes) for split, part in checked.items()}
+    return Dataset(records, classes, report.fingerprint, report.location, report)
+
+
+def load_split(
+    data: ImagesConfig | TextsConfig, classes: tuple[str, ...], split: Split = "test", seed: int = 0
+) -> Records:
+    """One split of data that may hold nothing else, for a classifier that exists.
+
+    Args:
+        classes: The classifier's; the labels are mapped to them.
+        split: Which one, where the data has several; data with one split or none is taken whole.
+        seed: For ``data.limit``.
+
+    Raises:
+        UsageError: ``data.path`` or another key is wrong.
+        DataError: the split isn't there, has labels that aren't among the classes, or too much of it is bad.
+    """
+    found = read_source(data)
+    check_quota(found.bad, found.total, data.max_bad)
+    rows = _only(found, split, data)
+    if unknown := sorted(set(rows.labels) - set(classes)):
+        raise DataError(
+            f"{data.path} has labels that the classifier doesn't know: {_listed(unknown)}; it knows {_listed(classes)}"
+        )
+    checked = _check({split: limit_rows(rows, data.limit, seed)}, found, data)[split]
+    log_findings([*found.bad, *checked.bad], found.warnings)
+    return _records(checked, classes)
+
+
+def _only(found: Found, split: Split, data: ImagesConfig | TextsConfig) -> Rows:
+    if split in found.splits:
+        return found.splits[split]
+    if len(found.splits) != 1:
+        there = ", ".join(found.splits) or "no examples"
+        raise DataError(f"{data.path} has no {split} split, it has {there}: name the folder or file of one split")
+    return next(iter(found.splits.values()))
+
+
+def _check(splits: Mapping[Split, Rows], found: Found, data: ImagesConfig | TextsConfig) -> dict[Split, Checked]:
+    checked = check_items(splits, data)
+    bad = [example for part in checked.values() for example in part.bad]
+    if data.limit is None:
+        check_quota([*found.bad, *bad], found.total, data.max_bad)
+    else:  # the rows' own faults were counted over all rows, of which few are looked into
+        check_quota(bad, sum(len(rows) for rows in splits.values()), data.max_bad)
+    for split, part in checked.items():
+        if not len(part.rows):
+            raise DataError(f"the {split} split of {data.path} has no example that can be used")
+    return checked
+
+
+def _records(part: Checked, classes: Sequence[str]) -> Records:
+    code_of = {name: code for code, name in enumerate(classes)}
+    labels = np.array([code_of[label] for label in part.rows.labels], dtype=np.int64)
+    return Records(part.rows.items, labels, part.rows.sources, part.decoded)
+
+
+def _report(found: Found, checked: Mapping[Split, Checked], classes: Sequence[str], place: str) -> DataReport:
+    counts = {split: Counter(part.rows.labels) for split, part in checked.items()}
+    duplicates = find_duplicates(
+        {split: part.rows for split, part in checked.items()}, {split: part.digests for split, part in checked.items()}
+    )
+    return DataReport(
+        location=place,
+        fingerprint=fingerprint(checked),
+        classes={name: {split: counts[split][name] for split in SPLITS} for name in classes},
+        total=found.total,
+        bad=(*found.bad, *(example for part in checked.values() for example in part.bad)),
+        duplicates=duplicates,
+        warnings=(*found.warnings, *duplicate_warning(duplicates)),
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + (" and more" if len(names) > 20 else "")

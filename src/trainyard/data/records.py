@@ -1,0 +1,138 @@
+"""What the data is once it has been found: raw items with their labels, per split."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainyard.core.preprocess import Item
+
+if TYPE_CHECKING:
+    from trainyard.data.image_cache import DecodedImages
+    from trainyard.data.report import DataReport
+
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+_SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_named(name: str) -> Split | None:
+    """The split that a folder, a file or a value calls by this name, in any case; ``None`` if it isn't one."""
+    return _SPLIT_NAMES.get(name.strip().lower())
+
+
+class LazyItems(Sequence[Item]):
+    """Items that are read when they are asked for: more than memory holds."""
+
+    @abstractmethod
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> LazyItems:
+        """These rows only, still unread."""
+
+    @abstractmethod
+    def identities(self) -> list[str]:
+        """A short text for each item that changes when its content does, found without reading the content."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples as a source gives them, labels still names.
+
+    Attributes:
+        items: Raw items.
+        labels: Class name of each.
+        sources: Where each is from, for a person to find it.
+    """
+
+    items: Sequence[Item]
+    labels: Sequence[str]
+    sources: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Rows:
+        """These rows, in this order."""
+        items: Sequence[Item]
+        items = self.items.select(rows) if isinstance(self.items, LazyItems) else [self.items[i] for i in rows]
+        return Rows(items, [self.labels[i] for i in rows], [self.sources[i] for i in rows])
+
+
+@dataclass(frozen=True)
+class BadExample:
+    """An example that can't be used.
+
+    Attributes:
+        where: A relative path, or ``file.csv:12``.
+        reason: Half a sentence.
+    """
+
+    where: str
+    reason: str
+
+
+@dataclass
+class Found:
+    """What a source holds, before anything is divided or decoded. Undivided data is all ``train``."""
+
+    splits: dict[Split, Rows]
+    bad: list[BadExample] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Examples seen, bad ones included."""
+        return sum(len(rows) for rows in self.splits.values()) + len(self.bad)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Raw items of one split.
+
+    Attributes:
+        items: Image files (path or bytes), texts, or pairs of texts.
+        labels: ``[n] int64`` indices into the classes.
+        sources: Where each is from: a relative path, or ``file.csv:12`` (line number, 1 is the first line).
+        decoded: The items' pixels, where they are cached; otherwise images are decoded whenever they are read.
+    """
+
+    items: Sequence[Item]
+    labels: NDArray[np.int64]
+    sources: Sequence[str]
+    decoded: DecodedImages | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that has passed all checks.
+
+    Attributes:
+        splits: All three, none of them empty.
+        classes: Sorted names; integers sort by value.
+        fingerprint: SHA-256 over contents and labels of each split, whatever the files' names, places and times.
+        location: What ``data.path`` said, absolute for local paths.
+        report: What was counted, skipped and warned of.
+    """
+
+    splits: dict[Split, Records]
+    classes: tuple[str, ...]
+    fingerprint: str
+    location: str
+    report: DataReport

@@ -1,0 +1,88 @@
+"""Checks of a config's data: what training would stumble over, and what would make its result worth little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from trainyard.data.records import SPLITS, Split
+from trainyard.data.report import DataReport, duplicate_warning
+from trainyard.doctor.checks import Check
+from trainyard.errors import TrainyardError
+
+if TYPE_CHECKING:
+    from trainyard.config.experiment import Experiment
+
+MAX_IMBALANCE = 10
+"""The largest class may have this many times the training examples of the smallest."""
+MIN_PER_CLASS = 20
+"""Fewer examples of a class in a split teach or measure little."""
+FEW_FIX: dict[Split, str] = {
+    "train": "collect more examples of them",
+    "val": "add some (if it is held out: by data.val_fraction), since they decide which epoch is the best",
+    "test": "add some (if it is held out: by data.test_fraction), since the scores of these classes are rough",
+}
+SHOWN = 5
+"""Classes and places named in one row."""
+
+
+def check_data(experiment: Experiment) -> list[Check]:
+    """Loads the data as training would, and judges what was found; an error of loading is a row too."""
+    from trainyard.data.load import load_dataset
+
+    try:
+        report = load_dataset(experiment.data, experiment.seed).report
+    except TrainyardError as error:
+        return [Check("data", "error", str(error))]
+    return judge(report)
+
+
+def judge(report: DataReport) -> list[Check]:
+    """Judges counts, balance, bad examples and duplicates, and passes on what loading warned of besides."""
+    judged = [_counts(report), _balance(report), *_small_classes(report), _bad(report), _duplicates(report)]
+    others = [warning for warning in report.warnings if warning not in duplicate_warning(report.duplicates)]
+    return judged + [Check("data", "warning", warning) for warning in others]
+
+
+def _counts(report: DataReport) -> Check:
+    splits = {split: sum(counts.get(split, 0) for counts in report.classes.values()) for split in SPLITS}
+    sizes = ", ".join(f"{split} {count:,}" for split, count in splits.items())
+    return Check("data", "ok", f"{report.location}: {len(report.classes)} classes, {sizes}")
+
+
+def _balance(report: DataReport) -> Check:
+    counts = {name: splits.get("train", 0) for name, splits in report.classes.items()}
+    small, large = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    detail = f"{counts[small]:,} ({small}) to {counts[large]:,} ({large}) training examples of a class"
+    if counts[large] > MAX_IMBALANCE * counts[small]:
+        fix = "set optim.class_weights=balanced or optim.balanced_sampling=true, and judge by macro-F1"
+        return Check("balance", "warning", detail, fix)
+    return Check("balance", "ok", detail)
+
+
+def _small_classes(report: DataReport) -> Iterator[Check]:
+    for split, fix in FEW_FIX.items():
+        small = [name for name, counts in report.classes.items() if counts.get(split, 0) < MIN_PER_CLASS]
+        if small:
+            detail = f"fewer than {MIN_PER_CLASS} examples of {len(small)} classes: {_listed(small)}"
+            yield Check(f"{split} split", "warning", detail, fix)
+
+
+def _bad(report: DataReport) -> Check:
+    if not report.bad:
+        return Check("bad examples", "ok", "none")
+    places = _listed([f"{one.where} ({one.reason})" for one in report.bad])
+    detail = f"{len(report.bad):,} of {report.total:,} are skipped: {places}"
+    return Check("bad examples", "warning", detail, "mend or remove them; training lists all in data_report.json")
+
+
+def _duplicates(report: DataReport) -> Check:
+    if not report.duplicates.across_splits:
+        return Check("duplicates", "ok", "none across splits")
+    pairs = _listed([f"{copy} = {original}" for original, copy in report.duplicates.examples])
+    detail = f"{report.duplicates.across_splits:,} examples are copies of examples in another split: {pairs}"
+    return Check("duplicates", "warning", detail, "remove them from one of the splits: they flatter the scores")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

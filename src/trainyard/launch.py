@@ -1,0 +1,108 @@
+"""Starts a verb in as many processes as the machine and the config ask for, by torchrun, and gives back its exit code.
+
+With one process nothing is started: the verb runs where it is called. The environment says what a job of many nodes
+needs: ``NPROC`` (processes of this node), ``NNODES``, ``NODE_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from trainyard.config.experiment import TrainerConfig
+from trainyard.errors import EXIT_FAILED, UsageError
+
+DEFAULT_PORT = "29500"
+
+
+def launched() -> bool:
+    """Whether torchrun started this process already."""
+    return "LOCAL_RANK" in os.environ
+
+
+def needs_launch(config: TrainerConfig) -> bool:
+    """Whether the verb must be started in processes of its own."""
+    return not launched() and (processes(config) > 1 or nodes() > 1)
+
+
+def nodes() -> int:
+    """Machines of the job, from ``NNODES``."""
+    return _number("NNODES", 1)
+
+
+def processes(config: TrainerConfig) -> int:
+    """Processes of this machine: ``NPROC``, or ``trainer.devices``, or one per GPU, or one."""
+    if "NPROC" in os.environ:
+        return _number("NPROC", 1)
+    if isinstance(config.devices, int):
+        return config.devices
+    if config.devices == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def launch(arguments: Sequence[str], config: TrainerConfig) -> int:
+    """Runs ``python -m trainyard ARGUMENTS`` in all processes of this node; returns the exit code of the first to fail.
+
+    torchrun alone turns every code into 1 with a traceback. A signal that it gets goes on to the processes.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # What failed, the process itself has said; torchrun's log would say it again, at length.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.getLogger("torch.distributed.run").setLevel(logging.CRITICAL)
+    # Each process sets its own threads; without this torchrun warns that it chose 1.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        run.run(
+            run.parse_args([*_rendezvous(), f"--nproc-per-node={processes(config)}", "-m", "trainyard", *arguments])
+        )
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return _exit_code(failure.exitcode)
+    except SignalException as error:
+        return 128 + error.sigval.value
+    except (ConnectionError, TimeoutError, RuntimeError) as error:
+        print(f"trainyard: the nodes can't meet at {_address()}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _rendezvous() -> list[str]:
+    if nodes() == 1:
+        return ["--standalone"]
+    if "MASTER_ADDR" not in os.environ:
+        raise UsageError("NNODES is above 1, so MASTER_ADDR must name the first node's address")
+    rank = _number("NODE_RANK", 0)
+    if rank >= nodes():
+        raise UsageError(f"NODE_RANK={rank} must be below NNODES={nodes()}")
+    host, _, port = _address().rpartition(":")
+    return [f"--nnodes={nodes()}", f"--node-rank={rank}", f"--master-addr={host}", f"--master-port={port}"]
+
+
+def _address() -> str:
+    return f"{os.environ.get('MASTER_ADDR', 'localhost')}:{os.environ.get('MASTER_PORT', DEFAULT_PORT)}"
+
+
+def _exit_code(code: int) -> int:
+    """A process that a signal ended has the negative signal as its code; a shell knows it as 128 + signal."""
+    return 128 + -code if code < 0 else code
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit() or (variable != "NODE_RANK" and int(text) < 1):
+        raise UsageError(f"{variable}={text} must be a whole number{'' if variable == 'NODE_RANK' else ' above 0'}")
+    return int(text)
+
+
+def interrupted() -> int:
+    """Exit code after Ctrl-C."""
+    return 128 + signal.SIGINT.value

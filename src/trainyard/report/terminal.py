@@ -1,0 +1,76 @@
+"""Scores and answers for people, for scripts (JSON) and for spreadsheets (CSV)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from trainyard.core.predictor import Prediction
+from trainyard.errors import ItemError
+from trainyard.files import write_text
+
+if TYPE_CHECKING:
+    from trainyard.evaluation.scores import Scores
+
+Answers = Sequence[tuple[str, Prediction | ItemError]]
+
+
+def print_scores(scores: Scores) -> None:
+    """Prints the summary and a row per class."""
+    table = Table("class", "precision", "recall", "F1", "examples")
+    for name, row in scores.per_class.items():
+        table.add_row(name, f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", str(row.support))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, loss {scores.loss:.4f}, "
+        f"calibration error {scores.ece:.4f}, {scores.examples:,} examples",
+        highlight=False,
+    )
+
+
+def print_predictions(answers: Answers, as_json: bool) -> None:
+    """Prints a table, or a JSON object per line."""
+    if as_json:
+        for name, answer in answers:
+            print(json.dumps({"input": name, **_as_json(answer)}, ensure_ascii=False))
+        return
+    table = Table("input", "label", "probability", "next")
+    for name, answer in answers:
+        if isinstance(answer, ItemError):
+            table.add_row(_short(name), "error", "", str(answer), style="red")
+        else:
+            others = ", ".join(f"{label} {probability:.3f}" for label, probability in answer.top[1:])
+            table.add_row(_short(name), answer.label, f"{answer.probability:.4f}", others)
+    Console().print(table)
+
+
+def write_predictions(path: Path, answers: Answers) -> None:
+    """Writes ``input,label,probability,error`` as CSV, atomically."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["input", "label", "probability", "error"])
+    for name, answer in answers:
+        if isinstance(answer, ItemError):
+            writer.writerow([name, "", "", str(answer)])
+        else:
+            writer.writerow([name, answer.label, f"{answer.probability:.6f}", ""])
+    write_text(path, text.getvalue())
+
+
+def _as_json(answer: Prediction | ItemError) -> dict[str, object]:
+    if isinstance(answer, ItemError):
+        return {"error": str(answer)}
+    top = [{"label": label, "probability": probability} for label, probability in answer.top]
+    return {"label": answer.label, "probability": answer.probability, "top": top}
+
+
+def _short(name: str, width: int = 60) -> str:
+    return name if len(name) <= width else name[: width - 1] + "…"

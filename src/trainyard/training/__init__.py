@@ -1,0 +1,1 @@
+"""The LightningModule, the run, schedules, checkpoints."""

@@ -1,0 +1,158 @@
+"""Image augmentation on whole batches, on the device, with a draw of its own for each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from trainyard.config.data import ImagesConfig
+from trainyard.training.randomness import derive_seed, uniforms
+
+CROP_AREA = (0.25, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+"""Share of the area and aspect ratio of random crops (Szegedy et al. 2015; the smaller least area suits short runs)."""
+LARGE_SIDE = 64
+"""Above this side, in pixels, ``standard`` crops at random scales."""
+DRAWS = 5
+"""Uniform numbers that an image takes: two for the place, one for the flip, two for the size of a crop."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to each training image; see the keys of ``ImagesConfig``."""
+
+    config: ImagesConfig
+    seed: int
+
+    def draws(self, example_ids: NDArray[np.int64], epoch: int) -> Tensor:
+        """The random numbers of a batch, ``[batch, 5] float32``, on the CPU. The flip's is 0 or 1 here already."""
+        draws = uniforms(self.seed, epoch, example_ids, DRAWS)
+        match self.config.flip:
+            case "none":
+                draws[:, 2] = 0
+            case "random":
+                draws[:, 2] = draws[:, 2] < 0.5
+            case "alternating":
+                # A coin in the first epoch, and the other side in every other one.
+                coin = uniforms(self.seed, 0, example_ids, DRAWS)[:, 2] < 0.5
+                draws[:, 2] = coin ^ bool(epoch % 2)
+        return torch.from_numpy(draws)
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Augments ``[batch, 3, side, side] uint8`` to ``[batch, 3, image_size, image_size]``, uint8 or float32."""
+        size = self.config.image_size
+        if self.config.augment == "none":
+            return center_crop(images, size)
+        if self.config.augment == "standard" and size > LARGE_SIDE:
+            return resized_crop(images, draws, size)
+        return shifted_crop(images, draws, size, self._shift(images.shape[-1]))
+
+    def _shift(self, side: int) -> int:
+        if self.config.shift is not None:
+            return self.config.shift
+        margin = (side - self.config.image_size) // 2
+        return margin or self.config.image_size // 8
+
+
+def center_crop(images: Tensor, size: int) -> Tensor:
+    """The middle ``size`` x ``size`` pixels."""
+    top = (images.shape[-1] - size) // 2
+    return images[..., top : top + size, top : top + size]
+
+
+def shifted_crop(images: Tensor, draws: Tensor, size: int, shift: int) -> Tensor:
+    """Cuts ``size`` x ``size`` pixels up to ``shift`` pixels off the centre, mirrored at the edges, and flips."""
+    batch, channels, side, _ = images.shape
+    offsets = (draws[:, :2] * (2 * shift + 1)).floor().long() + (side - size) // 2 - shift
+    steps = torch.arange(size, device=images.device)
+    flipped = torch.where(draws[:, 2:3] > 0.5, size - 1 - steps, steps)
+    rows = _mirror(offsets[:, 0:1] + steps, side)
+    columns = _mirror(offsets[:, 1:2] + flipped, side)
+    # Gathering whole rows and then columns moves far less than indexing single pixels.
+    rows = rows.view(batch, 1, size, 1).expand(-1, channels, -1, side)
+    columns = columns.view(batch, 1, 1, size).expand(-1, channels, size, -1)
+    return images.gather(2, rows).gather(3, columns)
+
+
+def resized_crop(images: Tensor, draws: Tensor, size: int) -> Tensor:
+    """Cuts a rectangle of random place, area and ratio and resizes it bilinearly to ``size`` x ``size``; flips."""
+    low, high = CROP_AREA
+    area = low + draws[:, 3] * (high - low)
+    ratio = torch.exp(np.log(CROP_RATIO[0]) + draws[:, 4] * (np.log(CROP_RATIO[1]) - np.log(CROP_RATIO[0])))
+    height = (area / ratio).sqrt().clamp(max=1)
+    width = (area * ratio).sqrt().clamp(max=1)
+    # The sampling grid runs from -1 to 1; a crop of relative width w has its centre within 1 - w of the middle.
+    center_x = (2 * draws[:, 0] - 1) * (1 - width)
+    center_y = (2 * draws[:, 1] - 1) * (1 - height)
+    direction = 1 - 2 * (draws[:, 2] > 0.5).float()
+    zero = torch.zeros_like(width)
+    rows = [width * direction, zero, center_x, zero, height, center_y]
+    affine = torch.stack(rows, dim=1).view(-1, 2, 3)
+    grid = functional.affine_grid(affine, [len(images), 3, size, size], align_corners=False)
+    return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def _mirror(index: Tensor, side: int) -> Tensor:
+    """Reflects positions outside 0..side-1 back inside, without repeating the edge."""
+    period = max(2 * (side - 1), 1)
+    index = index.remainder(period)
+    return torch.minimum(index, period - index).clamp(max=side - 1)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A batch in which each image is mixed with its neighbour.
+
+    Attributes:
+        images: ``[batch, 3, side, side] float32``.
+        partners: Labels of the neighbours, ``[batch] int64``.
+        shares: Share of each image's own label, ``[batch] float32``.
+    """
+
+    images: Tensor
+    partners: Tensor
+    shares: Tensor
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019), drawn for each image; with both on, a coin decides."""
+
+    mixup: float
+    cutmix: float
+    seed: int
+
+    @property
+    def active(self) -> bool:
+        """Whether the config asks for any mixing."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def __call__(self, images: Tensor, labels: Tensor, example_ids: NDArray[np.int64], epoch: int) -> Mixture:
+        """Mixes ``[batch, 3, side, side]`` images with the batch rolled by one."""
+        generator = np.random.default_rng(derive_seed(self.seed, "mixing", epoch, int(example_ids[0])))
+        batch = len(labels)
+        use_mixup = generator.random(batch) < (0.5 if self.mixup and self.cutmix else float(self.mixup > 0))
+        mixup_shares = generator.beta(self.mixup or 1, self.mixup or 1, batch)
+        masks, cutmix_shares = self._boxes(generator, batch, images.shape[-1])
+        shares = np.where(use_mixup, mixup_shares, cutmix_shares).astype(np.float32)
+        weights = np.where(use_mixup[:, None, None], shares[:, None, None], masks).astype(np.float32)
+        own = torch.from_numpy(weights).unsqueeze(1).to(images.device)
+        mixed = images.float() * own + images.roll(1, 0).float() * (1 - own)
+        return Mixture(mixed, labels.roll(1, 0), torch.from_numpy(shares).to(images.device))
+
+    def _boxes(
+        self, generator: np.random.Generator, batch: int, side: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Masks ``[batch, side, side]`` that are 0 in the box taken from the neighbour, and the shares left."""
+        lengths = side * np.sqrt(1 - generator.beta(self.cutmix or 1, self.cutmix or 1, batch))
+        centers = generator.uniform(0, side, (batch, 2))
+        position = np.arange(side) + 0.5
+        inside = np.abs(position[None, None, :] - centers[:, :, None]) < lengths[:, None, None] / 2
+        masks = 1 - (inside[:, 0, :, None] & inside[:, 1, None, :]).astype(np.float32)
+        return masks, cast(NDArray[np.float64], masks.mean(axis=(1, 2), dtype=np.float64))

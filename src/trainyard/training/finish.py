@@ -1,0 +1,165 @@
+"""The end of a run: weights are calibrated, written, scored from what was written, described and sealed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from trainyard.config.experiment import Experiment
+from trainyard.config.load import dump_yaml
+from trainyard.core.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
+from trainyard.core.eager import load_classifier
+from trainyard.core.manifest import write_manifest
+from trainyard.core.preprocess import Preprocessor
+from trainyard.data.encoded import EncodedSplit
+from trainyard.data.records import Dataset
+from trainyard.evaluation.calibration import fit_temperature
+from trainyard.evaluation.evaluate import score_records
+from trainyard.evaluation.predict import predict_split
+from trainyard.evaluation.scores import Scores, score
+from trainyard.files import atomic_folder, write_json, write_text
+from trainyard.models.base import Task
+from trainyard.models.classifier import Classifier, fold_temperature
+from trainyard.report.card import CardFacts, model_card
+from trainyard.report.figures import confusion_matrix, save_png
+from trainyard.training.environment import describe_environment
+from trainyard.training.runs import METRICS
+from trainyard.training.samples import drift_reference, write_samples
+
+if TYPE_CHECKING:
+    from trainyard.core.bundle import Json
+
+log = logging.getLogger(__name__)
+
+BUNDLE = "bundle"
+CONFUSION_MATRIX = "confusion_matrix.png"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves behind."""
+
+    experiment: Experiment
+    dataset: Dataset
+    task: Task
+    classifier: Classifier
+    val: EncodedSplit
+    training: Json
+    """Examples/s, seconds, epochs, processes, seed."""
+    device: torch.device
+
+
+def finish(run: Path, trained: Trained) -> Json:
+    """Writes the bundle and ``metrics.json``; returns the latter.
+
+    The test split is read here once, from the written bundle, by the code that ``evaluate`` runs.
+    """
+    torch.set_num_threads(torch.get_num_threads() * max(1, int(str(trained.training["local_processes"]))))
+    temperature = _calibrate(trained)
+    with atomic_folder(run / BUNDLE) as folder:
+        facts = _write_model(folder, trained, temperature)
+        written = load_classifier(folder, facts, trained.task.preprocessor)
+        val = _score_validation(written, trained)
+        test = score_records(
+            written,
+            trained.task.preprocessor,
+            trained.dataset.splits["test"],
+            trained.experiment.data,
+            trained.task.labels,
+            trained.device,
+        )
+        _describe(folder, facts, trained, written.cpu(), val, test)
+        write_manifest(folder)
+    metrics: Json = {
+        "test": test.summary(),
+        "val": val.summary(),
+        "train": {key: trained.training[key] for key in ("examples_per_second", "seconds", "epochs", "world_size")},
+    }
+    write_json(run / METRICS, metrics)
+    return metrics
+
+
+def _calibrate(trained: Trained) -> float:
+    """Divides the temperature that suits the validation split into the output layer's weights."""
+    model = trained.classifier.to(trained.device).eval()
+    logits = _validation_logits(model, trained)
+    temperature = fit_temperature(logits, torch.from_numpy(trained.val.labels))
+    fold_temperature(model, temperature)
+    return temperature
+
+
+def _validation_logits(model: Classifier, trained: Trained) -> torch.Tensor:
+    batch_size = trained.experiment.data.batch_size
+    return predict_split(lambda inputs: model(**inputs), trained.val, batch_size=batch_size, device=trained.device)
+
+
+def _score_validation(model: Classifier, trained: Trained) -> Scores:
+    logits = _validation_logits(model.to(trained.device), trained)
+    return score(logits, torch.from_numpy(trained.val.labels), trained.task.labels)
+
+
+def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFacts:
+    """Writes weights, architecture and preprocessor; what must be measured is still missing in the facts."""
+    experiment, dataset, task = trained.experiment, trained.dataset, trained.task
+    weights = {name: tensor.cpu().contiguous() for name, tensor in trained.classifier.network.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    task.preprocessor.save(folder)
+    trained.classifier.save_config(folder, task.labels)
+    data = experiment.data.model_dump(mode="json") | {"path": dataset.location}
+    return BundleFacts(
+        schema_version=SCHEMA_VERSION,
+        name=experiment.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=f"{task.preprocessor.kind}-classification",  # type: ignore[arg-type]
+        model=experiment.model.model_dump(mode="json") | {"pretrained": False},
+        preprocess=task.preprocessor.to_dict(),
+        labels=list(task.labels),
+        temperature=1.0,
+        fitted_temperature=temperature,
+        metrics={},
+        training=trained.training,
+        environment=describe_environment(),
+        data=DataFacts(
+            config=data, location=dataset.location, fingerprint=dataset.fingerprint, report=dataset.report.to_dict()
+        ),
+        drift_reference={},
+    )
+
+
+def _describe(
+    folder: Path, facts: BundleFacts, trained: Trained, classifier: Classifier, val: Scores, test: Scores
+) -> None:
+    """Adds what was measured: facts, samples, the model card and its figure."""
+    experiment, dataset, task = trained.experiment, trained.dataset, trained.task
+    train, seed = dataset.splits["train"], experiment.seed
+    reference = drift_reference(train, task.preprocessor, classifier, task.labels, seed)
+    scores: Json = {"val": val.to_dict(), "test": test.to_dict()}
+    facts = facts.model_copy(update={"metrics": scores, "drift_reference": reference})
+    write_json(folder / FACTS, facts.model_dump(mode="json"))
+    if experiment.bundle.samples:
+        write_samples(folder, train, dataset.splits["test"], task.preprocessor, classifier, task.labels, seed)
+    save_png(confusion_matrix(test, task.labels), folder / CONFUSION_MATRIX)
+    write_text(folder / "README.md", model_card(_card_facts(folder, facts, experiment, val, test)))
+
+
+def _card_facts(folder: Path, facts: BundleFacts, experiment: Experiment, val: Scores, test: Scores) -> CardFacts:
+    return CardFacts(
+        name=facts.name,
+        modality="image" if facts.task == "image-classification" else "text",
+        model=f"{experiment.model.kind} {experiment.model.name}",
+        hugging_face=(folder / "config.json").is_file(),
+        classes=tuple(facts.labels),
+        data=facts.data.report,
+        test=test,
+        val=val,
+        temperature=facts.fitted_temperature,
+        training=facts.training,
+        config=dump_yaml(experiment),
+        environment=facts.environment,
+    )

@@ -1,0 +1,321 @@
+"""The training loop: steps, validation, checkpoints; it can stop after any step and go on with the same numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainyard.config.experiment import Experiment
+from trainyard.data.encoded import EncodedSplit
+from trainyard.data.loader import Batch, make_loader
+from trainyard.data.sampling import epoch_batches
+from trainyard.errors import EXIT_SIGTERM, TrainyardError
+from trainyard.evaluation.predict import predict_split
+from trainyard.evaluation.scores import Scores, score
+from trainyard.training.ema import ExponentialMovingAverage
+from trainyard.training.module import ClassifierModule
+from trainyard.training.optim import schedule, set_learning_rate
+from trainyard.training.processes import StopSignal
+from trainyard.training.randomness import derive_seed
+from trainyard.training.state import (
+    BEST,
+    LAST,
+    Progress,
+    read_checkpoint,
+    restore_checkpoint,
+    take_checkpoint,
+    write_checkpoint,
+)
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What is known after an optimiser step. ``loss`` is a tensor so that a GPU needn't be waited for."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: Tensor
+    lr: float
+    examples_per_second: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The outcome of an epoch's validation; ``logits`` are ``[examples, classes] float32``."""
+
+    epoch: int
+    step: int
+    scores: Scores
+    logits: Tensor
+    improved: bool
+
+
+class Observer(Protocol):
+    """Someone who is told how training goes; called on rank 0 only."""
+
+    def on_step(self, report: StepReport) -> None:
+        """After every optimiser step."""
+
+    def on_validation(self, validation: Validation) -> None:
+        """After the validation of every epoch."""
+
+
+class TrainingLoop:
+    """Trains a module on one split, validates on another.
+
+    Args:
+        fabric: The processes of the job.
+        module: What is trained.
+        experiment: The config.
+        train: The split to learn from.
+        val: The split to validate on.
+        classes: Names of the classes.
+        folder: Where the checkpoints lie.
+        observers: Told of every step and validation.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        module: ClassifierModule,
+        experiment: Experiment,
+        train: EncodedSplit,
+        val: EncodedSplit,
+        classes: Sequence[str],
+        folder: Path,
+        observers: Sequence[Observer] = (),
+        workers: int = 0,
+    ) -> None:
+        self.fabric, self.module, self.experiment = fabric, module, experiment
+        self.train, self.val, self.classes = train, val, classes
+        self.folder, self.workers = folder, workers
+        self.observers = observers if fabric.is_global_zero else ()
+        self.network = module.classifier.network
+        self.model = fabric.setup_module(module)
+        self.optimizer = fabric.setup_optimizers(module.configure_optimizers())
+        decay = experiment.optim.ema
+        self.average = ExponentialMovingAverage(self.network, decay) if decay else None
+        self.progress = Progress(world_size=fabric.world_size)
+        self._since = time.perf_counter()
+        self.batches_per_epoch = len(self._epoch_batches(0))
+        self.steps_per_epoch = math.ceil(self.batches_per_epoch / experiment.trainer.accumulate)
+        self.total_steps = self.steps_per_epoch * experiment.trainer.max_epochs
+
+    def run(self) -> None:
+        """Trains until the last epoch or until patience ends.
+
+        Raises:
+            TrainyardError: the loss or the weights aren't finite; the last good checkpoint is kept.
+            SystemExit: SIGTERM came; a checkpoint was written, the code is 143.
+        """
+        self._resume()
+        with StopSignal() as stop:
+            while not self._done():
+                self._train_epoch(stop)
+                self._end_epoch()
+
+    @property
+    def examples_per_second(self) -> float:
+        """Training examples of all processes by the seconds spent on them."""
+        return self.progress.examples / self.progress.seconds if self.progress.seconds else 0.0
+
+    def load_kept_weights(self) -> None:
+        """Puts the weights that the config keeps, the best epoch's or the last, into the network."""
+        if self.experiment.trainer.keep == "best" and (self.folder / BEST).is_file():
+            self.network.load_state_dict(read_checkpoint(self.folder / BEST)["model"])
+        elif self.average is not None:
+            self.average.apply()
+
+    def _done(self) -> bool:
+        trainer = self.experiment.trainer
+        exhausted = trainer.patience is not None and self.progress.waited >= trainer.patience
+        return exhausted or self.progress.epoch >= trainer.max_epochs
+
+    def _resume(self) -> None:
+        path = self.folder / LAST
+        if not path.is_file():
+            return
+        checkpoint = read_checkpoint(path)
+        saved = checkpoint["progress"]["world_size"]
+        if saved != self.fabric.world_size:
+            raise TrainyardError(
+                f"this run has {saved} processes, not {self.fabric.world_size}; go on with NPROC={saved}"
+            )
+        self.progress = restore_checkpoint(checkpoint, self.network, self.optimizer.optimizer)
+        self.fabric.strategy.precision.load_state_dict(checkpoint["scaler"])
+        if self.average is not None:
+            self.average.load(checkpoint["average"])
+        log.info("going on after epoch %d, batch %d", self.progress.epoch, self.progress.batch)
+
+    def _epoch_batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        data, optim = self.experiment.data, self.experiment.optim
+        return epoch_batches(
+            len(self.train),
+            data.batch_size,
+            seed=self.experiment.seed,
+            epoch=epoch,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+            lengths=self.train.lengths if getattr(data, "bucket", False) else None,
+            weights=_balancing_weights(self.train.labels) if optim.balanced_sampling else None,
+        )
+
+    def _train_epoch(self, stop: StopSignal) -> None:
+        self.model.train()
+        batches = self._epoch_batches(self.progress.epoch)[self.progress.batch :]
+        loader = make_loader(self.train, batches, workers=self.workers, pin_memory=self.fabric.device.type == "cuda")
+        self._since = time.perf_counter()
+        for batch in loader:
+            self._train_batch(batch)
+            if not self._at_step():
+                continue
+            if stop.agreed():
+                self._stop()
+            if self._save_due():
+                self._save()
+
+    def _clock(self) -> None:
+        """Adds the time since the last call; validation isn't counted, because each epoch starts the clock anew."""
+        now = time.perf_counter()
+        self.progress.seconds += now - self._since
+        self._since = now
+
+    def _train_batch(self, batch: Batch) -> None:
+        """Forward and backward of one batch, and the optimiser's step when enough batches are added up."""
+        trainer, progress = self.experiment.trainer, self.progress
+        epoch = progress.epoch
+        # Dropout's draws follow from the step too, so no generator's state is saved.
+        torch.manual_seed(derive_seed(self.experiment.seed, "step", epoch, progress.batch, self.fabric.global_rank))
+        progress.saw(batch.indices.numpy())
+        start = (progress.batch - 1) // trainer.accumulate * trainer.accumulate
+        together = min(trainer.accumulate, self.batches_per_epoch - start)
+        at_step = self._at_step()
+        with self.fabric.no_backward_sync(self.model, enabled=not at_step):
+            with self.fabric.autocast():
+                loss = self.model.training_step(batch.to(self.fabric.device), epoch)
+            self.fabric.backward(loss / together)
+        if at_step:
+            self._optimizer_step(loss.detach())
+
+    def _at_step(self) -> bool:
+        accumulate = self.experiment.trainer.accumulate
+        return self.progress.batch % accumulate == 0 or self.progress.batch == self.batches_per_epoch
+
+    def _optimizer_step(self, loss: Tensor) -> None:
+        optim, progress = self.experiment.optim, self.progress
+        factor = schedule(optim, progress.step, self.total_steps)
+        set_learning_rate(self.optimizer.optimizer, factor)
+        if optim.clip is not None:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=optim.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(progress.step)
+        progress.step += 1
+        self._report_step(loss, optim.lr * factor)
+
+    def _report_step(self, loss: Tensor, lr: float) -> None:
+        if self.progress.step % self.experiment.trainer.log_every == 0 or self.fabric.device.type == "cpu":
+            # On a GPU this waits for the step, so it isn't asked every time.
+            self._check_finite(loss)
+        self._clock()
+        report = StepReport(
+            self.progress.step, self.total_steps, self.progress.epoch, loss, lr, self.examples_per_second
+        )
+        for observer in self.observers:
+            observer.on_step(report)
+
+    def _check_finite(self, loss: Tensor) -> None:
+        if not math.isfinite(loss.item()):
+            kept = (
+                "the checkpoint before it is kept" if (self.folder / LAST).is_file() else "there is no checkpoint yet"
+            )
+            raise TrainyardError(
+                f"the loss is {loss.item()} at step {self.progress.step}; {kept}. "
+                "Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"
+            )
+
+    def _save_due(self) -> bool:
+        every = self.experiment.trainer.save_every
+        # The end of the epoch saves anyway, and must: validation belongs to it.
+        return every is not None and self.progress.step % every == 0 and self.progress.batch < self.batches_per_epoch
+
+    def _stop(self) -> None:
+        if self.progress.batch < self.batches_per_epoch:
+            self._save()
+        log.warning("stopped by SIGTERM at step %d; go on with trainer.resume=auto", self.progress.step)
+        raise SystemExit(EXIT_SIGTERM)
+
+    def _end_epoch(self) -> None:
+        validation = self._validate()
+        self.progress.epoch += 1
+        self.progress.batch = 0
+        self.progress.waited = 0 if validation.improved else self.progress.waited + 1
+        for observer in self.observers:
+            observer.on_validation(validation)
+        self._save(best=validation.improved)
+
+    def _validate(self) -> Validation:
+        with self._averaged(), self.fabric.autocast():
+            self.model.eval()
+            logits = predict_split(
+                self.model.validation_step,
+                self.val,
+                batch_size=self.experiment.data.batch_size,
+                device=self.fabric.device,
+                workers=self.workers,
+            )
+        scores = score(logits, torch.from_numpy(self.val.labels), self.classes)
+        monitored = scores.summary()[self.experiment.trainer.monitor]
+        value = -monitored if self.experiment.trainer.monitor == "loss" else monitored
+        improved = self.progress.best is None or value > self.progress.best
+        if improved:
+            self.progress.best, self.progress.best_epoch = value, self.progress.epoch + 1
+        return Validation(self.progress.epoch + 1, self.progress.step, scores, logits, improved)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
+
+    def _save(self, best: bool = False) -> None:
+        """Writes ``last.ckpt``, and before it ``best.ckpt``: what is judged best is the average, if there is one."""
+        self._check_weights()
+        average = {} if self.average is None else self.average.average
+        scaler = self.fabric.strategy.precision.state_dict()
+        checkpoint = take_checkpoint(self.network, self.optimizer.optimizer, self.progress, scaler, average)
+        if self.fabric.is_global_zero:
+            if best:
+                write_checkpoint(self.folder / BEST, {**checkpoint, "model": {**checkpoint["model"], **average}})
+            write_checkpoint(self.folder / LAST, checkpoint)
+        self.fabric.barrier()
+
+    def _check_weights(self) -> None:
+        # The same on every process, because they step together.
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
+            raise TrainyardError(
+                f"the weights aren't finite at step {self.progress.step}; the checkpoint before is "
+                "kept. Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"
+            )
+
+
+def _balancing_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weight of each example, ``[examples]``, that makes all classes equally likely."""
+    counts = np.bincount(labels)
+    weights: NDArray[np.float64] = 1.0 / counts[labels]
+    return weights

@@ -1,0 +1,234 @@
+"""Where the figures of a run go: the terminal, ``metrics.csv``, TensorBoard, MLflow, Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from trainyard.config.experiment import Experiment
+from trainyard.errors import UsageError
+from trainyard.files import write_text
+from trainyard.training.loop import Observer, StepReport, Validation
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+    from rich.progress import TaskID
+
+log = logging.getLogger(__name__)
+
+METRICS_CSV = "metrics.csv"
+TENSORBOARD = "tensorboard"
+
+
+class MetricsCsv:
+    """Writes a row per epoch to ``metrics.csv``; a resumed run goes on with its rows.
+
+    Args:
+        folder: The run folder.
+    """
+
+    COLUMNS = (
+        "epoch",
+        "step",
+        "train_loss",
+        "lr",
+        "examples_per_second",
+        "val_loss",
+        "val_accuracy",
+        "val_macro_f1",
+        "val_ece",
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / METRICS_CSV
+        self.rows: list[dict[str, object]] = []
+        if self.path.is_file():
+            self.rows = list(csv.DictReader(self.path.read_text(encoding="utf-8").splitlines()))
+        self.last: StepReport | None = None
+
+    def on_step(self, report: StepReport) -> None:
+        """Remembers the epoch's latest step."""
+        self.last = report
+
+    def on_validation(self, validation: Validation) -> None:
+        """Writes the epoch's row; rows of epochs that are done again after a crash are replaced."""
+        assert self.last is not None
+        row: dict[str, object] = {
+            "epoch": validation.epoch,
+            "step": validation.step,
+            "train_loss": self.last.loss.item(),
+            "lr": self.last.lr,
+            "examples_per_second": round(self.last.examples_per_second, 2),
+        }
+        row |= {f"val_{name}": value for name, value in validation.scores.summary().items()}
+        self.rows = [earlier for earlier in self.rows if int(str(earlier["epoch"])) < validation.epoch] + [row]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+class Terminal:
+    """A progress bar on a terminal, a plain line now and then elsewhere.
+
+    Args:
+        log_every: Optimiser steps between plain lines.
+    """
+
+    def __init__(self, log_every: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.log_every = log_every
+        # The last line of stdout is the run folder, for scripts; everything else goes to stderr.
+        self.bar = Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else None
+        self.task: TaskID | None = None
+
+    def on_step(self, report: StepReport) -> None:
+        """Moves the bar, or prints a line every ``log_every`` steps."""
+        if self.bar is None:
+            if report.step % self.log_every == 0:
+                log.info(
+                    "epoch %d step %d/%d loss %.4f lr %.2e %.0f examples/s",
+                    report.epoch + 1,
+                    report.step,
+                    report.total_steps,
+                    report.loss.item(),
+                    report.lr,
+                    report.examples_per_second,
+                )
+            return
+        if self.task is None:
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=report.total_steps)
+        # Reading the loss would make a GPU wait, so the bar shows it only now and then.
+        if report.step % self.log_every == 0:
+            self.bar.update(self.task, description=f"epoch {report.epoch + 1}, loss {report.loss.item():.3f}")
+        self.bar.update(self.task, completed=report.step)
+
+    def on_validation(self, validation: Validation) -> None:
+        """Prints the epoch's line."""
+        scores = validation.scores
+        log.info(
+            "epoch %d: validation accuracy %.4f, macro-F1 %.4f, loss %.4f%s",
+            validation.epoch,
+            scores.accuracy,
+            scores.macro_f1,
+            scores.loss,
+            " (best)" if validation.improved else "",
+        )
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class Wrong(Protocol):
+    """Shows examples that the model got wrong to TensorBoard."""
+
+    def __call__(self, writer: object, validation: Validation) -> None:
+        """Adds them at the validation's step."""
+
+
+class Trackers:
+    """Sends scalars to every tracker that the config names, and pictures to TensorBoard.
+
+    Args:
+        loggers: Lightning's loggers.
+        log_every: Optimiser steps between two points of the training curves.
+        classes: Names of the classes.
+        show_wrong: Adds wrongly classified examples to TensorBoard.
+    """
+
+    def __init__(self, loggers: Sequence[Logger], log_every: int, classes: Sequence[str], show_wrong: Wrong) -> None:
+        self.loggers = loggers
+        self.log_every = log_every
+        self.classes = classes
+        self.show_wrong = show_wrong
+
+    def on_step(self, report: StepReport) -> None:
+        """Logs loss, learning rate and speed every ``log_every`` steps."""
+        if report.step % self.log_every == 0:
+            values = {
+                "train/loss": report.loss.item(),
+                "lr": report.lr,
+                "examples_per_second": report.examples_per_second,
+            }
+            self._log(values, report.step)
+
+    def on_validation(self, validation: Validation) -> None:
+        """Logs the scores; TensorBoard also gets the confusion matrix and wrong examples."""
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        from trainyard.report.figures import confusion_matrix
+
+        values = {f"val/{name}": value for name, value in validation.scores.summary().items()}
+        self._log(values | {"epoch": float(validation.epoch)}, validation.step)
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                writer = logger.experiment
+                figure = confusion_matrix(validation.scores, self.classes)
+                writer.add_figure("val/confusion_matrix", figure, validation.step)
+                self.show_wrong(writer, validation)
+
+    def finish(self, experiment: Experiment, test: Mapping[str, float]) -> None:
+        """Logs the hyper-parameters with the test metrics, and closes the trackers."""
+        metrics = {f"test/{name}": value for name, value in test.items()}
+        for logger in self.loggers:
+            _log_hyperparameters(logger, experiment, metrics)
+            logger.finalize("success")
+
+    def _log(self, values: Mapping[str, float], step: int) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(dict(values), step)
+
+
+def _log_hyperparameters(logger: Logger, experiment: Experiment, metrics: dict[str, float]) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    parameters = experiment.model_dump(mode="json")
+    if isinstance(logger, TensorBoardLogger):
+        logger.log_hyperparams(parameters, metrics)
+        return
+    logger.log_hyperparams(parameters)
+    logger.log_metrics(metrics)
+
+
+def make_loggers(experiment: Experiment, run: Path) -> list[Logger]:
+    """Lightning's loggers for the names in ``trainer.loggers``.
+
+    Raises:
+        UsageError: a tracker's package isn't installed.
+    """
+    loggers: list[Logger] = []
+    for name in experiment.trainer.loggers:
+        try:
+            loggers.append(_make_logger(name, experiment, run))
+        except ModuleNotFoundError as error:
+            raise UsageError(f"trainer.loggers names {name}, which isn't installed: pip install {name}") from error
+    return loggers
+
+
+def _make_logger(name: str, experiment: Experiment, run: Path) -> Logger:
+    from lightning.pytorch import loggers
+
+    match name:
+        case "mlflow":
+            # MLFLOW_TRACKING_URI, if it is set, says where to.
+            return cast(
+                "Logger",
+                loggers.MLFlowLogger(experiment_name=experiment.name, run_name=run.name, save_dir=str(run / "mlruns")),
+            )
+        case "wandb":
+            return cast("Logger", loggers.WandbLogger(project=experiment.name, name=run.name, save_dir=str(run)))
+    return cast("Logger", loggers.TensorBoardLogger(str(run), name="", version=TENSORBOARD, default_hp_metric=False))
+
+
+__all__ = ["MetricsCsv", "Observer", "Terminal", "Trackers", "make_loggers"]

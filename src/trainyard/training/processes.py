@@ -1,0 +1,154 @@
+"""This process among those of the job: its device, threads, output, and the signal to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed, nn
+
+from trainyard.config.experiment import TrainerConfig
+from trainyard.errors import UsageError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import Strategy
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def uses_gpu(config: TrainerConfig) -> bool:
+    """Whether the config trains on GPUs here."""
+    return config.devices != "cpu" and torch.cuda.is_available()
+
+
+def check_hardware(config: TrainerConfig) -> None:
+    """Refuses what this machine can't do, before anything is started.
+
+    Raises:
+        UsageError: FSDP or 16-bit floats without a GPU.
+    """
+    if config.strategy == "fsdp" and not uses_gpu(config):
+        raise UsageError("trainer.strategy=fsdp needs GPUs; on CPUs use trainer.strategy=ddp")
+    if config.precision == "16-mixed" and not uses_gpu(config):
+        raise UsageError("trainer.precision=16-mixed needs a GPU; on CPUs use 32 or bf16-mixed")
+
+
+def start_fabric(config: TrainerConfig) -> Fabric:
+    """Joins the processes that torchrun started, or makes a job of this one alone."""
+    from lightning.fabric import Fabric
+
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    _set_threads(config.threads)
+    # Lightning tells of its number of devices and seeds; what matters of it, our own lines say.
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    fabric = Fabric(
+        accelerator="cuda" if uses_gpu(config) else "cpu",
+        devices=local_processes,
+        num_nodes=int(os.environ.get("WORLD_SIZE", "1")) // local_processes,
+        strategy=_strategy(config),
+        precision="32-true" if config.precision == "32" else config.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _strategy(config: TrainerConfig) -> str | Strategy:
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.strategy == "fsdp":
+        from lightning.fabric.strategies import ModelParallelStrategy
+
+        return ModelParallelStrategy(shard, data_parallel_size=world_size, tensor_parallel_size=1)
+    return "ddp" if world_size > 1 else "auto"
+
+
+def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Shards each block of a network and then the rest over all processes (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    data_parallel = mesh["data_parallel"]
+    for block in (
+        child
+        for parent in module.modules()
+        if isinstance(parent, nn.ModuleList | nn.Sequential)
+        for child in parent.children()
+        if any(True for _ in child.parameters())
+    ):
+        fully_shard(block, mesh=data_parallel)
+    sharded: nn.Module = fully_shard(module, mesh=data_parallel)
+    return sharded
+
+
+@contextlib.contextmanager
+def join_processes() -> Iterator[torch.device]:
+    """Joins the processes that torchrun started, if it did; yields this process's device."""
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
+    _set_threads(None)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def _set_threads(threads: int | None) -> None:
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or max(1, cores // local_processes))
+
+
+def mute_other_ranks() -> None:
+    """Lets only rank 0, or those that ``LOG_RANK`` names (``0,1``), print; a crash of another rank is still seen."""
+    rank = os.environ.get("RANK", "0")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or rank in os.environ.get("LOG_RANK", "0").split(","):
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    logging.getLogger().setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+class StopSignal:
+    """Remembers SIGTERM until all processes can stop at the same step, so that none waits for a gone peer.
+
+    Used as a context manager; the signal's earlier handler is put back at the end.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        # NCCL can't carry a tensor of the CPU, and one on the GPU would make each step wait for it.
+        self._group = distributed.new_group(backend="gloo") if _many_processes() else None
+        self._earlier = signal.getsignal(signal.SIGTERM)
+
+    def __enter__(self) -> StopSignal:
+        signal.signal(signal.SIGTERM, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._earlier)
+
+    def agreed(self) -> bool:
+        """Whether any process of the job got the signal; every process must ask at every step."""
+        if self._group is None:
+            return self.received
+        flag = torch.tensor([int(self.received)])
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self._group)
+        return bool(flag.item())
+
+    def _remember(self, _signal: int, _frame: FrameType | None) -> None:
+        self.received = True
+
+
+def _many_processes() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -1,0 +1,125 @@
+"""Run folders: ``<out>/<name>/<timestamp>``, a link to the latest, and which one to go on with."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from trainyard.config.experiment import Experiment
+from trainyard.config.load import dump_yaml
+from trainyard.errors import UsageError
+from trainyard.files import write_text
+from trainyard.training.state import LAST
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+CHECKPOINTS = "checkpoints"
+
+MAY_DIFFER = {
+    "out": None,
+    "trainer": {"resume", "devices", "threads", "log_every", "loggers", "save_every"},
+    "data": {"cache", "cache_gb", "workers"},
+}
+"""Keys that don't change what is computed: a run may go on with other values."""
+
+
+def open_run(experiment: Experiment) -> Path:
+    """The folder to train in: a new one, or the one that ``trainer.resume`` names or finds.
+
+    Raises:
+        UsageError: the run to resume isn't there, is finished, or was started with another config.
+    """
+    resume = experiment.trainer.resume
+    if resume is False:
+        return _new_run(experiment)
+    if resume in (True, "auto"):
+        run = _newest_unfinished(experiment)
+        return run if run is not None else _new_run(experiment)
+    run = Path(str(resume))
+    if not (run / CONFIG).is_file():
+        raise UsageError(f"trainer.resume: {run} isn't a run folder")
+    if is_finished(run):
+        raise UsageError(f"trainer.resume: the run {run} is finished; leave trainer.resume out to start a new one")
+    if differing := _differing_keys(run, experiment):
+        raise UsageError(
+            f"trainer.resume: the run {run} was started with other values of {', '.join(differing)}; "
+            "go on with the same config, or start a new run"
+        )
+    return run
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run ended well: ``metrics.json`` is the last that it writes."""
+    return (run / METRICS).is_file()
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether there is something to go on from."""
+    return (run / CHECKPOINTS / LAST).is_file()
+
+
+def _new_run(experiment: Experiment) -> Path:
+    parent = experiment.out / experiment.name
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for attempt in range(100):
+        run = parent / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"the run folder {run} can't be made: {error.strerror}; choose another by out=..."
+            ) from error
+        write_text(run / CONFIG, dump_yaml(experiment))
+        _link_latest(run)
+        return run
+    raise UsageError(f"{parent} has a hundred runs of this second")
+
+
+def _link_latest(run: Path) -> None:
+    link = run.parent / "latest"
+    temporary = run.parent / f".latest.{run.name}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(run.name)
+    temporary.replace(link)
+
+
+def _newest_unfinished(experiment: Experiment) -> Path | None:
+    runs = sorted((experiment.out / experiment.name).glob(f"*/{CONFIG}"), reverse=True)
+    for run in (path.parent for path in runs if not path.parent.is_symlink()):
+        if is_finished(run):
+            continue
+        if differing := _differing_keys(run, experiment):
+            log.warning("%s isn't gone on with: it was started with other values of %s", run, ", ".join(differing))
+            continue
+        return run
+    return None
+
+
+def _differing_keys(run: Path, experiment: Experiment) -> list[str]:
+    before = cast(dict[str, object], yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+    now = experiment.model_dump(mode="json")
+    old, new = _flatten(before), _flatten(now)
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _may_differ(key))
+
+
+def _may_differ(key: str) -> bool:
+    section, _, name = key.partition(".")
+    return section in MAY_DIFFER and (MAY_DIFFER[section] is None or name in (MAY_DIFFER[section] or ()))
+
+
+def _flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

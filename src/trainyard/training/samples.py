@@ -1,0 +1,155 @@
+"""What a bundle carries of the data: calibration records, golden requests, and the drift reference."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainyard.core.bundle import CALIBRATION, GOLDEN, SAMPLES
+from trainyard.core.preprocess import ImagePreprocessor, Item, Preprocessor, TextPreprocessor, encode_all
+from trainyard.data.records import Records
+from trainyard.files import write_text
+from trainyard.training.randomness import derive_seed
+
+if TYPE_CHECKING:
+    from trainyard.models.classifier import Classifier
+
+CALIBRATION_RECORDS = 128
+GOLDEN_REQUESTS = 16
+DRIFT_RECORDS = 512
+MAX_SAMPLE_BYTES = 200_000
+"""A larger image is stored as the preprocessor sees it, without loss."""
+
+
+def choose(records: Records, count: int, seed: int) -> NDArray[np.int64]:
+    """Picks up to ``count`` examples at random, as many of each class as its share allows, and one at least."""
+    generator = np.random.default_rng(derive_seed(seed, "samples", count))
+    shuffled = generator.permutation(len(records))
+    # Position within its class: sorting by it takes the first of every class, then the second, ...
+    position = np.zeros(len(records), dtype=np.int64)
+    for label in np.unique(records.labels):
+        of_class = shuffled[records.labels[shuffled] == label]
+        position[of_class] = np.arange(len(of_class))
+    order = shuffled[np.argsort(position[shuffled], kind="stable")]
+    chosen: NDArray[np.int64] = order[:count]
+    return chosen
+
+
+def write_samples(
+    folder: Path,
+    train: Records,
+    test: Records,
+    preprocessor: Preprocessor,
+    classifier: Classifier,
+    labels: Sequence[str],
+    seed: int,
+) -> None:
+    """Writes ``samples/``: training examples for quantisers, test examples with the answers that are right."""
+    samples = folder / SAMPLES
+    calibration = [
+        {**_store(samples, "calibration", n, train.items[i], preprocessor), "label": labels[train.labels[i]]}
+        for n, i in enumerate(choose(train, CALIBRATION_RECORDS, seed))
+    ]
+    _write_jsonl(samples / CALIBRATION, calibration)
+    golden = []
+    for n, i in enumerate(choose(test, GOLDEN_REQUESTS, seed)):
+        stored = _store(samples, "golden", n, test.items[i], preprocessor)
+        probabilities = predict_probabilities(classifier, preprocessor, [load_sample(samples, stored)])[0]
+        answer = {"label": labels[int(probabilities.argmax())], "probabilities": [float(p) for p in probabilities]}
+        golden.append({**stored, "expected": answer})
+    _write_jsonl(samples / GOLDEN, golden)
+
+
+def load_sample(samples: Path, record: dict[str, object]) -> Item:
+    """The raw item of a line in ``calibration.jsonl`` or ``golden.jsonl``."""
+    if "image" in record:
+        return (samples / str(record["image"])).read_bytes()
+    text = record["text"]
+    return (str(text[0]), str(text[1])) if isinstance(text, list) else str(text)
+
+
+def drift_reference(
+    train: Records, preprocessor: Preprocessor, classifier: Classifier, labels: Sequence[str], seed: int
+) -> dict[str, object]:
+    """Statistics of training inputs and of the answers to them, to hold live traffic against."""
+    chosen = [train.items[i] for i in choose(train, DRIFT_RECORDS, seed)]
+    probabilities = predict_probabilities(classifier, preprocessor, chosen)
+    shares = np.bincount(probabilities.argmax(axis=1), minlength=len(labels)) / len(chosen)
+    confidence, _ = np.histogram(probabilities.max(axis=1), bins=10, range=(0, 1))
+    return {
+        "examples": len(chosen),
+        "inputs": _input_statistics(chosen, preprocessor),
+        "predicted_share": dict(zip(labels, shares.tolist(), strict=True)),
+        "confidence_histogram": (confidence / len(chosen)).tolist(),
+    }
+
+
+def predict_probabilities(
+    classifier: Classifier, preprocessor: Preprocessor, items: Sequence[Item], batch_size: int = 32
+) -> NDArray[np.float32]:
+    """Probabilities ``[items, classes] float32`` of raw items, on the CPU."""
+    import torch
+
+    device = next(classifier.network.parameters()).device
+    rows = []
+    for start in range(0, len(items), batch_size):
+        inputs = preprocessor.collate(encode_all(preprocessor, items[start : start + batch_size]))
+        with torch.no_grad():
+            logits = classifier(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
+        rows.append(logits.float().softmax(dim=1).cpu().numpy())
+    return np.concatenate(rows)
+
+
+def _input_statistics(items: Sequence[Item], preprocessor: Preprocessor) -> dict[str, object]:
+    encoded = encode_all(preprocessor, items)
+    if isinstance(preprocessor, TextPreprocessor):
+        lengths = [row.shape[1] for row in encoded]
+        unknown = preprocessor.tokenizer.token_to_id("[UNK]")
+        tokens = np.concatenate([row[0] for row in encoded])
+        quantiles = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1]).tolist()
+        return {"length_quantiles": quantiles, "unknown_share": float(np.mean(tokens == unknown)) if unknown else 0.0}
+    pixels = np.stack(encoded).astype(np.float32) / 255
+    brightness, _ = np.histogram(pixels.mean(axis=(1, 2, 3)), bins=16, range=(0, 1))
+    return {
+        "channel_mean": pixels.mean(axis=(0, 1, 2)).tolist(),
+        "channel_std": pixels.std(axis=(0, 1, 2)).tolist(),
+        "brightness_histogram": (brightness / len(items)).tolist(),
+    }
+
+
+def _store(samples: Path, kind: str, number: int, item: Item, preprocessor: Preprocessor) -> dict[str, object]:
+    """Writes an image as a file of its own; a text stands in the line itself."""
+    if isinstance(item, tuple):
+        return {"text": list(item)}
+    if isinstance(item, str):
+        return {"text": item}
+    content = item if isinstance(item, bytes) else item.read_bytes()
+    if len(content) > MAX_SAMPLE_BYTES:
+        content = _as_png(item, preprocessor)
+    name = f"{kind}/{number:04d}{_suffix(content)}"
+    (samples / kind).mkdir(parents=True, exist_ok=True)
+    (samples / name).write_bytes(content)
+    return {"image": name}
+
+
+def _as_png(item: bytes | Path, preprocessor: Preprocessor) -> bytes:
+    assert isinstance(preprocessor, ImagePreprocessor)
+    file = io.BytesIO()
+    Image.fromarray(preprocessor.encode_wide(item)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _suffix(content: bytes) -> str:
+    with Image.open(io.BytesIO(content)) as image:
+        return f".{(image.format or 'img').lower()}"
+
+
+def _write_jsonl(path: Path, records: Sequence[dict[str, object]]) -> None:
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

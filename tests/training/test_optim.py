@@ -1,0 +1,120 @@
+"""Parameter groups, schedules, the moving average."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainyard.config.experiment import OptimConfig
+from trainyard.models.classifier import Classifier
+from trainyard.training.ema import ExponentialMovingAverage
+from trainyard.training.optim import build_optimizer, parameter_groups, schedule, set_learning_rate
+
+
+class ThreeStages(Classifier):
+    def __init__(self) -> None:
+        stages = [nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), nn.Linear(4, 2)]
+        super().__init__(nn.Sequential(*stages), stages)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    groups = parameter_groups(ThreeStages(), OptimConfig(weight_decay=0.1))
+
+    for group in groups:
+        assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] > 0}
+    assert sum(len(group["params"]) for group in groups) == 8
+
+
+def test_rates_fall_from_stage_to_stage_towards_the_input() -> None:
+    groups = parameter_groups(ThreeStages(), OptimConfig(lr=1.0, layer_decay=0.5, head_lr=3.0))
+
+    assert sorted({group["peak_lr"] for group in groups}) == [0.25, 0.5, 3.0]
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    classifier = ThreeStages()
+    for parameter in classifier.network[0].parameters():
+        parameter.requires_grad_(False)
+
+    assert sum(len(group["params"]) for group in parameter_groups(classifier, OptimConfig())) == 6
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_optimiser_is_fused(name: str, kind: type) -> None:
+    config = OptimConfig.model_validate({"name": name, "momentum": 0.8})
+    optimizer = build_optimizer(ThreeStages(), config, torch.device("cpu"))
+
+    assert isinstance(optimizer, kind)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    if name == "sgd":
+        assert all(group["nesterov"] and group["momentum"] == 0.8 for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "onecycle"])
+def test_a_schedule_rises_to_its_peak_and_falls_to_nothing(name: str) -> None:
+    config = OptimConfig.model_validate({"schedule": name, "warmup": 0.2})
+    factors = [schedule(config, step, 1000) for step in range(1000)]
+    peak = factors.index(max(factors))
+
+    assert peak == 200
+    assert max(factors) == pytest.approx(1.0, abs=0.01)
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert factors[0] < 0.05
+    assert factors[-1] < 0.01
+
+
+def test_the_shapes_differ_and_their_warm_ups_have_defaults() -> None:
+    halfway = {
+        name: schedule(OptimConfig.model_validate({"schedule": name}), 700, 1000)
+        for name in ("cosine", "linear", "onecycle", "constant")
+    }
+
+    assert halfway["constant"] == 1.0
+    assert len({round(value, 3) for value in halfway.values()}) == 4
+    assert schedule(OptimConfig(schedule="constant"), 0, 1000) == 1.0
+    assert schedule(OptimConfig(schedule="cosine"), 49, 1000) < 1
+    assert schedule(OptimConfig(schedule="onecycle"), 299, 1000) < 1
+
+
+def test_the_factor_scales_each_groups_own_peak() -> None:
+    optimizer = build_optimizer(ThreeStages(), OptimConfig(lr=1.0, layer_decay=0.5), torch.device("cpu"))
+
+    set_learning_rate(optimizer, 0.5)
+
+    assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.125, 0.25, 0.5]
+
+
+def test_the_average_follows_the_weights_and_can_be_put_in_place() -> None:
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    with torch.no_grad():
+        network[0].weight.fill_(0.0)
+    average = ExponentialMovingAverage(network, decay=0.9)
+    with torch.no_grad():
+        network[0].weight.fill_(1.0)
+        network[1].running_mean.fill_(1.0)
+
+    average.update(step=1000)
+    with average.applied():
+        inside = (network[0].weight.item(), network[1].running_mean.item())
+
+    assert inside == pytest.approx((0.1, 0.1))
+    assert network[0].weight.item() == 1.0
+    average.apply()
+    assert network[0].weight.item() == pytest.approx(0.1)
+
+
+def test_the_first_steps_of_the_average_forget_the_start() -> None:
+    network = nn.Linear(1, 1)
+    average = ExponentialMovingAverage(network, decay=0.999)
+    with torch.no_grad():
+        network.weight.fill_(5.0)
+
+    average.update(step=0)
+
+    assert average.average["weight"].item() == pytest.approx(5.0, rel=0.3)
