@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
 )
+
+OTHER_RANKS_WAIT = 5.0
+"""Seconds that a failing rank leaves rank 0 to say it first."""
 
 Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value words.", metavar="[KEY=VALUE]...")]
@@ -154,12 +158,19 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """Check this machine, and a config's data, without training; each finding comes with its fix."""
+    from rich.console import Console
+
     from trainyard.config.load import load_experiment
     from trainyard.doctor import check_data, check_machine, exit_code, render
 
-    experiment = load_experiment(config, overrides or []) if config is not None else None
-    checks = check_machine() + (check_data(experiment) if experiment is not None else [])
-    render(checks)
+    if config is None:
+        checks = check_machine()
+    else:
+        experiment = load_experiment(config, overrides or [])
+        # What loading warns of stands in the table too.
+        logging.getLogger("trainyard.data").setLevel(logging.ERROR)
+        checks = check_machine((experiment.out, Path(experiment.data.cache))) + check_data(experiment)
+    Console().print(render(checks))
     raise typer.Exit(exit_code(checks))
 
 
@@ -176,6 +187,9 @@ def main() -> None:
 def _fail(error: BaseException, code: int, message: str = "") -> None:
     if os.environ.get("TRAINYARD_DEBUG"):
         traceback.print_exception(error)
+    if int(os.environ.get("RANK", "0")) > 0:
+        # Rank 0 has most likely the same to say, and torchrun ends this process as soon as it has.
+        time.sleep(OTHER_RANKS_WAIT)
     print(f"trainyard: {message or error}", file=sys.stderr)
     sys.stdout.flush()
     raise SystemExit(code)

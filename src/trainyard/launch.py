@@ -61,8 +61,10 @@ def launch(arguments: Sequence[str], config: TrainerConfig) -> int:
     # Each process sets its own threads; without this torchrun warns that it chose 1.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        run.run(
-            run.parse_args([*_rendezvous(), f"--nproc-per-node={processes(config)}", "-m", "trainyard", *arguments])
+        run.run(  # type: ignore[no-untyped-call]
+            run.parse_args(  # type: ignore[no-untyped-call]
+                [*_rendezvous(), f"--nproc-per-node={processes(config)}", "-m", "trainyard", *arguments]
+            )
         )
     except ChildFailedError as error:
         _, failure = error.get_first_failure()

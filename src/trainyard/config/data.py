@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainyard.config.base import Section
 
@@ -23,7 +23,7 @@ class AnyData(Section):
     label: Column = "label"
     """Column of the label, by name or position (0 is the first), in tables and hub datasets."""
     header: bool | None = None
-    """Whether the first row of a CSV or TSV holds column names; by default found out: it does when it names the columns."""
+    """Whether the first row of a CSV or TSV holds column names; found out where it is left out."""
     val_fraction: Fraction = 0.1
     """Share of the training examples held out for validation where the data has no validation split."""
     test_fraction: Fraction = 0.1
@@ -44,7 +44,7 @@ class ImagesConfig(AnyData):
     kind: Literal["images"]
     """What an example is."""
     image: Column = "image"
-    """Column of the image (its path) in tables and hub datasets, by name or position."""
+    """Column of the image in tables (its path, relative to the table) and hub datasets, by name or position."""
     image_size: Annotated[int, Field(ge=4, le=2048)] = 224
     """Side of the square that the model sees, in pixels."""
     resize: Annotated[int, Field(ge=4, le=2560)] | None = None
@@ -64,7 +64,8 @@ class ImagesConfig(AnyData):
     """Most that decoded images may take on the disk, in GB; by default a quarter of its free space. Larger sets are
     read from their files at each epoch."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode images which aren't cached; by default one per core that this rank has."""
+    """Threads that prepare batches of images ahead; by default one per core that this rank has where images aren't
+    cached, and one or none where they are."""
 
     @property
     def resize_to(self) -> int:
@@ -87,6 +88,13 @@ class TextsConfig(AnyData):
     """Tokens kept of each text, special tokens included."""
     bucket: bool = True
     """Batch texts of similar length together, so that little is padded."""
+
+    @model_validator(mode="after")
+    def _pairs_have_two_columns(self) -> Self:
+        columns = self.text if isinstance(self.text, list) else [self.text]
+        if self.pair and len(columns) != 2:
+            raise ValueError("data.pair=true needs two columns, such as data.text=[premise,hypothesis]")
+        return self
 
 
 DataConfig = Annotated[ImagesConfig | TextsConfig, Field(discriminator="kind")]

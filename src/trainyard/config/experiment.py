@@ -40,7 +40,7 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "onecycle", "linear", "constant"] = "cosine"
     """Shape of the learning rate after the warm-up; `onecycle` warms up over `warmup` of the steps, by default 0.3."""
     warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Share of the steps in which the learning rate rises linearly; by default 0.3 for `onecycle` and 0.05 otherwise."""
+    """Share of the steps in which the learning rate rises; by default 0.3 for `onecycle` and 0.05 otherwise."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that is spread over all classes in the training target (Szegedy et al. 2016)."""
     class_weights: Literal["none", "balanced"] | list[float] = "none"

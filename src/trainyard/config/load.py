@@ -115,7 +115,7 @@ def _parse_value(word: str, value: str) -> object:
 
 
 def _expand(value: object) -> object:
-    """Replaces ``${VAR}`` and ``${VAR:-default}`` in all strings; a string that is one such word gets the value's type."""
+    """Replaces ``${VAR}`` and ``${VAR:-default}`` in all strings; one that is nothing else gets the value's type."""
     if isinstance(value, dict):
         return {key: _expand(child) for key, child in value.items()}
     if isinstance(value, list):

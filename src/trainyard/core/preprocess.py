@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainyard.errors import BundleError, ItemError
 
@@ -125,6 +125,8 @@ def _open_image(item: Item, max_pixels: int, draft: int) -> Image.Image:
             return _rgb(ImageOps.exif_transpose(image))
     except ItemError:
         raise
+    except UnidentifiedImageError as error:
+        raise ItemError("the image can't be decoded (it is of no known format)") from error
     except DAMAGE as error:
         raise ItemError(f"the image can't be decoded ({str(error) or type(error).__name__})") from error
 

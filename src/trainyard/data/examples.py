@@ -105,7 +105,7 @@ def text_item(values: Sequence[object], pair: bool) -> Item:
     texts = [value if isinstance(value, str) else label_name(value) for value in values]
     if not any(text.strip() for text in texts):
         return ""
-    return (texts[0], texts[1]) if pair else " ".join(texts)
+    return (texts[0], texts[1]) if pair else " ".join(text for text in texts if text.strip())
 
 
 def image_item(value: object, folder: Path) -> Item:

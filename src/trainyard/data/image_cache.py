@@ -150,6 +150,7 @@ def _fits(folder: Path, count: int, data: ImagesConfig) -> bool:
 
 def _decode_all(places: Sequence[Place], preprocessor: ImagePreprocessor, keep: bool, folder: Path) -> None:
     """Writes ``digests.npy``, ``faults.json`` and, to ``keep`` them, the pixels in ``images.npy``."""
+    log.info("decoding %s images, this once", f"{len(places):,}")
     digests = np.zeros((len(places), DIGEST_BYTES), dtype=np.uint8)
     faults: dict[int, str] = {}
     shape = (len(places), preprocessor.resize, preprocessor.resize, 3)

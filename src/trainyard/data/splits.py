@@ -102,7 +102,7 @@ def _apportion(sizes: NDArray[np.int64], count: int, spare: int) -> NDArray[np.i
     """Shares ``count`` among classes by largest remainder, and gives the largest two at least one each."""
     room = np.maximum(sizes - spare, 0)
     exact = count * sizes / sizes.sum()
-    quotas = np.minimum(np.floor(exact).astype(np.int64), room)
+    quotas: NDArray[np.int64] = np.minimum(np.floor(exact).astype(np.int64), room)
     largest_first = np.argsort(-sizes, kind="stable")
     if count > 1:
         quotas[largest_first[:2]] = np.maximum(quotas[largest_first[:2]], np.minimum(1, room[largest_first[:2]]))

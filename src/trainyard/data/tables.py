@@ -76,7 +76,7 @@ def missing_column(where: str, column: Column, names: Sequence[str]) -> DataErro
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return DataError(
         f"{where} has no column {column!r}, it has {listed or 'none'}{more}: "
-        "say data.label=NAME and data.text=NAME (or data.image=NAME)"
+        "name the columns with data.label and data.text (or data.image)"
     )
 
 

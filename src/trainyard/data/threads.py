@@ -1,7 +1,7 @@
 """Work in threads, results in order.
 
-Pillow, NumPy and hashing let other threads run while they work, so threads do for decoding what processes would, without
-their start-up, copies and shared memory.
+Pillow, NumPy and hashing let other threads run while they work, so threads do for decoding what processes would,
+without their start-up, copies and shared memory.
 """
 
 from __future__ import annotations

@@ -71,6 +71,8 @@ def _records(facts: BundleFacts, data: ImagesConfig | TextsConfig, own: bool) ->
         return load_split(data, tuple(facts.labels))
     dataset = load_dataset(data, int(str(facts.training["seed"])))
     if dataset.fingerprint != facts.data.fingerprint:
-        raise DataError(f"the data at {facts.data.location} changed since the training; to score the bundle on what "
-                        f"lies there now, add data.path={facts.data.location}")
+        raise DataError(
+            f"the data at {facts.data.location} changed since the training; to score the bundle on what "
+            f"lies there now, add data.path={facts.data.location}"
+        )
     return dataset.splits["test"]

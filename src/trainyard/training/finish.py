@@ -16,7 +16,6 @@ from trainyard.config.load import dump_yaml
 from trainyard.core.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
 from trainyard.core.eager import load_classifier
 from trainyard.core.manifest import write_manifest
-from trainyard.core.preprocess import Preprocessor
 from trainyard.data.encoded import EncodedSplit
 from trainyard.data.records import Dataset
 from trainyard.evaluation.calibration import fit_temperature
@@ -116,7 +115,7 @@ def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFa
         schema_version=SCHEMA_VERSION,
         name=experiment.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        task=f"{task.preprocessor.kind}-classification",  # type: ignore[arg-type]
+        task=f"{task.preprocessor.kind}-classification",
         model=experiment.model.model_dump(mode="json") | {"pretrained": False},
         preprocess=task.preprocessor.to_dict(),
         labels=list(task.labels),

@@ -7,9 +7,8 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -22,12 +21,13 @@ from trainyard.data.loader import Batch, make_loader
 from trainyard.data.sampling import epoch_batches
 from trainyard.errors import EXIT_SIGTERM, TrainyardError
 from trainyard.evaluation.predict import predict_split
-from trainyard.evaluation.scores import Scores, score
+from trainyard.evaluation.scores import score
 from trainyard.training.ema import ExponentialMovingAverage
 from trainyard.training.module import ClassifierModule
 from trainyard.training.optim import schedule, set_learning_rate
 from trainyard.training.processes import StopSignal
 from trainyard.training.randomness import derive_seed
+from trainyard.training.reports import Observer, StepReport, Validation
 from trainyard.training.state import (
     BEST,
     LAST,
@@ -40,41 +40,9 @@ from trainyard.training.state import (
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+    from lightning.fabric.wrappers import _FabricOptimizer
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What is known after an optimiser step. ``loss`` is a tensor so that a GPU needn't be waited for."""
-
-    step: int
-    total_steps: int
-    epoch: int
-    loss: Tensor
-    lr: float
-    examples_per_second: float
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The outcome of an epoch's validation; ``logits`` are ``[examples, classes] float32``."""
-
-    epoch: int
-    step: int
-    scores: Scores
-    logits: Tensor
-    improved: bool
-
-
-class Observer(Protocol):
-    """Someone who is told how training goes; called on rank 0 only."""
-
-    def on_step(self, report: StepReport) -> None:
-        """After every optimiser step."""
-
-    def on_validation(self, validation: Validation) -> None:
-        """After the validation of every epoch."""
 
 
 class TrainingLoop:
@@ -109,7 +77,7 @@ class TrainingLoop:
         self.observers = observers if fabric.is_global_zero else ()
         self.network = module.classifier.network
         self.model = fabric.setup_module(module)
-        self.optimizer = fabric.setup_optimizers(module.configure_optimizers())
+        self.optimizer = cast("_FabricOptimizer", fabric.setup_optimizers(module.configure_optimizers()))
         decay = experiment.optim.ema
         self.average = ExponentialMovingAverage(self.network, decay) if decay else None
         self.progress = Progress(world_size=fabric.world_size)
@@ -149,10 +117,9 @@ class TrainingLoop:
         return exhausted or self.progress.epoch >= trainer.max_epochs
 
     def _resume(self) -> None:
-        path = self.folder / LAST
-        if not path.is_file():
+        if not self._has_checkpoint():
             return
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(self.folder / LAST)
         saved = checkpoint["progress"]["world_size"]
         if saved != self.fabric.world_size:
             raise TrainyardError(
@@ -163,6 +130,9 @@ class TrainingLoop:
         if self.average is not None:
             self.average.load(checkpoint["average"])
         log.info("going on after epoch %d, batch %d", self.progress.epoch, self.progress.batch)
+
+    def _has_checkpoint(self) -> bool:
+        return (self.folder / LAST).is_file()
 
     def _epoch_batches(self, epoch: int) -> list[NDArray[np.int64]]:
         data, optim = self.experiment.data, self.experiment.optim
@@ -244,9 +214,7 @@ class TrainingLoop:
 
     def _check_finite(self, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):
-            kept = (
-                "the checkpoint before it is kept" if (self.folder / LAST).is_file() else "there is no checkpoint yet"
-            )
+            kept = "the checkpoint before it is kept" if self._has_checkpoint() else "there is no checkpoint yet"
             raise TrainyardError(
                 f"the loss is {loss.item()} at step {self.progress.step}; {kept}. "
                 "Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"

@@ -46,12 +46,12 @@ class ClassifierModule(lightning.LightningModule):
         self.mixing = mixing if mixing is not None and mixing.active else None
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def forward(self, **inputs: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, **inputs: Tensor) -> Tensor:
         """Gives logits ``[batch, classes] float32``."""
         logits: Tensor = self.classifier(**inputs)
         return logits.float()
 
-    def training_step(self, batch: Batch, epoch: int) -> Tensor:  # type: ignore[override]
+    def training_step(self, batch: Batch, epoch: int) -> Tensor:
         """The mean loss of a batch, augmented as ``(seed, epoch, example id)`` says."""
         inputs, labels = batch.inputs, batch.labels
         if self.augmentation is None:
@@ -63,7 +63,7 @@ class ClassifierModule(lightning.LightningModule):
             return self._loss(self(images=images), labels)
         return self._mixed_loss(images, labels, example_ids, epoch)
 
-    def validation_step(self, inputs: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+    def validation_step(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits without gradients; scoring needs those of the whole split at once."""
         return cast(Tensor, self(**inputs))
 

@@ -8,16 +8,18 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from trainyard.config.experiment import Experiment
 from trainyard.errors import UsageError
 from trainyard.files import write_text
-from trainyard.training.loop import Observer, StepReport, Validation
+from trainyard.training.reports import Observer, StepReport, Validation
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from rich.progress import TaskID
+
+    from trainyard.training.wrong import WrongExamples
 
 log = logging.getLogger(__name__)
 
@@ -130,13 +132,6 @@ class Terminal:
             self.bar.stop()
 
 
-class Wrong(Protocol):
-    """Shows examples that the model got wrong to TensorBoard."""
-
-    def __call__(self, writer: object, validation: Validation) -> None:
-        """Adds them at the validation's step."""
-
-
 class Trackers:
     """Sends scalars to every tracker that the config names, and pictures to TensorBoard.
 
@@ -147,7 +142,9 @@ class Trackers:
         show_wrong: Adds wrongly classified examples to TensorBoard.
     """
 
-    def __init__(self, loggers: Sequence[Logger], log_every: int, classes: Sequence[str], show_wrong: Wrong) -> None:
+    def __init__(
+        self, loggers: Sequence[Logger], log_every: int, classes: Sequence[str], show_wrong: WrongExamples
+    ) -> None:
         self.loggers = loggers
         self.log_every = log_every
         self.classes = classes

@@ -27,7 +27,7 @@ class ParameterGroup(TypedDict):
 
 
 def parameter_groups(classifier: Classifier, config: OptimConfig) -> list[ParameterGroup]:
-    """Groups the trainable parameters by stage and by whether they decay: weights of one dimension (norms, biases) don't."""
+    """Groups the trainable parameters by stage and by whether they decay: norms and biases (one dimension) don't."""
     groups: dict[tuple[int, bool], ParameterGroup] = {}
     for parameter in classifier.network.parameters():
         if not parameter.requires_grad:

@@ -15,7 +15,7 @@ from trainyard.core.preprocess import Inputs
 from trainyard.data.encoded import EncodedSplit
 
 if TYPE_CHECKING:
-    from trainyard.training.loop import StepReport, Validation
+    from trainyard.training.reports import StepReport, Validation
 
 DRY_RUN_BATCHES = 3
 OVERFIT_EPOCHS = 60
@@ -59,7 +59,7 @@ class FirstExamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, indices: Sequence[int]) -> Inputs:
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Inputs:
         """Model inputs of these examples."""
         return self.split.batch(indices)
 

@@ -10,17 +10,18 @@ import sys
 import warnings
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import distributed, nn
+from torch.distributed import ProcessGroup
 
 from trainyard.config.experiment import TrainerConfig
 from trainyard.errors import UsageError
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-    from lightning.fabric.strategies import Strategy
+    from lightning.fabric.strategies.strategy import Strategy
     from torch.distributed.device_mesh import DeviceMesh
 
 
@@ -47,8 +48,9 @@ def start_fabric(config: TrainerConfig) -> Fabric:
 
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     _set_threads(config.threads)
-    # Lightning tells of its number of devices and seeds; what matters of it, our own lines say.
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    # Lightning tells of its devices and backend; what matters of it, our own lines say.
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     fabric = Fabric(
         accelerator="cuda" if uses_gpu(config) else "cpu",
         devices=local_processes,
@@ -63,7 +65,7 @@ def start_fabric(config: TrainerConfig) -> Fabric:
 def _strategy(config: TrainerConfig) -> str | Strategy:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if config.strategy == "fsdp":
-        from lightning.fabric.strategies import ModelParallelStrategy
+        from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 
         return ModelParallelStrategy(shard, data_parallel_size=world_size, tensor_parallel_size=1)
     return "ddp" if world_size > 1 else "auto"
@@ -82,8 +84,8 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
         if any(True for _ in child.parameters())
     ):
         fully_shard(block, mesh=data_parallel)
-    sharded: nn.Module = fully_shard(module, mesh=data_parallel)
-    return sharded
+    fully_shard(module, mesh=data_parallel)
+    return module
 
 
 @contextlib.contextmanager
@@ -108,10 +110,22 @@ def _set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads or max(1, cores // local_processes))
 
 
+def leave_processes() -> None:
+    """Ends the job's communication: what follows is done by one process alone, however long it takes."""
+    if _many_processes():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def is_muted() -> bool:
+    """Whether this rank prints nothing: all but rank 0, or but those that ``LOG_RANK`` names (``0,1``)."""
+    loud = os.environ.get("LOG_RANK", "0").split(",")
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") not in loud
+
+
 def mute_other_ranks() -> None:
-    """Lets only rank 0, or those that ``LOG_RANK`` names (``0,1``), print; a crash of another rank is still seen."""
-    rank = os.environ.get("RANK", "0")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or rank in os.environ.get("LOG_RANK", "0").split(","):
+    """Silences the ranks that aren't to print; a crash of one is still seen."""
+    if not is_muted():
         return
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
@@ -128,7 +142,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.received = False
         # NCCL can't carry a tensor of the CPU, and one on the GPU would make each step wait for it.
-        self._group = distributed.new_group(backend="gloo") if _many_processes() else None
+        self._group = cast(ProcessGroup, distributed.new_group(backend="gloo")) if _many_processes() else None
         self._earlier = signal.getsignal(signal.SIGTERM)
 
     def __enter__(self) -> StopSignal:

@@ -21,11 +21,12 @@ from trainyard.files import write_json
 from trainyard.models.base import Task
 from trainyard.training.augment import Augmentation, Mixing
 from trainyard.training.finish import Trained, finish
-from trainyard.training.loop import Observer, TrainingLoop
+from trainyard.training.loop import TrainingLoop
 from trainyard.training.module import ClassifierModule
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, make_loggers
 from trainyard.training.presets import FirstExamples, Profiler, apply_preset
-from trainyard.training.processes import check_hardware, start_fabric
+from trainyard.training.processes import check_hardware, leave_processes, start_fabric
+from trainyard.training.reports import Observer
 from trainyard.training.runs import CHECKPOINTS, open_run
 from trainyard.training.wrong import WrongExamples
 
@@ -63,6 +64,7 @@ def train(experiment: Experiment) -> Path:
         WrongExamples(dataset.splits["val"], task.labels),
     )
     loop = fit(fabric, experiment, module, dataset, train_split, val_split, run, trackers)
+    leave_processes()
     if not fabric.is_global_zero:
         return run
     metrics = finish(
@@ -82,7 +84,7 @@ def build_module(experiment: Experiment, task: Task, train: EncodedSplit) -> Cla
     if experiment.model.freeze == "backbone":
         classifier.freeze_backbone()
     if experiment.trainer.channels_last:
-        classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        classifier.network.to(memory_format=torch.channels_last)
     if experiment.trainer.compile:
         # In place, so that the weights keep their names (no "_orig_mod.").
         classifier.network.compile()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict, cast
@@ -88,7 +89,7 @@ def take_checkpoint(
     return Checkpoint(
         format=FORMAT,
         progress=asdict(progress),
-        model=get_model_state_dict(network, options=FULL_ON_CPU),
+        model=cast(dict[str, Tensor], get_model_state_dict(network, options=FULL_ON_CPU)),
         optimizer=cast(dict[str, object], get_optimizer_state_dict(network, optimizer, options=FULL_ON_CPU)),
         scaler=scaler,
         average=average,
@@ -98,7 +99,7 @@ def take_checkpoint(
 def restore_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimizer: Optimizer) -> Progress:
     """Puts a checkpoint's weights and optimiser state in place; returns where training stood."""
     options = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(network, cast(dict[str, object], checkpoint["model"]), options=options)
+    set_model_state_dict(network, dict(checkpoint["model"]), options=options)
     set_optimizer_state_dict(network, optimizer, checkpoint["optimizer"], options=options)  # type: ignore[arg-type]
     return Progress(**checkpoint["progress"])  # type: ignore[arg-type]
 
@@ -125,7 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise TrainyardError(f"the checkpoint {path} can't be read: {error}") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise TrainyardError(f"{path} isn't a checkpoint of this version of trainyard")

@@ -16,7 +16,7 @@ from trainyard.data.records import Records
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from trainyard.training.loop import Validation
+    from trainyard.training.reports import Validation
 
 SHOWN = 16
 SIDE = 128

@@ -1,0 +1,44 @@
+"""What observers of a training are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainyard.evaluation.scores import Scores
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What is known after an optimiser step. ``loss`` is a tensor so that a GPU needn't be waited for."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: Tensor
+    lr: float
+    examples_per_second: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The outcome of an epoch's validation; ``logits`` are ``[examples, classes] float32``."""
+
+    epoch: int
+    step: int
+    scores: Scores
+    logits: Tensor
+    improved: bool
+
+
+class Observer(Protocol):
+    """Someone who is told how training goes; called on rank 0 only."""
+
+    def on_step(self, report: StepReport) -> None:
+        """After every optimiser step."""
+
+    def on_validation(self, validation: Validation) -> None:
+        """After the validation of every epoch."""

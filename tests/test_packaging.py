@@ -1,0 +1,101 @@
+"""The lock file and pyproject.toml agree, and nothing unchecked or known as malicious can be installed."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import trainyard
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = (ROOT / "requirements.lock").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def locked_entries() -> dict[str, tuple[Requirement, int]]:
+    """Each locked requirement by name, with the number of its hashes."""
+    joined = re.sub(r"\\\n\s*", " ", LOCK)
+    lines = [line for line in joined.splitlines() if line and not line.lstrip().startswith("#")]
+    entries = {}
+    for line in lines:
+        text, *hashes = re.split(r"\s--hash=sha256:", line)
+        requirement = Requirement(text)
+        assert all(re.fullmatch(r"[0-9a-f]{64}\s*", digest) for digest in hashes), line[:80]
+        entries[canonicalize_name(requirement.name)] = (requirement, len(hashes))
+    assert len(entries) == len(lines), "a package is locked at two versions"
+    return entries
+
+
+ENTRIES = locked_entries()
+
+
+def declared(*extras: str) -> list[Requirement]:
+    """What pyproject.toml asks for, the core and these extras; the project itself left out."""
+    texts = [*PROJECT["dependencies"]]
+    for extra in extras:
+        texts += PROJECT["optional-dependencies"][extra]
+    requirements = [Requirement(text) for text in texts]
+    return [requirement for requirement in requirements if requirement.name != PROJECT["name"]]
+
+
+def locked_version(name: str) -> str:
+    """The one version at which a package is locked."""
+    (specifier,) = ENTRIES[canonicalize_name(name)][0].specifier
+    assert specifier.operator == "=="
+    return specifier.version
+
+
+def test_every_locked_requirement_is_pinned_and_hashed():
+    assert len(ENTRIES) > 50
+    for name, (_, hashes) in ENTRIES.items():
+        assert locked_version(name)
+        assert hashes > 0, name
+
+
+@pytest.mark.parametrize("requirement", declared("train", "tracking", "dev"), ids=lambda requirement: requirement.name)
+def test_the_lock_has_what_is_declared(requirement):
+    assert locked_version(requirement.name) in requirement.specifier
+
+
+def test_the_lock_names_no_host_and_no_path():
+    assert not re.search(r"://|file:|--index-url|--extra-index-url|--find-links|(?<= )@ ", LOCK)
+    assert not re.search(r"(?m)(^|\s)/\w", LOCK)
+
+
+@pytest.mark.parametrize("malicious", ["2.6.2", "2.6.3"])
+def test_malicious_lightning_can_not_be_installed(malicious):
+    assert locked_version("lightning") != malicious
+    assert locked_version("pytorch-lightning") != malicious
+    (lightning,) = [requirement for requirement in declared("train") if requirement.name == "lightning"]
+    assert malicious not in lightning.specifier
+
+
+@pytest.mark.parametrize(
+    ("name", "vulnerable"),
+    [("torch", "2.9.1"), ("lightning", "2.6.5"), ("Pillow", "12.1.1"), ("onnx", "1.20.1")],
+)
+def test_the_floors_exclude_known_holes(name, vulnerable):
+    (requirement,) = [requirement for requirement in declared("train", "export") if requirement.name == name]
+    assert vulnerable not in requirement.specifier
+
+
+def test_what_serves_needs_no_training_stack():
+    heavy = {requirement.name for requirement in declared("train")} - {requirement.name for requirement in declared()}
+    assert {"torch", "lightning", "transformers"} <= heavy
+
+
+def test_python_versions_agree():
+    supported = SpecifierSet(PROJECT["requires-python"])
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    tested = re.findall(r'"(3\.\d+)"', workflow)
+    assert tested == ["3.11", "3.12", "3.13"]
+    assert [f"3.{minor}" for minor in range(9, 16) if f"3.{minor}" in supported] == tested
+
+
+def test_the_version_is_stated_once_and_in_the_changelog():
+    assert PROJECT["dynamic"] == ["version"]
+    assert f"## [{trainyard.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
