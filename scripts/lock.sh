@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Usage: scripts/lock.sh [uv's options, e.g. --upgrade or --upgrade-package lightning]    writes requirements.lock
+# Needs uv (pip install uv). One version of each package serves Linux and macOS, Python 3.11 to 3.13; versions that
+# are in the lock already stay unless the options say otherwise. Pins with their reasons: pyproject.toml, [tool.uv].
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+command -v uv >/dev/null || {
+  printf 'lock: uv is not on the PATH; install it with: pip install uv\n' >&2
+  exit 2
+}
+
+uv pip compile pyproject.toml --extra train --extra dev --output-file requirements.lock \
+  --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --system-certs \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "scripts/lock.sh" --quiet "$@"
