@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from measure import Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import QUICK, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
 
 if TYPE_CHECKING:
     from workload import Workload
@@ -44,8 +44,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Sentences/s of each way, and ours by the others'."""
     from workload import load_workload
 
-    size = ["data.batch_size=8" if arguments.quick else "data.batch_size=32", f"data.max_length={PADDED_LENGTH}",
-            "trainer.devices=cpu"]  # fmt: skip
+    size = [f"data.max_length={PADDED_LENGTH}", "trainer.devices=cpu", *(QUICK if arguments.quick else ())]
     workload = load_workload("sst2_bert", f"data.path={arguments.sst2}", f"model.pretrained={arguments.minilm}", *size)
     turns = take_turns(cases(workload, arguments.quick), arguments.rounds)
     rates = [Figure(name, median(values), "sentences/s") for name, values in turns.items()]

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measure import CONFIGS, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import CONFIGS, QUICK, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
 
 if TYPE_CHECKING:
     from workload import Workload
@@ -55,14 +55,14 @@ def main(words: list[str] | None = None) -> None:
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:
     """The figures of all subjects, or of the one that ``--only`` names."""
-    from generated import GENERATED
+    from generated import GENERATED, Setting
     from workload import quiet_folder
 
     figures: list[Figure] = []
     with quiet_folder() as scratch:
         for name, make in GENERATED.items():
             if arguments.only in (None, name):
-                figures += measure_speed(name, make(scratch, arguments.device, arguments.quick), arguments)
+                figures += measure_speed(name, make(Setting(scratch, arguments.device, arguments.quick)), arguments)
         if arguments.only in (None, "cifar10"):
             if arguments.cifar10 is None:
                 print("  no --cifar10 DIR: the seconds to 94 % are left out", file=sys.stderr)
@@ -143,7 +143,7 @@ def measure_target(arguments: argparse.Namespace, scratch: Path) -> list[Figure]
     if arguments.device == "cpu":
         overrides += ["trainer.devices=cpu"]
     if arguments.quick:
-        overrides += ["data.limit=32", "data.batch_size=8", "trainer.max_epochs=1"]
+        overrides += ["data.limit=32", "trainer.max_epochs=1", *QUICK]
     seconds, accuracies = [], []
     for seed in range(arguments.rounds):
         run = train(load_experiment(CONFIGS / "cifar10_resnet18.yaml", [*overrides, f"seed={seed}"]))

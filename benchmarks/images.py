@@ -17,7 +17,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from measure import Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import (
+    QUICK,
+    QUICK_BATCH_SIZE,
+    Figure,
+    describe,
+    folder,
+    median,
+    median_ratio,
+    parser,
+    report,
+    start,
+    take_turns,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,11 +55,12 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
     """Images/s of both, and their ratio."""
     from workload import load_workload, quiet_folder, train_by_loop
 
-    batch_size, batches = (8, QUICK_BATCHES) if arguments.quick else (128, BATCHES)
+    batch_size, batches = (QUICK_BATCH_SIZE, QUICK_BATCHES) if arguments.quick else (128, BATCHES)
     with quiet_folder() as runs:
         workload = load_workload(
             "cifar10_resnet20", f"data.path={arguments.cifar10}", f"data.batch_size={batch_size}",
             f"data.limit={batch_size * batches}", f"out={runs}", "trainer.max_epochs=2", "trainer.devices=cpu",
+            *(QUICK if arguments.quick else ()),
         )  # fmt: skip
         usual = UsualPipeline(workload, arguments.cifar10, batch_size * batches)
         workers = usual.best_workers(quick=arguments.quick)

@@ -16,6 +16,9 @@ from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
+QUICK_BATCH_SIZE = 8
+QUICK = (f"data.batch_size={QUICK_BATCH_SIZE}", "trainer.threads=1", "trainer.loggers=[]")
+"""What ``--quick`` changes in a config."""
 
 
 def median(values: Sequence[float]) -> float:
@@ -170,4 +173,6 @@ def report(facts: Mapping[str, object], figures: Sequence[Figure], arguments: ar
     if arguments.json is None:
         print(json.dumps(result))
     else:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        from trainyard.files import write_json
+
+        write_json(arguments.json, result)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from measure import CONFIGS, ROOT, Figure, describe, folder, median, parser, report, start, take_turns
+from measure import CONFIGS, QUICK, ROOT, Figure, describe, folder, median, parser, report, start, take_turns
 
 MOST_START_SECONDS, MOST_HELP_SECONDS = 10.0, 0.5
 FIRST_STEP = "epoch 1 step 1/"
@@ -50,7 +50,7 @@ def measure(arguments: argparse.Namespace, scratch: str) -> list[Figure]:
         starts["cifar10_resnet20"] = [f"data.path={arguments.cifar10}"]
     if arguments.sst2 is not None:
         starts["sst2_bert"] = [f"data.path={arguments.sst2}", f"model.pretrained={arguments.minilm}"]
-    size = ["data.limit=48", "data.batch_size=8"] if arguments.quick else []
+    size = ["data.limit=48", *QUICK] if arguments.quick else []
     cases: dict[str, Callable[[], float]] = {
         config: partial(seconds_to_first_step, config, [*overrides, *size, f"out={scratch}/runs",
                                                         f"data.cache={scratch}/cache"])

@@ -18,7 +18,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from measure import Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import (
+    QUICK,
+    QUICK_BATCH_SIZE,
+    Figure,
+    describe,
+    folder,
+    median,
+    median_ratio,
+    parser,
+    report,
+    start,
+    take_turns,
+)
 
 if TYPE_CHECKING:
     from workload import Workload
@@ -69,8 +81,9 @@ def measure(arguments: argparse.Namespace, subject: Subject, *overrides: str) ->
     """Both questions for one config."""
     from workload import load_workload, quiet_folder
 
-    batch_size, batches = (8, 3) if arguments.quick else (subject.batch_size, subject.batches)
-    size = (f"data.batch_size={batch_size}", f"data.limit={batch_size * batches}", "trainer.devices=cpu")
+    batch_size, batches = (QUICK_BATCH_SIZE, 3) if arguments.quick else (subject.batch_size, subject.batches)
+    size = [f"data.batch_size={batch_size}", f"data.limit={batch_size * batches}", "trainer.devices=cpu"]
+    size += QUICK if arguments.quick else ()
     with quiet_folder() as runs:
         one_epoch = load_workload(subject.config, *overrides, *size, f"out={runs}", "trainer.max_epochs=1")
         epochs = f"trainer.max_epochs={EPOCHS_OF_NOTHING}"

@@ -60,6 +60,7 @@ install_packages() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python can't make a virtual environment; install its venv package (Debian: python3-venv)."
   "$python" -m venv --clear "$venv"
+  printf '%s\n' "$torch_index" >"$venv/torch-index" # first, so that an interruption does not forget it
   if [[ -n $torch_index ]]; then
     # Wheels such as 2.14.1+cpu are other files than those in the lock, so they have no hash there. They
     # come first, at the locked versions and from that index alone; everything else stays checked.
@@ -89,7 +90,6 @@ packages=$(fingerprint "$PWD $("$python" -VV) $torch_index" requirements.lock)
 if [[ ! -f $packages_stamp || $(<"$packages_stamp") != "$packages" ]]; then
   rm -f -- "$packages_stamp" # an interrupted set-up has no stamp and is done again
   install_packages
-  printf '%s\n' "$torch_index" >"$venv/torch-index"
   printf '%s\n' "$packages" >"$packages_stamp"
 fi
 

@@ -23,7 +23,7 @@ from trainyard.doctor import Check, check_data, check_machine, exit_code, render
 from trainyard.doctor.data import judge
 from trainyard.doctor.gpu import check_gpu
 from trainyard.doctor.java import check_java, java_version
-from trainyard.doctor.machine import check_disk, check_memory, check_ports, check_python, check_shared_memory
+from trainyard.doctor.machine import check_disk, check_memory, check_ports, check_python
 from trainyard.doctor.packages import FLOORS, check_packages
 
 H200 = "NVIDIA H200, 143771 MiB, 570.86.15"
@@ -263,17 +263,6 @@ def test_file_where_a_folder_should_be_is_an_error(tmp_path: Path) -> None:
 def test_folder_without_permission_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert check_disk(tmp_path / "runs").status == "error"
-
-
-def test_small_shared_memory_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(64 * 2**20, 0, 64 * 2**20))
-    [check] = check_shared_memory(tmp_path)
-    assert check.status == "warning"
-    assert "--shm-size" in str(check.fix)
-
-
-def test_shared_memory_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
-    assert check_shared_memory(tmp_path / "shm") == []
 
 
 def test_taken_port_is_a_warning() -> None:

@@ -168,7 +168,7 @@ def test_the_average_is_what_is_validated_and_kept(make_loop: MakeLoop) -> None:
     loop, _ = run(make_loop, optim={"ema": 0.5}, trainer={"keep": "last"})
     trained = weights(loop)
 
-    loop.load_kept_weights()
+    loop.load_kept_weights(loop.network)
 
     assert loop.average is not None
     torch.testing.assert_close(weights(loop)["1.weight"], loop.average.average["1.weight"])
@@ -183,7 +183,7 @@ def test_keep_best_takes_the_weights_of_the_best_epoch(make_loop: MakeLoop) -> N
     accuracies = [validation.scores.accuracy for validation in recorder.validations]
     best = accuracies.index(max(accuracies)) + 1
 
-    loop.load_kept_weights()
+    loop.load_kept_weights(loop.network)
 
     assert loop.progress.best_epoch == best
     assert (best == 6) == all(torch.equal(a, b) for a, b in zip(last.values(), weights(loop).values(), strict=True))

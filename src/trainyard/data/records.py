@@ -48,6 +48,10 @@ class LazyItems(Sequence[Item]):
         """A short text for each item that changes when its content does, found without reading the content."""
 
 
+def _select(items: Sequence[Item], rows: Sequence[int] | NDArray[np.int64]) -> Sequence[Item]:
+    return items.select(rows) if isinstance(items, LazyItems) else [items[i] for i in rows]
+
+
 @dataclass(frozen=True)
 class Rows:
     """Examples as a source gives them, labels still names.
@@ -67,9 +71,7 @@ class Rows:
 
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Rows:
         """These rows, in this order."""
-        items: Sequence[Item]
-        items = self.items.select(rows) if isinstance(self.items, LazyItems) else [self.items[i] for i in rows]
-        return Rows(items, [self.labels[i] for i in rows], [self.sources[i] for i in rows])
+        return Rows(_select(self.items, rows), [self.labels[i] for i in rows], [self.sources[i] for i in rows])
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def select(self, examples: NDArray[np.int64]) -> Records:
+        """These examples, in this order."""
+        decoded = self.decoded.select(examples) if self.decoded else None
+        sources = [self.sources[i] for i in examples]
+        return Records(_select(self.items, examples), self.labels[examples], sources, decoded)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ PORTS = (8080, 8081, 8082)
 """TorchServe's: inference, management, metrics."""
 MIN_DISK = 5e9
 MIN_MEMORY = 2e9
-MIN_SHARED_MEMORY = 1e9
 """What should be free, in bytes."""
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where Linux says how much memory a container may take (cgroup v2, v1)."""
@@ -42,7 +41,6 @@ def check_machine(folders: Sequence[Path] = FOLDERS, ports: Sequence[int] = PORT
         check_gpu(),
         check_memory(),
         *(check_disk(folder) for folder in folders),
-        *check_shared_memory(Path("/dev/shm")),
         check_java(),
         check_ports(ports),
     ]
@@ -95,17 +93,6 @@ def check_disk(folder: Path) -> Check:
             name, "warning", f"{_size(free)} free", "delete old runs, or choose another disk (out, data.cache)"
         )
     return Check(name, "ok", f"{_size(free)} free")
-
-
-def check_shared_memory(folder: Path) -> list[Check]:
-    """Whether worker processes can hand over their batches; containers get 64 MB by default. Empty outside Linux."""
-    if not folder.is_dir():
-        return []
-    size = shutil.disk_usage(folder).total
-    if size < MIN_SHARED_MEMORY:
-        fix = "start the container with --shm-size=2g or --ipc=host, or train with data.workers=0"
-        return [Check("shared memory", "warning", f"only {_size(size)}", fix)]
-    return [Check("shared memory", "ok", _size(size))]
 
 
 def check_ports(ports: Sequence[int]) -> Check:

@@ -45,13 +45,19 @@ def score_records(
     """Scores a classifier on raw records, over all processes of the job."""
     import torch
 
-    from trainyard.data.encoded import encode_split
+    from trainyard.data.encoded import encode_split, loader_workers
     from trainyard.evaluation.predict import predict_split
     from trainyard.evaluation.scores import score
 
     split = encode_split(records, preprocessor, data, training=False)
     model = classifier.to(device).eval()
-    logits = predict_split(lambda inputs: model(**inputs), split, batch_size=data.batch_size, device=device)
+    logits = predict_split(
+        lambda inputs: model(**inputs),
+        split,
+        batch_size=data.batch_size,
+        device=device,
+        workers=loader_workers(split, data),
+    )
     return score(logits, torch.from_numpy(split.labels), labels)
 
 

@@ -26,7 +26,7 @@ def predict_split(
         split: The examples.
         batch_size: Examples of a call.
         device: Where the model is.
-        workers: Processes that decode images which aren't cached.
+        workers: Threads that prepare batches ahead; see ``make_loader``.
 
     Returns:
         ``[examples, classes] float32`` on the CPU, in the split's order, the same in every process.

@@ -27,7 +27,10 @@ class Classifier(nn.Module, ABC):
     def __init__(self, network: nn.Module, stages: Sequence[nn.Module]) -> None:
         super().__init__()
         self.network = network
-        self._stage_of = {id(parameter): i for i, stage in enumerate(stages) for parameter in stage.parameters()}
+        # By name, because sharding (FSDP2) puts other parameters in the place of these.
+        stage_of = {id(parameter): i for i, stage in enumerate(stages) for parameter in stage.parameters()}
+        named = network.named_parameters(remove_duplicate=False)
+        self._stage_of = {name: stage_of.get(id(parameter), 0) for name, parameter in named}
         self.stage_count = len(stages)
         self._frozen = False
 
@@ -35,14 +38,14 @@ class Classifier(nn.Module, ABC):
     def forward(self, *args: Tensor, **inputs: Tensor) -> Tensor:
         """Gives logits ``[batch, classes] float32`` for the preprocessor's inputs."""
 
-    def stage_of(self, parameter: Tensor) -> int:
-        """Index of the stage that a parameter belongs to; the highest is the output's."""
-        return self._stage_of.get(id(parameter), 0)
+    def stage_of(self, name: str) -> int:
+        """Index of the stage that ``network``'s parameter of this name belongs to; the highest is the output's."""
+        return self._stage_of.get(name, 0)
 
     def freeze_backbone(self) -> None:
         """Freezes all but the last stage. Frozen batch norms then keep their statistics in training mode, too."""
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(self.stage_of(parameter) == self.stage_count - 1)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(self.stage_of(name) == self.stage_count - 1)
         self._frozen = True
         self.train(self.training)
 
@@ -60,7 +63,7 @@ class Classifier(nn.Module, ABC):
         layers = [
             (name, module)
             for name, module in self.network.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and self.stage_of(module.weight) == self.stage_count - 1
+            if isinstance(module, nn.Linear | nn.Conv2d) and self.stage_of(f"{name}.weight".removeprefix(".")) == self.stage_count - 1
         ]
         assert layers, f"the last stage of {type(self.network).__name__} holds no nn.Linear or nn.Conv2d"
         return layers[-1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,10 +52,26 @@ def confusion_matrix(scores: Scores, classes: Sequence[str]) -> Figure:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, atomically; the same figure gives the same bytes."""
-    with atomic_write(path) as file, warnings.catch_warnings():
-        # Names in a script that the font lacks become boxes; the model card's table has them in full.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with atomic_write(path) as file, _boxes_allowed():
         figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def to_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Gives a figure as ``[height, width, 3] uint8``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    with _boxes_allowed():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@contextlib.contextmanager
+def _boxes_allowed() -> Iterator[None]:
+    """Names in a script that the font lacks become boxes; the model card's table has them in full."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def _name_axes(axes: Axes, classes: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from trainyard.config.load import dump_yaml
 from trainyard.core.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
 from trainyard.core.eager import load_classifier
 from trainyard.core.manifest import write_manifest
-from trainyard.data.encoded import EncodedSplit
+from trainyard.data.encoded import EncodedSplit, loader_workers
 from trainyard.data.records import Dataset
 from trainyard.evaluation.calibration import fit_temperature
 from trainyard.evaluation.evaluate import score_records
@@ -94,8 +94,14 @@ def _calibrate(trained: Trained) -> float:
 
 
 def _validation_logits(model: Classifier, trained: Trained) -> torch.Tensor:
-    batch_size = trained.experiment.data.batch_size
-    return predict_split(lambda inputs: model(**inputs), trained.val, batch_size=batch_size, device=trained.device)
+    data = trained.experiment.data
+    return predict_split(
+        lambda inputs: model(**inputs),
+        trained.val,
+        batch_size=data.batch_size,
+        device=trained.device,
+        workers=loader_workers(trained.val, data),
+    )
 
 
 def _score_validation(model: Classifier, trained: Trained) -> Scores:

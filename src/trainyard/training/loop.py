@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit
@@ -25,13 +25,16 @@ from trainyard.evaluation.scores import score
 from trainyard.training.ema import ExponentialMovingAverage
 from trainyard.training.module import ClassifierModule
 from trainyard.training.optim import schedule, set_learning_rate
-from trainyard.training.processes import StopSignal
+from trainyard.training.processes import StopSignal, share_buffers
 from trainyard.training.randomness import derive_seed
 from trainyard.training.reports import Observer, StepReport, Validation
 from trainyard.training.state import (
     BEST,
     LAST,
+    Checkpoint,
     Progress,
+    full_weights,
+    local_part,
     read_checkpoint,
     restore_checkpoint,
     take_checkpoint,
@@ -56,7 +59,7 @@ class TrainingLoop:
         val: The split to validate on.
         classes: Names of the classes.
         folder: Where the checkpoints lie.
-        observers: Told of every step and validation.
+        observers: Told of every step and validation of this process.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class TrainingLoop:
         self.fabric, self.module, self.experiment = fabric, module, experiment
         self.train, self.val, self.classes = train, val, classes
         self.folder, self.workers = folder, workers
-        self.observers = observers if fabric.is_global_zero else ()
+        self.observers = observers
         self.network = module.classifier.network
         self.model = fabric.setup_module(module)
         self.optimizer = cast("_FabricOptimizer", fabric.setup_optimizers(module.configure_optimizers()))
@@ -98,18 +101,28 @@ class TrainingLoop:
             while not self._done():
                 self._train_epoch(stop)
                 self._end_epoch()
+                if stop.agreed():
+                    self._stop()
 
     @property
     def examples_per_second(self) -> float:
         """Training examples of all processes by the seconds spent on them."""
         return self.progress.examples / self.progress.seconds if self.progress.seconds else 0.0
 
-    def load_kept_weights(self) -> None:
-        """Puts the weights that the config keeps, the best epoch's or the last, into the network."""
-        if self.experiment.trainer.keep == "best" and (self.folder / BEST).is_file():
-            self.network.load_state_dict(read_checkpoint(self.folder / BEST)["model"])
-        elif self.average is not None:
-            self.average.apply()
+    def load_kept_weights(self, network: nn.Module) -> None:
+        """Puts the weights that the config keeps, the best epoch's or the last, into a network.
+
+        Every process must call it; only on rank 0 the network is changed.
+
+        Args:
+            network: The trained one; if that is sharded, another of the same architecture.
+        """
+        if self.experiment.trainer.keep == "best" and self.progress.best_epoch:
+            weights = read_checkpoint(self.folder / BEST)["model"] if self.fabric.is_global_zero else {}
+        else:
+            weights = full_weights(self.network) | ({} if self.average is None else self.average.average)
+        if self.fabric.is_global_zero:
+            network.load_state_dict(weights)
 
     def _done(self) -> bool:
         trainer = self.experiment.trainer
@@ -117,9 +130,13 @@ class TrainingLoop:
         return exhausted or self.progress.epoch >= trainer.max_epochs
 
     def _resume(self) -> None:
-        if not self._has_checkpoint():
+        # Rank 0 alone writes checkpoints, and nodes may have no folder in common.
+        checkpoint: Checkpoint | None = None
+        if self.fabric.is_global_zero and self._has_checkpoint():
+            checkpoint = read_checkpoint(self.folder / LAST)
+        checkpoint = self.fabric.broadcast(checkpoint)
+        if checkpoint is None:
             return
-        checkpoint = read_checkpoint(self.folder / LAST)
         saved = checkpoint["progress"]["world_size"]
         if saved != self.fabric.world_size:
             raise TrainyardError(
@@ -157,6 +174,7 @@ class TrainingLoop:
             if not self._at_step():
                 continue
             if stop.agreed():
+                self._save()
                 self._stop()
             if self._save_due():
                 self._save()
@@ -226,8 +244,6 @@ class TrainingLoop:
         return every is not None and self.progress.step % every == 0 and self.progress.batch < self.batches_per_epoch
 
     def _stop(self) -> None:
-        if self.progress.batch < self.batches_per_epoch:
-            self._save()
         log.warning("stopped by SIGTERM at step %d; go on with trainer.resume=auto", self.progress.step)
         raise SystemExit(EXIT_SIGTERM)
 
@@ -243,6 +259,7 @@ class TrainingLoop:
     def _validate(self) -> Validation:
         with self._averaged(), self.fabric.autocast():
             self.model.eval()
+            share_buffers(self.network)
             logits = predict_split(
                 self.model.validation_step,
                 self.val,
@@ -274,8 +291,9 @@ class TrainingLoop:
         self.fabric.barrier()
 
     def _check_weights(self) -> None:
-        # The same on every process, because they step together.
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
+        # Each process looks at its own shard, and all must come to the same answer.
+        finite = all(bool(torch.isfinite(local_part(parameter)).all()) for parameter in self.network.parameters())
+        if self.fabric.all_reduce(torch.tensor(float(finite), device=self.fabric.device), reduce_op="min") < 1:
             raise TrainyardError(
                 f"the weights aren't finite at step {self.progress.step}; the checkpoint before is "
                 "kept. Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"

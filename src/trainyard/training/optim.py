@@ -29,10 +29,10 @@ class ParameterGroup(TypedDict):
 def parameter_groups(classifier: Classifier, config: OptimConfig) -> list[ParameterGroup]:
     """Groups the trainable parameters by stage and by whether they decay: norms and biases (one dimension) don't."""
     groups: dict[tuple[int, bool], ParameterGroup] = {}
-    for parameter in classifier.network.parameters():
+    for name, parameter in classifier.network.named_parameters():
         if not parameter.requires_grad:
             continue
-        key = (classifier.stage_of(parameter), parameter.ndim > 1)
+        key = (classifier.stage_of(name), parameter.ndim > 1)
         if key not in groups:
             stage, decays = key
             lr = _stage_lr(classifier, config, stage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from lightning.fabric.strategies.strategy import Strategy
     from torch.distributed.device_mesh import DeviceMesh
 
+    from trainyard.training.module import ClassifierModule
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+
 
 def uses_gpu(config: TrainerConfig) -> bool:
     """Whether the config trains on GPUs here."""
@@ -34,12 +40,14 @@ def check_hardware(config: TrainerConfig) -> None:
     """Refuses what this machine can't do, before anything is started.
 
     Raises:
-        UsageError: FSDP or 16-bit floats without a GPU.
+        UsageError: FSDP or 16-bit floats without a GPU, or both together.
     """
     if config.strategy == "fsdp" and not uses_gpu(config):
         raise UsageError("trainer.strategy=fsdp needs GPUs; on CPUs use trainer.strategy=ddp")
     if config.precision == "16-mixed" and not uses_gpu(config):
         raise UsageError("trainer.precision=16-mixed needs a GPU; on CPUs use 32 or bf16-mixed")
+    if config.precision == "16-mixed" and config.strategy == "fsdp":
+        raise UsageError("trainer.precision=16-mixed doesn't go with trainer.strategy=fsdp; use bf16-mixed")
 
 
 def start_fabric(config: TrainerConfig) -> Fabric:
@@ -71,21 +79,50 @@ def _strategy(config: TrainerConfig) -> str | Strategy:
     return "ddp" if world_size > 1 else "auto"
 
 
-def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def shard(module: ClassifierModule, mesh: DeviceMesh) -> ClassifierModule:
     """Shards each block of a network and then the rest over all processes (FSDP2)."""
     from torch.distributed.fsdp import fully_shard
 
     data_parallel = mesh["data_parallel"]
-    for block in (
+    # A module's parameters belong to the first call that reaches them: inner blocks come before outer ones.
+    for block in reversed(_blocks(module.classifier)):
+        fully_shard(block, mesh=data_parallel)
+    # Not the module itself: Lightning calls it around its own steps, so its hooks would run twice.
+    fully_shard(module.classifier, mesh=data_parallel)
+    return module
+
+
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a network, outer before inner: layers of a transformer, blocks of a ResNet."""
+    blocks = (
         child
-        for parent in module.modules()
+        for parent in network.modules()
         if isinstance(parent, nn.ModuleList | nn.Sequential)
         for child in parent.children()
-        if any(True for _ in child.parameters())
-    ):
-        fully_shard(block, mesh=data_parallel)
-    fully_shard(module, mesh=data_parallel)
-    return module
+        if any(True for _ in child.children()) and any(True for _ in child.parameters())
+    )
+    return list(dict.fromkeys(blocks))
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Gives all processes the buffers of rank 0: batch norm's running statistics are of each one's own batches."""
+    if many_processes():
+        for buffer in module.buffers():
+            distributed.broadcast(buffer, src=0)
+
+
+def end_with_launcher() -> None:
+    """Has the system end this process when torchrun, its parent, is killed by SIGKILL and can't do so itself.
+
+    It would go on else, and write into the run that is resumed meanwhile. Linux only.
+    """
+    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL.value)
+
+
+def many_processes() -> bool:
+    """Whether this process has joined others."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 @contextlib.contextmanager
@@ -112,7 +149,7 @@ def _set_threads(threads: int | None) -> None:
 
 def leave_processes() -> None:
     """Ends the job's communication: what follows is done by one process alone, however long it takes."""
-    if _many_processes():
+    if many_processes():
         distributed.barrier()
         distributed.destroy_process_group()
 
@@ -142,7 +179,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.received = False
         # NCCL can't carry a tensor of the CPU, and one on the GPU would make each step wait for it.
-        self._group = cast(ProcessGroup, distributed.new_group(backend="gloo")) if _many_processes() else None
+        self._group = cast(ProcessGroup, distributed.new_group(backend="gloo")) if many_processes() else None
         self._earlier = signal.getsignal(signal.SIGTERM)
 
     def __enter__(self) -> StopSignal:
@@ -162,7 +199,3 @@ class StopSignal:
 
     def _remember(self, _signal: int, _frame: FrameType | None) -> None:
         self.received = True
-
-
-def _many_processes() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -19,13 +19,14 @@ from trainyard.data.records import Dataset
 from trainyard.errors import UsageError
 from trainyard.files import write_json
 from trainyard.models.base import Task
+from trainyard.training.agreement import check_same_job
 from trainyard.training.augment import Augmentation, Mixing
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.module import ClassifierModule
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, make_loggers
 from trainyard.training.presets import FirstExamples, Profiler, apply_preset
-from trainyard.training.processes import check_hardware, leave_processes, start_fabric
+from trainyard.training.processes import check_hardware, is_muted, leave_processes, start_fabric
 from trainyard.training.reports import Observer
 from trainyard.training.runs import CHECKPOINTS, open_run
 from trainyard.training.wrong import WrongExamples
@@ -48,6 +49,7 @@ def train(experiment: Experiment) -> Path:
     check_hardware(experiment.trainer)
     fabric = start_fabric(experiment.trainer)
     dataset = load_dataset(experiment.data, experiment.seed)
+    check_same_job(experiment, dataset)
     preprocessor = experiment.model.preprocessor(experiment.data, dataset.splits["train"].items)
     task = Task(dataset.classes, preprocessor)
     train_split = encode_split(dataset.splits["train"], preprocessor, experiment.data, training=True)
@@ -64,13 +66,16 @@ def train(experiment: Experiment) -> Path:
         WrongExamples(dataset.splits["val"], task.labels),
     )
     loop = fit(fabric, experiment, module, dataset, train_split, val_split, run, trackers)
+    # A sharded network stays sharded; what is sealed is one of the same architecture.
+    classifier = module.classifier if experiment.trainer.strategy == "ddp" else experiment.model.build(task)
+    loop.load_kept_weights(classifier.network)
     leave_processes()
     if not fabric.is_global_zero:
         return run
     metrics = finish(
         run,
         Trained(
-            experiment, dataset, task, module.classifier, val_split, _training_facts(loop, experiment), fabric.device
+            experiment, dataset, task, classifier, val_split, _training_facts(loop, experiment), fabric.device
         ),
     )
     trackers.finish(experiment, metrics["test"])  # type: ignore[arg-type]
@@ -119,10 +124,12 @@ def fit(
     run: Path,
     trackers: Trackers,
 ) -> TrainingLoop:
-    """Trains and puts the weights to keep into the module."""
+    """Trains until the end."""
     trainer = experiment.trainer
     terminal = Terminal(trainer.log_every)
-    observers: list[Observer] = [MetricsCsv(run), terminal, trackers]
+    observers: list[Observer] = [] if is_muted() else [terminal]
+    if fabric.is_global_zero:
+        observers += [MetricsCsv(run), trackers]
     if trainer.preset == "profile":
         observers.append(Profiler(run / "profile"))
     if trainer.preset == "overfit_batch":
@@ -142,7 +149,6 @@ def fit(
         loop.run()
     finally:
         terminal.close()
-    loop.load_kept_weights()
     return loop
 
 

@@ -106,7 +106,7 @@ def _newest_unfinished(experiment: Experiment) -> Path | None:
 def _differing_keys(run: Path, experiment: Experiment) -> list[str]:
     before = cast(dict[str, object], yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
     now = experiment.model_dump(mode="json")
-    old, new = _flatten(before), _flatten(now)
+    old, new = flatten(before), flatten(now)
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _may_differ(key))
 
 
@@ -115,11 +115,12 @@ def _may_differ(key: str) -> bool:
     return section in MAY_DIFFER and (MAY_DIFFER[section] is None or name in (MAY_DIFFER[section] or ()))
 
 
-def _flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """A config's values by their dotted keys."""
     flat: dict[str, object] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

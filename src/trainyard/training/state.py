@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from trainyard.errors import TrainyardError
@@ -78,6 +79,16 @@ class Checkpoint(TypedDict):
     average: dict[str, Tensor]
 
 
+def full_weights(network: nn.Module) -> dict[str, Tensor]:
+    """A network's state on the CPU, complete on rank 0; every process must call it."""
+    return cast(dict[str, Tensor], get_model_state_dict(network, options=FULL_ON_CPU))
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: its shard, or all of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def take_checkpoint(
     network: nn.Module,
     optimizer: Optimizer,
@@ -89,7 +100,7 @@ def take_checkpoint(
     return Checkpoint(
         format=FORMAT,
         progress=asdict(progress),
-        model=cast(dict[str, Tensor], get_model_state_dict(network, options=FULL_ON_CPU)),
+        model=full_weights(network),
         optimizer=cast(dict[str, object], get_optimizer_state_dict(network, optimizer, options=FULL_ON_CPU)),
         scaler=scaler,
         average=average,
