@@ -1,19 +1,25 @@
-"""The main job through the command line: train, evaluate, predict, for images and for texts."""
+"""The main job through the command line: train, evaluate, predict, for images and for texts.
+
+A process of its own takes seconds for its imports alone, so most commands run in this one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from trainyard import cli
 from trainyard.core.bundle import Bundle
 from trainyard.core.predictor import Prediction, Predictor
 from trainyard.errors import ItemError
@@ -23,16 +29,30 @@ DIGITS = ["configs/digits_resnet.yaml", "data.limit=300", "trainer.max_epochs=3"
 TICKETS = ["configs/tickets_bert.yaml", "data.limit=400", "trainer.max_epochs=2", "model.vocab_size=500"]
 
 
-def trainyard(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def trainyard(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["trainyard", *words])
+        patch.chdir(ROOT)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return subprocess.CompletedProcess(words, int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def process(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in processes of its own."""
     return subprocess.run(
         [sys.executable, "-m", "trainyard", *words], cwd=cwd, text=True, capture_output=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}, check=False,
     )  # fmt: skip
 
 
-def train(folder: Path, words: list[str], **environment: str) -> Path:
-    done = trainyard("train", *words, f"out={folder}/runs", f"data.cache={folder}/cache", "trainer.threads=1",
-                     **environment)  # fmt: skip
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def train(folder: Path, words: list[str], command: Command = trainyard) -> Path:
+    done = command("train", *words, f"out={folder}/runs", f"data.cache={folder}/cache", "trainer.threads=1")
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1])
 
@@ -49,7 +69,7 @@ def digits(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tickets(folder: Path) -> Path:
-    return train(folder, TICKETS)
+    return train(folder, TICKETS, process)
 
 
 @pytest.fixture(scope="module", params=["digits", "tickets"])
@@ -83,7 +103,7 @@ def test_the_bundle_is_sealed_and_complete(run: Path) -> None:
 
 
 def test_evaluate_gives_exactly_the_runs_own_metrics_from_anywhere(run: Path, tmp_path: Path) -> None:
-    done = trainyard("evaluate", str(run), "--json", cwd=tmp_path)
+    done = process("evaluate", str(run), "--json", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
@@ -91,9 +111,22 @@ def test_evaluate_gives_exactly_the_runs_own_metrics_from_anywhere(run: Path, tm
     assert {key: scores[key] for key in own} == own
 
 
-@pytest.mark.parametrize("processes", ["2", "3"])
-def test_evaluation_does_not_depend_on_the_number_of_processes(run: Path, processes: str) -> None:
-    one, many = (json.loads(trainyard("evaluate", str(run), "--json", NPROC=n).stdout) for n in ("1", processes))
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [
+        ("tickets", "2"),
+        pytest.param("tickets", "3", marks=pytest.mark.slow),
+        pytest.param("digits", "2", marks=pytest.mark.slow),
+        pytest.param("digits", "3", marks=pytest.mark.slow),
+    ],
+)
+def test_evaluation_does_not_depend_on_the_number_of_processes(
+    request: pytest.FixtureRequest, name: str, processes: str
+) -> None:
+    run = str(request.getfixturevalue(name))
+    one = json.loads(trainyard("evaluate", run, "--json").stdout)
+
+    many = json.loads(process("evaluate", run, "--json", NPROC=processes).stdout)
 
     for key in ("accuracy", "macro_f1", "confusion", "examples"):
         assert one[key] == many[key]
@@ -158,13 +191,15 @@ def test_predict_shows_errors_and_exits_with_1(digits: Path, tmp_path: Path) -> 
     assert trainyard("predict", str(digits), str(tmp_path / "none.png")).returncode == 2
 
 
-def test_predict_takes_texts_from_arguments_stdin_and_files(tickets: Path, tmp_path: Path) -> None:
+def test_predict_takes_texts_from_arguments_stdin_and_files(
+    tickets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = "I was charged twice, please refund one payment"
     (tmp_path / "texts.txt").write_text(text + "\n")
     (tmp_path / "texts.csv").write_text(f'id,text\n1,"{text}"\n')
-    stdin = subprocess.run([sys.executable, "-m", "trainyard", "predict", str(tickets), "-", "--json"], input=text,
-                           text=True, capture_output=True, check=True)  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
 
+    stdin = trainyard("predict", str(tickets), "-", "--json")
     done = trainyard("predict", str(tickets), text, str(tmp_path / "texts.txt"), str(tmp_path / "texts.csv"), "--json")
 
     answers = [json.loads(line) for line in (done.stdout + stdin.stdout).splitlines()]
@@ -207,7 +242,7 @@ def test_private_data_stay_out_of_the_bundle(folder: Path) -> None:
 
 
 def test_the_same_config_and_seed_give_the_same_weights_and_another_seed_others(folder: Path, digits: Path) -> None:
-    again = train(folder, DIGITS)
+    again = train(folder, DIGITS, process)
     other = train(folder, [*DIGITS, "seed=7"])
     weights = [(run / "bundle" / "model.safetensors").read_bytes() for run in (digits, again, other)]
 
@@ -216,7 +251,7 @@ def test_the_same_config_and_seed_give_the_same_weights_and_another_seed_others(
 
 
 def test_two_processes_train_one_model(folder: Path) -> None:
-    run = train(folder, [*DIGITS, "trainer.devices=2"])
+    run = train(folder, [*DIGITS, "trainer.devices=2"], process)
 
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["train"]["world_size"] == 2
@@ -224,25 +259,36 @@ def test_two_processes_train_one_model(folder: Path) -> None:
     assert json.loads(done.stdout)["accuracy"] == metrics["test"]["accuracy"]
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize(
-    ("words", "code", "sentence"),
-    [
-        (["configs/none.yaml"], 2, "there is no config file"),
-        (["configs/digits_resnet.yaml", "optim.learning_rate=1"], 2, "did you mean"),
-        (["configs/digits_resnet.yaml", "trainer.strategy=fsdp", "trainer.devices=cpu"], 2, "needs GPUs"),
-        (["configs/digits_resnet.yaml", "trainer.precision=16-mixed", "trainer.devices=cpu"], 2, "needs a GPU"),
-        (["configs/digits_resnet.yaml", "data.path=nowhere"], 2, "doesn't exist"),
-    ],
-    ids=["config", "key", "fsdp", "fp16", "path"],
-)
-def test_a_users_mistake_is_one_sentence_and_its_exit_code(
-    processes: str, words: list[str], code: int, sentence: str, tmp_path: Path
-) -> None:
-    done = trainyard("train", *words, f"out={tmp_path}", NPROC=processes)
+MISTAKES = [
+    (["configs/none.yaml"], "there is no config file"),
+    (["configs/digits_resnet.yaml", "optim.learning_rate=1"], "did you mean"),
+    (["configs/digits_resnet.yaml", "trainer.strategy=fsdp", "trainer.devices=cpu"], "needs GPUs"),
+    (["configs/digits_resnet.yaml", "trainer.precision=16-mixed", "trainer.devices=cpu"], "needs a GPU"),
+    (["configs/digits_resnet.yaml", "data.path=nowhere"], "doesn't exist"),
+]
+NAMES = ["config", "key", "fsdp", "fp16", "path"]
 
-    assert done.returncode == code, done.stderr
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=NAMES)
+def test_a_users_mistake_is_one_sentence_and_its_exit_code(words: list[str], sentence: str, tmp_path: Path) -> None:
+    done = trainyard("train", *words, f"out={tmp_path}")
+
+    assert done.returncode == 2
     assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir()), "no run was started"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [pytest.param(*mistake, marks=[] if name == "path" else pytest.mark.slow, id=name)
+     for mistake, name in zip(MISTAKES, NAMES, strict=True)],
+)  # fmt: skip
+def test_it_is_the_same_with_two_processes(words: list[str], sentence: str, tmp_path: Path) -> None:
+    done = process("train", *words, f"out={tmp_path}", NPROC="2")
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count(sentence) == 1
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir()), "no run was started"
 
@@ -274,20 +320,21 @@ def test_data_that_changed_since_are_noticed(folder: Path, tmp_path: Path) -> No
     assert "changed since the training" in done.stderr
 
 
-def test_sigterm_ends_a_run_with_143_and_it_can_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_sigterm_ends_a_run_with_143_and_it_can_go_on(processes: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "trainyard", "train", *DIGITS, "trainer.max_epochs=500", f"out={tmp_path}",
              "trainer.threads=1", "trainer.log_every=1"]  # fmt: skip
-    for processes in ("1", "2"):
-        started = subprocess.Popen(words, cwd=ROOT, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                   env={**os.environ, "NPROC": processes})  # fmt: skip
+    with subprocess.Popen(words, cwd=ROOT, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          env={**os.environ, "NPROC": processes}) as started:  # fmt: skip
         assert started.stderr is not None
+        before = []
         for line in started.stderr:
+            before.append(line)
             if "step 5/" in line:
                 break
         started.terminate()
         rest = started.stderr.read()
 
-        assert started.wait(timeout=60) == 143, rest
-        assert "go on with trainer.resume=auto" in rest
-        assert (tmp_path / "digits_resnet" / "latest" / "checkpoints" / "last.ckpt").is_file()
-        shutil.rmtree(tmp_path / "digits_resnet")
+    assert started.returncode == 143, "".join(before) + rest
+    assert "go on with trainer.resume=auto" in rest
+    assert (tmp_path / "digits_resnet" / "latest" / "checkpoints" / "last.ckpt").is_file()

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainyard.errors import TrainyardError, UsageError
+from trainyard.errors import EXIT_FAILED, TrainyardError, UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -22,8 +22,8 @@ app = typer.Typer(
     help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
 )
 
-OTHER_RANKS_WAIT = 5.0
-"""Seconds that a failing rank leaves rank 0 to say it first."""
+OTHERS_WAIT = 5.0
+"""Seconds that a failing process leaves another to say it first."""
 
 Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value words.", metavar="[KEY=VALUE]...")]
@@ -50,7 +50,7 @@ def train(config: Config, overrides: Overrides = None) -> None:
     """
     from trainyard.config.load import load_experiment
     from trainyard.launch import launch, needs_launch
-    from trainyard.training.processes import check_hardware, mute_other_ranks
+    from trainyard.training.processes import check_hardware, end_with_launcher, is_muted, mute_other_ranks
 
     experiment = load_experiment(config, overrides or [])
     if needs_launch(experiment.trainer):
@@ -58,10 +58,11 @@ def train(config: Config, overrides: Overrides = None) -> None:
         raise typer.Exit(launch(["train", str(config), *(overrides or [])], experiment.trainer))
     from trainyard.training.run import train as run_training
 
+    end_with_launcher()
     mute_other_ranks()
     run = run_training(experiment)
     metrics = run / "metrics.json"
-    if metrics.is_file():
+    if metrics.is_file() and not is_muted():
         print(metrics.read_text(encoding="utf-8"), file=sys.stderr, end="")
     print(run)
 
@@ -92,7 +93,7 @@ def evaluate(
 ) -> None:
     """Score a bundle on its own test split, or on other data (data.path=..., data.label=..., ...)."""
     from trainyard.config.experiment import TrainerConfig
-    from trainyard.launch import launch, launched, needs_launch
+    from trainyard.launch import launch, needs_launch
 
     trainer = TrainerConfig()
     if needs_launch(trainer):
@@ -101,14 +102,13 @@ def evaluate(
     from trainyard.core.bundle import Bundle
     from trainyard.evaluation.evaluate import evaluate as score_bundle
     from trainyard.report.terminal import print_scores
-    from trainyard.training.processes import join_processes, mute_other_ranks
+    from trainyard.training.processes import end_with_launcher, join_processes, mute_other_ranks
 
+    end_with_launcher()
     mute_other_ranks()
     bundle = Bundle.open(run)
     with join_processes() as device:
         scores = score_bundle(bundle, overrides or [], device)
-    if int(os.environ.get("RANK", "0")) > 0 and launched():
-        return
     if as_json:
         print(json.dumps({"bundle": bundle.digest, "format": format, **scores.to_dict()}, indent=2))
     else:
@@ -179,17 +179,31 @@ def main() -> None:
     try:
         app()
     except TrainyardError as error:
-        _fail(error, error.exit_code)
+        # Rank 0 has most likely the same to say.
+        _fail(error, error.exit_code, str(error), wait=int(os.environ.get("RANK", "0")) > 0)
     except KeyboardInterrupt as error:
         _fail(error, 130, "interrupted")
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        # The process that ended has said why.
+        message = f"the connection to another process of this job is lost: {str(error).splitlines()[0]}"
+        _fail(error, EXIT_FAILED, message, wait=True)
 
 
-def _fail(error: BaseException, code: int, message: str = "") -> None:
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective operation failed; gloo gives such an error no type of its own."""
+    from torch.distributed import DistError
+
+    return "LOCAL_RANK" in os.environ and (isinstance(error, DistError) or "/gloo/" in str(error))
+
+
+def _fail(error: BaseException, code: int, message: str, wait: bool = False) -> None:
     if os.environ.get("TRAINYARD_DEBUG"):
         traceback.print_exception(error)
-    if int(os.environ.get("RANK", "0")) > 0:
-        # Rank 0 has most likely the same to say, and torchrun ends this process as soon as it has.
-        time.sleep(OTHER_RANKS_WAIT)
-    print(f"trainyard: {message or error}", file=sys.stderr)
+    if wait:
+        # torchrun ends this process as soon as another one, which knows more, has ended.
+        time.sleep(OTHERS_WAIT)
+    print(f"trainyard: {message}", file=sys.stderr)
     sys.stdout.flush()
     raise SystemExit(code)

@@ -1,7 +1,8 @@
 """Starts a verb in as many processes as the machine and the config ask for, by torchrun, and gives back its exit code.
 
 With one process nothing is started: the verb runs where it is called. The environment says what a job of many nodes
-needs: ``NPROC`` (processes of this node), ``NNODES``, ``NODE_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``.
+needs: ``NPROC`` (processes of this node), ``NNODES``, ``NODE_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``, and
+``MEET_SECONDS`` (how long a node waits for the others at the start).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from trainyard.config.experiment import TrainerConfig
 from trainyard.errors import EXIT_FAILED, UsageError
 
 DEFAULT_PORT = "29500"
+DEFAULT_MEET_SECONDS = 600
 
 
 def launched() -> bool:
@@ -86,7 +88,14 @@ def _rendezvous() -> list[str]:
     if rank >= nodes():
         raise UsageError(f"NODE_RANK={rank} must be below NNODES={nodes()}")
     host, _, port = _address().rpartition(":")
-    return [f"--nnodes={nodes()}", f"--node-rank={rank}", f"--master-addr={host}", f"--master-port={port}"]
+    seconds = _number("MEET_SECONDS", DEFAULT_MEET_SECONDS)
+    return [
+        f"--nnodes={nodes()}",
+        f"--node-rank={rank}",
+        f"--master-addr={host}",
+        f"--master-port={port}",
+        f"--rdzv-conf=timeout={seconds}",
+    ]
 
 
 def _address() -> str:

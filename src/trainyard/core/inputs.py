@@ -39,7 +39,7 @@ def _read_images(word: str, bundle: Bundle) -> Iterator[tuple[str, Item]]:
             raise UsageError(f"the folder {path} holds no images")
         yield from ((str(file), file) for file in files)
     elif path.suffix.lower() in DELIMITERS and path.is_file():
-        for (name,) in _read_table(path, [bundle.facts.data.config.get("image", "image")]):
+        for (name,) in _read_table(path, [bundle.facts.data.config.get("image", "image")], bundle):
             yield name, path.parent / name
     elif path.is_file():
         yield word, path
@@ -64,9 +64,9 @@ def _text_rows(path: Path, bundle: Bundle) -> Iterator[Sequence[str]]:
     columns = list(wanted) if isinstance(wanted, list) else [wanted]
     match path.suffix.lower():
         case ".csv" | ".tsv":
-            yield from _read_table(path, columns)
+            yield from _read_table(path, columns, bundle)
         case ".jsonl":
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
                 try:
                     row = json.loads(line)
                     yield [str(row[column]) for column in columns]
@@ -85,23 +85,29 @@ def _as_item(parts: Sequence[str], bundle: Bundle) -> Item:
     return parts[0], parts[1]
 
 
-def _read_table(path: Path, columns: Sequence[object]) -> Iterator[list[str]]:
+def _read_table(path: Path, columns: Sequence[object], bundle: Bundle) -> Iterator[list[str]]:
     """Rows of the named columns; a table without these names is read by position, first column first."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()])
-        first = next(rows, None)
-        if first is None:
-            raise UsageError(f"{path} is empty")
-        positions = [first.index(str(column)) if str(column) in first else None for column in columns]
-        if any(position is None for position in positions):
-            positions = [column if isinstance(column, int) else i for i, column in enumerate(columns)]
-            yield _pick(first, positions, path)
-        for row in filter(None, rows):
-            yield _pick(row, positions, path)
+        try:
+            first = next(rows, None)
+            if first is None:
+                raise UsageError(f"{path} is empty")
+            named = all(str(column) in first for column in columns)
+            positions = [
+                first.index(str(column)) if named else column if isinstance(column, int) else i
+                for i, column in enumerate(columns)
+            ]
+            if not named and not bundle.facts.data.config.get("header"):
+                yield _pick(first, positions, path)
+            for row in filter(None, rows):
+                yield _pick(row, positions, path)
+        except csv.Error as error:
+            raise UsageError(f"{path}:{rows.line_num} is no row of a table: {error}") from error
 
 
-def _pick(row: Sequence[str], positions: Sequence[int | None], path: Path) -> list[str]:
+def _pick(row: Sequence[str], positions: Sequence[int], path: Path) -> list[str]:
     try:
-        return [row[position or 0] for position in positions]
+        return [row[position] for position in positions]
     except IndexError as error:
         raise UsageError(f"{path} has a row with only {len(row)} columns: {row}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from trainyard.evaluation.scores import Scores
 from trainyard.files import atomic_write
@@ -58,12 +60,11 @@ def save_png(figure: Figure, path: Path) -> None:
 
 def to_pixels(figure: Figure) -> NDArray[np.uint8]:
     """Gives a figure as ``[height, width, 3] uint8``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
+    file = io.BytesIO()
     with _boxes_allowed():
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        figure.savefig(file, format="png")
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trainyard.core.predictor import Prediction
@@ -26,7 +27,7 @@ def print_scores(scores: Scores) -> None:
     """Prints the summary and a row per class."""
     table = Table("class", "precision", "recall", "F1", "examples")
     for name, row in scores.per_class.items():
-        table.add_row(name, f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", str(row.support))
+        table.add_row(escape(name), f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", str(row.support))
     console = Console()
     console.print(table)
     console.print(
@@ -45,10 +46,10 @@ def print_predictions(answers: Answers, as_json: bool) -> None:
     table = Table("input", "label", "probability", "next")
     for name, answer in answers:
         if isinstance(answer, ItemError):
-            table.add_row(_short(name), "error", "", str(answer), style="red")
+            table.add_row(escape(_short(name)), "error", "", escape(str(answer)), style="red")
         else:
             others = ", ".join(f"{label} {probability:.3f}" for label, probability in answer.top[1:])
-            table.add_row(_short(name), answer.label, f"{answer.probability:.4f}", others)
+            table.add_row(escape(_short(name)), escape(answer.label), f"{answer.probability:.4f}", escape(others))
     Console().print(table)
 
 

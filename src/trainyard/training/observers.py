@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, cast
 
 from trainyard.config.experiment import Experiment
 from trainyard.errors import UsageError
 from trainyard.files import write_text
 from trainyard.training.reports import Observer, StepReport, Validation
+from trainyard.training.runs import CHECKPOINTS
+from trainyard.training.state import LAST, read_checkpoint
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -117,14 +122,14 @@ class Terminal:
     def on_validation(self, validation: Validation) -> None:
         """Prints the epoch's line."""
         scores = validation.scores
-        log.info(
-            "epoch %d: validation accuracy %.4f, macro-F1 %.4f, loss %.4f%s",
-            validation.epoch,
-            scores.accuracy,
-            scores.macro_f1,
-            scores.loss,
-            " (best)" if validation.improved else "",
+        line = (
+            f"epoch {validation.epoch}: validation accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, "
+            f"loss {scores.loss:.4f}{' (best)' if validation.improved else ''}"
         )
+        if self.bar is None:
+            log.info(line)
+        else:  # above the bar, not into its line
+            self.bar.console.print(line, highlight=False)
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -134,6 +139,8 @@ class Terminal:
 
 class Trackers:
     """Sends scalars to every tracker that the config names, and pictures to TensorBoard.
+
+    Used as a context manager; the trackers are closed at the end, also of a run that failed.
 
     Args:
         loggers: Lightning's loggers.
@@ -150,6 +157,13 @@ class Trackers:
         self.classes = classes
         self.show_wrong = show_wrong
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        for logger in self.loggers:
+            _close(logger, succeeded=kind is None)
+
     def on_step(self, report: StepReport) -> None:
         """Logs loss, learning rate and speed every ``log_every`` steps."""
         if report.step % self.log_every == 0:
@@ -164,23 +178,22 @@ class Trackers:
         """Logs the scores; TensorBoard also gets the confusion matrix and wrong examples."""
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        from trainyard.report.figures import confusion_matrix
+        from trainyard.report.figures import confusion_matrix, to_pixels
 
         values = {f"val/{name}": value for name, value in validation.scores.summary().items()}
         self._log(values | {"epoch": float(validation.epoch)}, validation.step)
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 writer = logger.experiment
-                figure = confusion_matrix(validation.scores, self.classes)
-                writer.add_figure("val/confusion_matrix", figure, validation.step)
+                pixels = to_pixels(confusion_matrix(validation.scores, self.classes))
+                writer.add_image("val/confusion_matrix", pixels, validation.step, dataformats="HWC")
                 self.show_wrong(writer, validation)
 
-    def finish(self, experiment: Experiment, test: Mapping[str, float]) -> None:
-        """Logs the hyper-parameters with the test metrics, and closes the trackers."""
+    def log_result(self, experiment: Experiment, test: Mapping[str, float]) -> None:
+        """Logs the hyper-parameters with the test metrics."""
         metrics = {f"test/{name}": value for name, value in test.items()}
         for logger in self.loggers:
             _log_hyperparameters(logger, experiment, metrics)
-            logger.finalize("success")
 
     def _log(self, values: Mapping[str, float], step: int) -> None:
         for logger in self.loggers:
@@ -198,19 +211,32 @@ def _log_hyperparameters(logger: Logger, experiment: Experiment, metrics: dict[s
     logger.log_metrics(metrics)
 
 
-def make_loggers(experiment: Experiment, run: Path) -> list[Logger]:
-    """Lightning's loggers for the names in ``trainer.loggers``.
+def _close(logger: Logger, succeeded: bool) -> None:
+    from lightning.pytorch.loggers import WandbLogger
+
+    logger.finalize("success" if succeeded else "failed")
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        wandb.finish(exit_code=0 if succeeded else 1)  # Lightning leaves its run open
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuses trackers that aren't installed, before anything is started.
 
     Raises:
-        UsageError: a tracker's package isn't installed.
+        UsageError: a tracker's package isn't there.
     """
-    loggers: list[Logger] = []
-    for name in experiment.trainer.loggers:
-        try:
-            loggers.append(_make_logger(name, experiment, run))
-        except ModuleNotFoundError as error:
-            raise UsageError(f"trainer.loggers names {name}, which isn't installed: pip install {name}") from error
-    return loggers
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        # A folder `wandb` in the working directory has a spec, too, but no file of its own.
+        if spec is None or spec.origin is None:
+            raise UsageError(f"trainer.loggers names {name}, which isn't installed: pip install {name}")
+
+
+def make_loggers(experiment: Experiment, run: Path) -> list[Logger]:
+    """Lightning's loggers for the names in ``trainer.loggers``."""
+    return [_make_logger(name, experiment, run) for name in experiment.trainer.loggers]
 
 
 def _make_logger(name: str, experiment: Experiment, run: Path) -> Logger:
@@ -218,14 +244,24 @@ def _make_logger(name: str, experiment: Experiment, run: Path) -> Logger:
 
     match name:
         case "mlflow":
-            # MLFLOW_TRACKING_URI, if it is set, says where to.
-            return cast(
-                "Logger",
-                loggers.MLFlowLogger(experiment_name=experiment.name, run_name=run.name, save_dir=str(run / "mlruns")),
-            )
+            # MLFLOW_TRACKING_URI, if it is set, says where to; else a folder, which newer MLflows want to be allowed.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            folder = str((experiment.out / "mlruns").absolute())
+            logger: object = loggers.MLFlowLogger(experiment.name, run_name=run.name, save_dir=folder)
         case "wandb":
-            return cast("Logger", loggers.WandbLogger(project=experiment.name, name=run.name, save_dir=str(run)))
-    return cast("Logger", loggers.TensorBoardLogger(str(run), name="", version=TENSORBOARD, default_hp_metric=False))
+            logger = loggers.WandbLogger(project=experiment.name, name=run.name, save_dir=str(run))
+        case _:
+            # What a crashed run logged after its last checkpoint is logged again.
+            purge = _steps_done(run) + 1
+            logger = loggers.TensorBoardLogger(
+                str(run), name="", version=TENSORBOARD, default_hp_metric=False, purge_step=purge
+            )
+    return cast("Logger", logger)
 
 
-__all__ = ["MetricsCsv", "Observer", "Terminal", "Trackers", "make_loggers"]
+def _steps_done(run: Path) -> int:
+    checkpoint = run / CHECKPOINTS / LAST
+    return cast(int, read_checkpoint(checkpoint)["progress"]["step"]) if checkpoint.is_file() else 0
+
+
+__all__ = ["MetricsCsv", "Observer", "Terminal", "Trackers", "check_trackers", "make_loggers"]

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from trainyard.config.experiment import OptimConfig
@@ -55,7 +56,9 @@ def build_optimizer(classifier: Classifier, config: OptimConfig, device: torch.d
     fused = device.type in ("cpu", "cuda")
     if config.name == "sgd":
         momentum = config.momentum
-        return SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        # torch's fused SGD has no form for sharded tensors.
+        sharded = any(isinstance(parameter, DTensor) for parameter in classifier.network.parameters())
+        return SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=fused and not sharded)
     return AdamW(groups, lr=config.lr, fused=fused)
 
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
-from trainyard.core.preprocess import Inputs
-from trainyard.data.encoded import EncodedSplit
+from trainyard.data.records import Dataset
+from trainyard.errors import UsageError
 
 if TYPE_CHECKING:
     from trainyard.training.reports import StepReport, Validation
 
-DRY_RUN_BATCHES = 3
+DRY_RUN_STEPS = 3
 OVERFIT_EPOCHS = 60
-PROFILE_BATCHES = 20
 PROFILE_WAIT, PROFILE_WARMUP, PROFILE_STEPS = 3, 2, 5
 """Steps before the profiler is on, steps it warms up, steps it records."""
+PROFILED_STEPS = PROFILE_WAIT + PROFILE_WARMUP + PROFILE_STEPS
 
 
 def apply_preset(experiment: Experiment) -> Experiment:
@@ -29,39 +29,38 @@ def apply_preset(experiment: Experiment) -> Experiment:
     preset = experiment.trainer.preset
     if preset == "none":
         return experiment
-    data = experiment.data
-    trainer = experiment.trainer.model_copy(update={"max_epochs": 1, "log_every": 1, "save_every": None})
+    data, optim = experiment.data, experiment.optim
+    quick = {"max_epochs": 1, "log_every": 1, "save_every": None, "patience": None}
+    trainer = experiment.trainer.model_copy(update=quick)
     if preset == "dry_run":
-        data = data.model_copy(update={"limit": DRY_RUN_BATCHES * data.batch_size})
+        data = data.model_copy(update={"limit": DRY_RUN_STEPS * _step_examples(experiment)})
     elif preset == "profile":
-        data = data.model_copy(update={"limit": PROFILE_BATCHES * data.batch_size})
+        data = data.model_copy(update={"limit": PROFILED_STEPS * _step_examples(experiment)})
     elif preset == "overfit_batch":
         trainer = trainer.model_copy(update={"max_epochs": OVERFIT_EPOCHS, "keep": "last"})
+        # With any of these the loss of a batch that is learnt by heart isn't 0.
+        optim = optim.model_copy(update={"label_smoothing": 0.0})
         if isinstance(data, ImagesConfig):
             data = data.model_copy(update={"augment": "none", "mixup": 0.0, "cutmix": 0.0})
-    update = {"name": f"{experiment.name}-{preset}", "data": data, "trainer": trainer}
+    update = {"name": f"{experiment.name}-{preset}", "data": data, "optim": optim, "trainer": trainer}
     return experiment.model_copy(update=update)
 
 
-class FirstExamples:
-    """The first examples of a split, as a split.
+def _step_examples(experiment: Experiment) -> int:
+    """Examples of an optimiser step, over all processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return experiment.data.batch_size * experiment.trainer.accumulate * processes
 
-    Args:
-        split: The whole split.
-        count: Examples that are kept.
-    """
 
-    def __init__(self, split: EncodedSplit, count: int) -> None:
-        self.split = split
-        self.labels: NDArray[np.int64] = split.labels[:count]
-        self.lengths = None if split.lengths is None else split.lengths[:count]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Inputs:
-        """Model inputs of these examples."""
-        return self.split.batch(indices)
+def apply_data_preset(experiment: Experiment, dataset: Dataset) -> Dataset:
+    """The data as the preset wants them: ``overfit_batch`` trains and validates on one batch of the training split."""
+    if experiment.trainer.preset != "overfit_batch":
+        return dataset
+    train = dataset.splits["train"]
+    # Spread over the split, which is often sorted by class.
+    count = min(experiment.data.batch_size, len(train))
+    batch = train.select(np.linspace(0, len(train) - 1, count).astype(np.int64))
+    return replace(dataset, splits={**dataset.splits, "train": batch, "val": batch})
 
 
 class Profiler:
@@ -85,7 +84,16 @@ class Profiler:
         self.profiler.start()
 
     def on_step(self, report: StepReport) -> None:
-        """Tells the profiler that a step is over."""
+        """Tells the profiler that a step is over.
+
+        Raises:
+            UsageError: there are too few steps for a trace.
+        """
+        if report.total_steps < PROFILED_STEPS:
+            raise UsageError(
+                f"trainer.preset=profile needs {PROFILED_STEPS} steps and these data give {report.total_steps}: "
+                "choose a smaller data.batch_size"
+            )
         self.profiler.step()
 
     def on_validation(self, validation: Validation) -> None:

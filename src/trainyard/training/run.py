@@ -24,8 +24,8 @@ from trainyard.training.augment import Augmentation, Mixing
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.module import ClassifierModule
-from trainyard.training.observers import MetricsCsv, Terminal, Trackers, make_loggers
-from trainyard.training.presets import FirstExamples, Profiler, apply_preset
+from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers
+from trainyard.training.presets import Profiler, apply_data_preset, apply_preset
 from trainyard.training.processes import check_hardware, is_muted, leave_processes, start_fabric
 from trainyard.training.reports import Observer
 from trainyard.training.runs import CHECKPOINTS, open_run
@@ -47,8 +47,9 @@ def train(experiment: Experiment) -> Path:
     """
     experiment = apply_preset(experiment)
     check_hardware(experiment.trainer)
+    check_trackers(experiment.trainer.loggers)
     fabric = start_fabric(experiment.trainer)
-    dataset = load_dataset(experiment.data, experiment.seed)
+    dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
     check_same_job(experiment, dataset)
     preprocessor = experiment.model.preprocessor(experiment.data, dataset.splits["train"].items)
     task = Task(dataset.classes, preprocessor)
@@ -65,20 +66,17 @@ def train(experiment: Experiment) -> Path:
         task.labels,
         WrongExamples(dataset.splits["val"], task.labels),
     )
-    loop = fit(fabric, experiment, module, dataset, train_split, val_split, run, trackers)
-    # A sharded network stays sharded; what is sealed is one of the same architecture.
-    classifier = module.classifier if experiment.trainer.strategy == "ddp" else experiment.model.build(task)
-    loop.load_kept_weights(classifier.network)
-    leave_processes()
-    if not fabric.is_global_zero:
-        return run
-    metrics = finish(
-        run,
-        Trained(
-            experiment, dataset, task, classifier, val_split, _training_facts(loop, experiment), fabric.device
-        ),
-    )
-    trackers.finish(experiment, metrics["test"])  # type: ignore[arg-type]
+    with trackers:
+        loop = fit(fabric, experiment, module, dataset, train_split, val_split, run, trackers)
+        # A sharded network stays sharded; what is sealed is one of the same architecture.
+        classifier = module.classifier if experiment.trainer.strategy == "ddp" else experiment.model.build(task)
+        loop.load_kept_weights(classifier.network)
+        leave_processes()
+        if fabric.is_global_zero:
+            facts = _training_facts(loop, experiment)
+            trained = Trained(experiment, dataset, task, classifier, val_split, facts, fabric.device)
+            metrics = finish(run, trained)
+            trackers.log_result(experiment, metrics["test"])  # type: ignore[arg-type]
     return run
 
 
@@ -107,7 +105,8 @@ def class_weights(experiment: Experiment, labels: np.ndarray, classes: int) -> T
     if wanted == "none":
         return None
     if wanted == "balanced":
-        counts = np.bincount(labels, minlength=classes)
+        # With data.limit a class may have no example.
+        counts = np.bincount(labels, minlength=classes).clip(min=1)
         return torch.from_numpy(len(labels) / (classes * counts)).float()
     if len(wanted) != classes:
         raise UsageError(f"optim.class_weights has {len(wanted)} weights for {classes} classes; give one for each")
@@ -130,10 +129,8 @@ def fit(
     observers: list[Observer] = [] if is_muted() else [terminal]
     if fabric.is_global_zero:
         observers += [MetricsCsv(run), trackers]
-    if trainer.preset == "profile":
-        observers.append(Profiler(run / "profile"))
-    if trainer.preset == "overfit_batch":
-        train_split = val_split = FirstExamples(train_split, experiment.data.batch_size)
+        if trainer.preset == "profile":
+            observers.append(Profiler(run / "profile"))
     loop = TrainingLoop(
         fabric,
         module,
