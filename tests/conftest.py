@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,12 @@ def digits(folder: Path, **sections: dict[str, object]) -> Experiment:
             },
         }
     )
+
+
+@pytest.fixture
+def digits_experiment(tmp_path: Path) -> Callable[..., Experiment]:
+    """Makes such an experiment in the test's own folder, as in ``digits_experiment(optim={"lr": 0.1})``."""
+    return partial(digits, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,9 @@ from trainyard.core.preprocess import Item
 from trainyard.errors import UsageError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TABLES = frozenset({".csv", ".tsv"})
+MAX_FIELD = 2**31 - 1
+"""Characters of a field; the csv module's own limit of 131,072 is too small for documents."""
 
 
 def read_inputs(words: Sequence[str], bundle: Bundle) -> Iterator[tuple[str, Item]]:
@@ -38,7 +40,7 @@ def _read_images(word: str, bundle: Bundle) -> Iterator[tuple[str, Item]]:
         if not files:
             raise UsageError(f"the folder {path} holds no images")
         yield from ((str(file), file) for file in files)
-    elif path.suffix.lower() in DELIMITERS and path.is_file():
+    elif path.suffix.lower() in TABLES and path.is_file():
         for (name,) in _read_table(path, [bundle.facts.data.config.get("image", "image")], bundle):
             yield name, path.parent / name
     elif path.is_file():
@@ -51,7 +53,7 @@ def _read_texts(word: str, bundle: Bundle) -> Iterator[tuple[str, Item]]:
     path = Path(word)
     # A text that happens to be long can't be asked about as a path on every system.
     if len(word) > 255 or not path.is_file():
-        if path.suffix.lower() in {*DELIMITERS, ".txt", ".jsonl"} and " " not in word:
+        if path.suffix.lower() in {*TABLES, ".txt", ".jsonl"} and " " not in word:
             raise UsageError(f"there is no file {path}")
         yield word, _as_item([word], bundle)
         return
@@ -87,21 +89,32 @@ def _as_item(parts: Sequence[str], bundle: Bundle) -> Item:
 
 def _read_table(path: Path, columns: Sequence[object], bundle: Bundle) -> Iterator[list[str]]:
     """Rows of the named columns; a table without these names is read by position, first column first."""
+    rows = _rows(path)
+    first = next(rows, None)
+    if first is None:
+        raise UsageError(f"{path} is empty")
+    # A position isn't looked for among the names: a cell of the first row may hold that number.
+    named = all(isinstance(column, str) and column in first for column in columns)
+    positions = [
+        column if isinstance(column, int) else first.index(str(column)) if named else i
+        for i, column in enumerate(columns)
+    ]
+    if not named and not bundle.facts.data.config.get("header"):
+        yield _pick(first, positions, path)
+    for row in rows:
+        yield _pick(row, positions, path)
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Rows as training reads them: quotes are ordinary characters in a TSV; blank lines are passed over."""
+    csv.field_size_limit(MAX_FIELD)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = csv.reader(file, delimiter=DELIMITERS[path.suffix.lower()])
+        if path.suffix.lower() == ".tsv":
+            rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+        else:
+            rows = csv.reader(file, strict=True)
         try:
-            first = next(rows, None)
-            if first is None:
-                raise UsageError(f"{path} is empty")
-            named = all(str(column) in first for column in columns)
-            positions = [
-                first.index(str(column)) if named else column if isinstance(column, int) else i
-                for i, column in enumerate(columns)
-            ]
-            if not named and not bundle.facts.data.config.get("header"):
-                yield _pick(first, positions, path)
-            for row in filter(None, rows):
-                yield _pick(row, positions, path)
+            yield from filter(None, rows)
         except csv.Error as error:
             raise UsageError(f"{path}:{rows.line_num} is no row of a table: {error}") from error
 

@@ -59,6 +59,13 @@ def eval_batches(
     return list(np.ascontiguousarray(filled.reshape(steps, batch_size, world_size)[:, :, rank]))
 
 
+def balancing_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weight of each example, ``[examples]``, that makes all classes equally likely to be drawn."""
+    counts = np.bincount(labels)
+    weights: NDArray[np.float64] = 1.0 / counts[labels]
+    return weights
+
+
 def _bucketed(
     order: NDArray[np.int64], lengths: NDArray[np.int64], global_size: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:

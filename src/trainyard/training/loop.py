@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit
 from trainyard.data.loader import Batch, make_loader
-from trainyard.data.sampling import epoch_batches
+from trainyard.data.sampling import balancing_weights, epoch_batches
 from trainyard.errors import EXIT_SIGTERM, TrainyardError
 from trainyard.evaluation.predict import predict_split
 from trainyard.evaluation.scores import score
@@ -161,7 +161,7 @@ class TrainingLoop:
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
             lengths=self.train.lengths if getattr(data, "bucket", False) else None,
-            weights=_balancing_weights(self.train.labels) if optim.balanced_sampling else None,
+            weights=balancing_weights(self.train.labels) if optim.balanced_sampling else None,
         )
 
     def _train_epoch(self, stop: StopSignal) -> None:
@@ -224,9 +224,8 @@ class TrainingLoop:
             # On a GPU this waits for the step, so it isn't asked every time.
             self._check_finite(loss)
         self._clock()
-        report = StepReport(
-            self.progress.step, self.total_steps, self.progress.epoch, loss, lr, self.examples_per_second
-        )
+        step, epoch = self.progress.step, self.progress.epoch
+        report = StepReport(step, self.total_steps, epoch, loss, lr, self.examples_per_second)
         for observer in self.observers:
             observer.on_step(report)
 
@@ -298,10 +297,3 @@ class TrainingLoop:
                 f"the weights aren't finite at step {self.progress.step}; the checkpoint before is "
                 "kept. Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"
             )
-
-
-def _balancing_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weight of each example, ``[examples]``, that makes all classes equally likely."""
-    counts = np.bincount(labels)
-    weights: NDArray[np.float64] = 1.0 / counts[labels]
-    return weights

@@ -122,6 +122,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         TrainyardError: the disk is full, or the folder can't be written.
     """
     try:
+        # A run has one writer, so these are of writers that were killed.
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            leftover.unlink()
         with atomic_write(path) as file:
             torch.save(checkpoint, file)
     # torch reports a full disk as RuntimeError from its zip writer
