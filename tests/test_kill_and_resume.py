@@ -21,7 +21,13 @@ from trainyard.core.bundle import Bundle
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 8, 6
-SMALL = [f"trainer.max_epochs={EPOCHS}", "trainer.save_every=2", "trainer.threads=1", "trainer.log_every=1", "optim.ema=0.9"]
+SMALL = [
+    f"trainer.max_epochs={EPOCHS}",
+    "trainer.save_every=2",
+    "trainer.threads=1",
+    "trainer.log_every=1",
+    "optim.ema=0.9",
+]
 DROPOUT = ["configs/tickets_bert.yaml", "model.vocab_size=500", "data.limit=200"]
 BATCH_NORM = ["configs/digits_resnet.yaml", "data.limit=200", "data.mixup=0.2"]
 ATTEMPTS = 4

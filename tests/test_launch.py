@@ -45,7 +45,14 @@ def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("devices", "gpus", "nproc", "expected"),
-    [("auto", 0, None, 1), ("auto", 4, None, 4), ("cpu", 4, None, 1), (3, 0, None, 3), ("auto", 4, "2", 2), (3, 0, "1", 1)],
+    [
+        ("auto", 0, None, 1),
+        ("auto", 4, None, 4),
+        ("cpu", 4, None, 1),
+        (3, 0, None, 3),
+        ("auto", 4, "2", 2),
+        (3, 0, "1", 1),
+    ],
 )
 def test_nproc_then_devices_then_gpus_say_how_many_processes(
     devices: str | int, gpus: int, nproc: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
@@ -59,7 +66,9 @@ def test_nproc_then_devices_then_gpus_say_how_many_processes(
     assert needs_launch(config) == (expected > 1)
 
 
-def test_one_process_on_each_of_two_nodes_is_launched_and_a_launched_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_on_each_of_two_nodes_is_launched_and_a_launched_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("NNODES", "2")
     assert needs_launch(TrainerConfig(devices="cpu"))
     monkeypatch.setenv("LOCAL_RANK", "0")
@@ -141,19 +150,19 @@ def package_that_fails(folder: Path, rank: int, statement: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    ("statement", "code", "said"),
+    ("rank", "statement", "code", "said"),
     [
-        ("os._exit(7)", 7, ""),
-        ("os.kill(os.getpid(), 9)", 137, ""),
-        ("raise ValueError('a bug')", 1, "ValueError: a bug"),
-        ("from trainyard.errors import UsageError; raise UsageError('do it so')", 2, "trainyard: do it so\n"),
+        (1, "os._exit(7)", 7, ""),
+        (0, "os.kill(os.getpid(), 9)", 137, ""),
+        (0, "raise ValueError('a bug')", 1, "ValueError: a bug"),
+        (1, "raise ValueError('a bug')", 1, "ValueError: a bug"),
+        (1, "from trainyard.errors import UsageError; raise UsageError('do it so')", 2, "trainyard: do it so\n"),
     ],
-    ids=["exit", "killed", "bug", "user"],
+    ids=["exit", "killed", "bug-0", "bug-1", "user"],
 )
 def test_one_failed_process_ends_all_and_gives_its_code(
-    statement: str, code: int, said: str, rank: int, tmp_path: Path
+    rank: int, statement: str, code: int, said: str, tmp_path: Path
 ) -> None:
     process = start(tmp_path, PYTHONPATH=package_that_fails(tmp_path, rank, statement))
     _, stderr = process.communicate(timeout=100)
@@ -167,7 +176,7 @@ def test_one_failed_process_ends_all_and_gives_its_code(
 @pytest.mark.slow
 def test_log_rank_shows_rank_1_instead_of_rank_0(tmp_path: Path) -> None:
     printed = {}
-    for log_rank in ("0", "1", "0,1"):
+    for log_rank in ("0", "1"):
         process = start(tmp_path, "trainer.max_epochs=1", LOG_RANK=log_rank)
         stdout, stderr = process.communicate(timeout=100)
         assert process.returncode == 0, stderr
@@ -177,7 +186,6 @@ def test_log_rank_shows_rank_1_instead_of_rank_0(tmp_path: Path) -> None:
     # Each rank tells of the loss of its own examples.
     assert not set(printed["0"]) & set(printed["1"])
     assert len(printed["0"]) == len(printed["1"]) > 2
-    assert sorted(printed["0,1"]) == sorted(printed["0"] + printed["1"])
 
 
 @pytest.mark.slow

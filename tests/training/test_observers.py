@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +162,7 @@ def test_tensorboard_has_the_keys_and_the_test_scores(digits_run: Path) -> None:
 def test_tensorboard_shows_the_confusion_matrix_and_wrong_images(digits_run: Path) -> None:
     accumulator = events(digits_run)
 
-    assert [event.step for event in accumulator.Images("val/confusion_matrix")] == [4, 8]
+    assert [event.step for event in accumulator.Images("val/confusion_matrix")] == [8]
     matrix = Image.open(io.BytesIO(accumulator.Images("val/confusion_matrix")[0].encoded_image_string))
     assert min(matrix.size) > 300
     assert len(matrix.getcolors(1 << 20) or []) > 10
@@ -257,22 +257,19 @@ def test_mlflow_knows_of_a_run_that_failed(digits_experiment: DigitsExperiment, 
     assert run.info.status == "FAILED"
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    yield
+def test_wandb_has_metrics_and_keys(
+    digits_experiment: DigitsExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import wandb
 
-    wandb.teardown()
-
-
-def test_wandb_has_metrics_and_keys(offline: None, digits_experiment: DigitsExperiment, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
     experiment = digits_experiment(trainer={"loggers": ["wandb"]})
     with trackers(experiment, tmp_path) as observer:
         observer.on_step(step(1, loss=1.25))
         observer.on_validation(validation(1, 4))
         observer.log_result(experiment, {"accuracy": 0.8125})
+    wandb.teardown()  # its service writes the file to the end before it ends
 
     (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     content = file.read_bytes()

@@ -63,7 +63,8 @@ class Classifier(nn.Module, ABC):
         layers = [
             (name, module)
             for name, module in self.network.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and self.stage_of(f"{name}.weight".removeprefix(".")) == self.stage_count - 1
+            if isinstance(module, nn.Linear | nn.Conv2d)
+            and self.stage_of(f"{name}.weight".removeprefix(".")) == self.stage_count - 1
         ]
         assert layers, f"the last stage of {type(self.network).__name__} holds no nn.Linear or nn.Conv2d"
         return layers[-1]

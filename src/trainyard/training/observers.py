@@ -140,7 +140,8 @@ class Terminal:
 class Trackers:
     """Sends scalars to every tracker that the config names, and pictures to TensorBoard.
 
-    Used as a context manager; the trackers are closed at the end, also of a run that failed.
+    Used as a context manager; the trackers are closed at the end, also of a run that failed. The pictures are of the
+    latest validation and are drawn then: a figure takes as long as an epoch of a small model.
 
     Args:
         loggers: Lightning's loggers.
@@ -156,12 +157,15 @@ class Trackers:
         self.log_every = log_every
         self.classes = classes
         self.show_wrong = show_wrong
+        self.latest: Validation | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         for logger in self.loggers:
+            if self.latest is not None:
+                self._show(logger, self.latest)
             _close(logger, succeeded=kind is None)
 
     def on_step(self, report: StepReport) -> None:
@@ -175,25 +179,27 @@ class Trackers:
             self._log(values, report.step)
 
     def on_validation(self, validation: Validation) -> None:
-        """Logs the scores; TensorBoard also gets the confusion matrix and wrong examples."""
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        from trainyard.report.figures import confusion_matrix, to_pixels
-
+        """Logs the scores."""
         values = {f"val/{name}": value for name, value in validation.scores.summary().items()}
         self._log(values | {"epoch": float(validation.epoch)}, validation.step)
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                writer = logger.experiment
-                pixels = to_pixels(confusion_matrix(validation.scores, self.classes))
-                writer.add_image("val/confusion_matrix", pixels, validation.step, dataformats="HWC")
-                self.show_wrong(writer, validation)
+        self.latest = validation
 
     def log_result(self, experiment: Experiment, test: Mapping[str, float]) -> None:
         """Logs the hyper-parameters with the test metrics."""
         metrics = {f"test/{name}": value for name, value in test.items()}
         for logger in self.loggers:
             _log_hyperparameters(logger, experiment, metrics)
+
+    def _show(self, logger: Logger, validation: Validation) -> None:
+        """Adds the confusion matrix and wrong examples, where the tracker is TensorBoard."""
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        from trainyard.report.figures import confusion_matrix, to_pixels
+
+        if isinstance(logger, TensorBoardLogger):
+            pixels = to_pixels(confusion_matrix(validation.scores, self.classes))
+            logger.experiment.add_image("val/confusion_matrix", pixels, validation.step, dataformats="HWC")
+            self.show_wrong(logger.experiment, validation)
 
     def _log(self, values: Mapping[str, float], step: int) -> None:
         for logger in self.loggers:
