@@ -257,6 +257,7 @@ def test_mlflow_knows_of_a_run_that_failed(digits_experiment: DigitsExperiment, 
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.slow  # it starts a service of its own
 def test_wandb_has_metrics_and_keys(
     digits_experiment: DigitsExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
