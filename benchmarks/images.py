@@ -111,7 +111,8 @@ class UsualPipeline:
         from workload import bare_optimizer, train_bare
 
         network = self.workload.module().classifier.network
-        return self.images / train_bare(network, self.batches(workers), bare_optimizer(network, "sgd"))
+        precision = self.workload.experiment.trainer.precision
+        return self.images / train_bare(network, self.batches(workers), bare_optimizer(network, "sgd"), precision)
 
     def best_workers(self, quick: bool) -> int:
         """The number of workers that is fastest here, from none to twice the cores."""

@@ -103,7 +103,9 @@ def measure_share(title: str, workload: Workload, rounds: int) -> list[Figure]:
 
     def bare() -> float:
         model = workload.module().classifier
-        return examples / train_bare(model, batches, bare_optimizer(model, workload.experiment.optim.name))
+        experiment = workload.experiment
+        optimizer = bare_optimizer(model, experiment.optim.name)
+        return examples / train_bare(model, batches, optimizer, experiment.trainer.precision)
 
     def ours() -> float:
         return train_by_loop(workload, workload.module()).examples_per_second

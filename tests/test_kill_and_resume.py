@@ -1,4 +1,4 @@
-"""A run is killed at bad moments and gone on with: its weights and its order of examples are those of an undisturbed one."""
+"""A run that is killed at bad moments and gone on with ends with the weights of an undisturbed one."""
 
 from __future__ import annotations
 

@@ -136,7 +136,8 @@ def test_log_rank_chooses_who_prints(
 
 def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "trainyard", "train", *WORDS, f"out={folder}/runs", f"data.cache={folder}/cache", *words],
+        [sys.executable, "-m", "trainyard", "train", *WORDS, f"out={folder}/runs", f"data.cache={folder}/cache",
+         *words],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1", "NPROC": "2", **environment},
     )  # fmt: skip

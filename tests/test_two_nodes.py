@@ -16,8 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ADDRESSES = ("10.213.0.1", "10.213.0.2")
-WORDS = ["configs/digits_resnet.yaml", "data.limit=200", "data.batch_size=16", "trainer.max_epochs=2", "trainer.threads=1",
-         "trainer.log_every=1", "optim.lr=0.02"]  # fmt: skip
+WORDS = ["configs/digits_resnet.yaml", "data.limit=200", "data.batch_size=16", "trainer.max_epochs=2",
+         "trainer.threads=1", "trainer.log_every=1", "optim.lr=0.02"]  # fmt: skip
 MEET_SECONDS = 20
 
 pytestmark = pytest.mark.slow

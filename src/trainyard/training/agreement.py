@@ -42,5 +42,6 @@ def check_same_job(experiment: Experiment, dataset: Dataset) -> None:
     differing = sorted(key for key in keys if any(job.get(key, missing) != jobs[0].get(key, missing) for job in jobs))
     if differing:
         raise UsageError(
-            f"the processes of this job differ in {', '.join(differing)}; start every node with the same config and data"
+            f"the processes of this job differ in {', '.join(differing)}; "
+            "start every node with the same config and data"
         )

@@ -18,21 +18,20 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = network
         self.decay = decay
-        self.average = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        # Shares memory with the network: asking for its state dict at each step costs more than the averaging does.
+        self._live = {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+        self.average = {name: tensor.clone() for name, tensor in self._live.items()}
 
     def update(self, step: int) -> None:
         """Moves the average towards the weights after optimiser step ``step`` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        # The tensors of a state dict keep their order, so the two lists match.
-        current = [tensor.detach() for tensor in self._tensors().values()]
-        torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
+        torch._foreach_lerp_(list(self.average.values()), list(self._live.values()), 1 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Puts the average into the network for the length of the block."""
-        backup = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        backup = {name: tensor.clone() for name, tensor in self._live.items()}
         self._copy(self.average)
         try:
             yield
@@ -48,10 +47,7 @@ class ExponentialMovingAverage:
         for name, tensor in average.items():
             self.average[name].copy_(tensor)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in self.network.state_dict().items() if tensor.is_floating_point()}
-
     @torch.no_grad()
     def _copy(self, source: dict[str, Tensor]) -> None:
-        for name, tensor in self._tensors().items():
+        for name, tensor in self._live.items():
             tensor.copy_(source[name])

@@ -292,7 +292,8 @@ class TrainingLoop:
     def _check_weights(self) -> None:
         # Each process looks at its own shard, and all must come to the same answer.
         finite = all(bool(torch.isfinite(local_part(parameter)).all()) for parameter in self.network.parameters())
-        if self.fabric.all_reduce(torch.tensor(float(finite), device=self.fabric.device), reduce_op="min") < 1:
+        flag = torch.tensor(float(finite), device=self.fabric.device)
+        if not cast(Tensor, self.fabric.all_reduce(flag, reduce_op="min")).item():
             raise TrainyardError(
                 f"the weights aren't finite at step {self.progress.step}; the checkpoint before is "
                 "kept. Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"
