@@ -166,7 +166,7 @@ def test_one_failed_process_ends_all_and_gives_its_code(
     rank: int, statement: str, code: int, said: str, tmp_path: Path
 ) -> None:
     process = start(tmp_path, PYTHONPATH=package_that_fails(tmp_path, rank, statement))
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=300)
 
     assert process.returncode == code, stderr
     assert said in stderr
@@ -179,7 +179,7 @@ def test_log_rank_shows_rank_1_instead_of_rank_0(tmp_path: Path) -> None:
     printed = {}
     for log_rank in ("0", "1"):
         process = start(tmp_path, "trainer.max_epochs=1", LOG_RANK=log_rank)
-        stdout, stderr = process.communicate(timeout=100)
+        stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
         assert Path(stdout.splitlines()[-1]).is_dir()
         printed[log_rank] = [line.split(" lr ")[0] for line in stderr.splitlines() if " step " in line]
@@ -195,7 +195,7 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint(tmp_path: Path) -> None:
     assert process.stderr is not None
     next(line for line in process.stderr if "step 5/" in line)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=300)
 
     assert process.returncode == 143
     assert "go on with trainer.resume=auto" in stderr
@@ -206,7 +206,7 @@ def test_sigterm_to_the_launcher_leaves_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_resume_that_rank_0_refuses_is_one_sentence(tmp_path: Path) -> None:
     process = start(tmp_path, f"trainer.resume={tmp_path}/nowhere")
-    _, stderr = process.communicate(timeout=100)
+    _, stderr = process.communicate(timeout=300)
 
     assert process.returncode == 2
     assert stderr == f"trainyard: trainer.resume: {tmp_path}/nowhere isn't a run folder\n"

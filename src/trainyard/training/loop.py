@@ -31,7 +31,6 @@ from trainyard.training.reports import Observer, StepReport, Validation
 from trainyard.training.state import (
     BEST,
     LAST,
-    Checkpoint,
     Progress,
     full_weights,
     local_part,
@@ -131,10 +130,8 @@ class TrainingLoop:
 
     def _resume(self) -> None:
         # Rank 0 alone writes checkpoints, and nodes may have no folder in common.
-        checkpoint: Checkpoint | None = None
-        if self.fabric.is_global_zero and self._has_checkpoint():
-            checkpoint = read_checkpoint(self.folder / LAST)
-        checkpoint = self.fabric.broadcast(checkpoint)
+        found = self.fabric.is_global_zero and self._has_checkpoint()
+        checkpoint = self.fabric.broadcast(read_checkpoint(self.folder / LAST) if found else None)
         if checkpoint is None:
             return
         saved = checkpoint["progress"]["world_size"]
