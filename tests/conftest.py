@@ -7,8 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from trainyard.config.experiment import Experiment
+
+# No test asserts a time, and a loaded machine is slow.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def digits(folder: Path, **sections: dict[str, object]) -> Experiment:
