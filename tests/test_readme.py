@@ -47,7 +47,7 @@ def test_its_config_and_overrides_are_valid(command: str) -> None:
     words = words_after_environment(command)
     config = next(word for word in words if word.startswith("configs/"))
 
-    load_experiment(ROOT / config, [word for word in words if "=" in word])
+    assert load_experiment(ROOT / config, [word for word in words if "=" in word]).name == Path(config).stem
 
 
 def test_the_example_config_is_valid(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -112,8 +111,3 @@ def _number(variable: str, default: int) -> int:
     if not text.isdigit() or (variable != "NODE_RANK" and int(text) < 1):
         raise UsageError(f"{variable}={text} must be a whole number{'' if variable == 'NODE_RANK' else ' above 0'}")
     return int(text)
-
-
-def interrupted() -> int:
-    """Exit code after Ctrl-C."""
-    return 128 + signal.SIGINT.value
