@@ -129,6 +129,13 @@ def test_devices_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert not uses_gpu(TrainerConfig(devices="cpu"))
 
 
+def test_a_wrong_resume_is_told_before_the_data_is_read(digits_experiment: DigitsExperiment, tmp_path: Path) -> None:
+    missing = digits_experiment(data={"path": str(tmp_path / "no-data")}, trainer={"resume": str(tmp_path / "no-run")})
+
+    with pytest.raises(UsageError, match="no-run isn't a run folder"):
+        train(missing)
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_keep_chooses_the_weights_of_the_bundle(digits_experiment: DigitsExperiment, keep: str) -> None:
     run = train(digits_experiment(trainer={"keep": keep, "max_epochs": 3}, optim={"lr": 1e-6}))

@@ -28,7 +28,7 @@ from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_t
 from trainyard.training.presets import Profiler, apply_data_preset, apply_preset
 from trainyard.training.processes import check_hardware, is_muted, leave_processes, start_fabric
 from trainyard.training.reports import Observer
-from trainyard.training.runs import CHECKPOINTS, open_run
+from trainyard.training.runs import CHECKPOINTS, find_run, new_run
 from trainyard.training.wrong import WrongExamples
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def train(experiment: Experiment) -> Path:
     check_hardware(experiment.trainer)
     check_trackers(experiment.trainer.loggers)
     fabric = start_fabric(experiment.trainer)
+    resumed = find_run(experiment) if fabric.is_global_zero else None
     dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
     check_same_job(experiment, dataset)
     preprocessor = experiment.model.preprocessor(experiment.data, dataset.splits["train"].items)
@@ -57,7 +58,7 @@ def train(experiment: Experiment) -> Path:
     val_split = encode_split(dataset.splits["val"], preprocessor, experiment.data, training=False)
     module = build_module(experiment, task, train_split)
 
-    run: Path = fabric.broadcast(open_run(experiment) if fabric.is_global_zero else Path())
+    run: Path = fabric.broadcast((resumed or new_run(experiment)) if fabric.is_global_zero else Path())
     if fabric.is_global_zero:
         write_json(run / "data_report.json", dataset.report.to_dict())
     trackers = Trackers(

@@ -30,17 +30,21 @@ MAY_DIFFER = {
 
 
 def open_run(experiment: Experiment) -> Path:
-    """The folder to train in: a new one, or the one that ``trainer.resume`` names or finds.
+    """The folder to train in: the one that ``trainer.resume`` names or finds, or a new one; see both below."""
+    return find_run(experiment) or new_run(experiment)
+
+
+def find_run(experiment: Experiment) -> Path | None:
+    """The folder of the run to go on with, if ``trainer.resume`` names or finds one.
 
     Raises:
         UsageError: the run to resume isn't there, is finished, or was started with another config.
     """
     resume = experiment.trainer.resume
     if resume is False:
-        return _new_run(experiment)
+        return None
     if resume in (True, "auto"):
-        run = _newest_unfinished(experiment)
-        return run if run is not None else _new_run(experiment)
+        return _newest_unfinished(experiment)
     run = Path(str(resume))
     if not (run / CONFIG).is_file():
         raise UsageError(f"trainer.resume: {run} isn't a run folder")
@@ -64,7 +68,12 @@ def has_checkpoint(run: Path) -> bool:
     return (run / CHECKPOINTS / LAST).is_file()
 
 
-def _new_run(experiment: Experiment) -> Path:
+def new_run(experiment: Experiment) -> Path:
+    """Makes a folder for a new run, with its config, and points ``latest`` at it.
+
+    Raises:
+        UsageError: the folder can't be made.
+    """
     parent = experiment.out / experiment.name
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for attempt in range(100):
