@@ -134,6 +134,19 @@ def test_log_rank_chooses_who_prints(
     assert is_muted() == muted
 
 
+ORPHAN = "from trainyard.launch import end_with_launcher; end_with_launcher(); print('lives')"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system call is Linux's")
+@pytest.mark.parametrize(("launcher", "code"), [(os.getpid(), 0), (2**30, -signal.SIGKILL)])
+def test_a_process_whose_launcher_was_killed_before_it_could_know_ends(launcher: int, code: int) -> None:
+    environment = {**os.environ, "LOCAL_RANK": "0", "TRAINYARD_LAUNCHER": str(launcher)}
+    process = subprocess.run([sys.executable, "-c", ORPHAN], env=environment, capture_output=True, check=False)
+
+    assert process.returncode == code
+    assert process.stdout == (b"" if code else b"lives\n")
+
+
 def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "trainyard", "train", *WORDS, f"out={folder}/runs", f"data.cache={folder}/cache",

@@ -49,8 +49,10 @@ def train(config: Config, overrides: Overrides = None) -> None:
     Prints the run folder as its last line on stdout. With several GPUs, or NPROC=2, it runs in as many processes.
     """
     from trainyard.config.load import load_experiment
-    from trainyard.launch import launch, needs_launch
-    from trainyard.training.processes import check_hardware, end_with_launcher, is_muted, mute_other_ranks
+    from trainyard.launch import end_with_launcher, launch, needs_launch
+
+    end_with_launcher()
+    from trainyard.training.processes import check_hardware, is_muted, mute_other_ranks
 
     experiment = load_experiment(config, overrides or [])
     if needs_launch(experiment.trainer):
@@ -58,7 +60,6 @@ def train(config: Config, overrides: Overrides = None) -> None:
         raise typer.Exit(launch(["train", str(config), *(overrides or [])], experiment.trainer))
     from trainyard.training.run import train as run_training
 
-    end_with_launcher()
     mute_other_ranks()
     run = run_training(experiment)
     metrics = run / "metrics.json"
@@ -93,8 +94,9 @@ def evaluate(
 ) -> None:
     """Score a bundle on its own test split, or on other data (data.path=..., data.label=..., ...)."""
     from trainyard.config.experiment import TrainerConfig
-    from trainyard.launch import launch, needs_launch
+    from trainyard.launch import end_with_launcher, launch, needs_launch
 
+    end_with_launcher()
     trainer = TrainerConfig()
     if needs_launch(trainer):
         arguments = ["evaluate", str(run), *(overrides or []), f"--format={format}", *(["--json"] if as_json else [])]
@@ -102,9 +104,8 @@ def evaluate(
     from trainyard.core.bundle import Bundle
     from trainyard.evaluation.evaluate import evaluate as score_bundle
     from trainyard.report.terminal import print_scores
-    from trainyard.training.processes import end_with_launcher, join_processes, mute_other_ranks
+    from trainyard.training.processes import join_processes, mute_other_ranks
 
-    end_with_launcher()
     mute_other_ranks()
     bundle = Bundle.open(run)
     with join_processes() as device:

@@ -7,8 +7,10 @@ needs: ``NPROC`` (processes of this node), ``NNODES``, ``NODE_RANK``, ``MASTER_A
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +19,10 @@ from trainyard.errors import EXIT_FAILED, UsageError
 
 DEFAULT_PORT = "29500"
 DEFAULT_MEET_SECONDS = 600
+LAUNCHER = "TRAINYARD_LAUNCHER"
+"""Variable by which the processes know their launcher, by its process id."""
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 
 
 def launched() -> bool:
@@ -61,6 +67,7 @@ def launch(arguments: Sequence[str], config: TrainerConfig) -> int:
     logging.getLogger("torch.distributed.run").setLevel(logging.CRITICAL)
     # Each process sets its own threads; without this torchrun warns that it chose 1.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ[LAUNCHER] = str(os.getpid())
     try:
         run.run(  # type: ignore[no-untyped-call]
             run.parse_args(  # type: ignore[no-untyped-call]
@@ -76,6 +83,18 @@ def launch(arguments: Sequence[str], config: TrainerConfig) -> int:
         print(f"trainyard: the nodes can't meet at {_address()}: {error}", file=sys.stderr)
         return EXIT_FAILED
     return 0
+
+
+def end_with_launcher() -> None:
+    """Has the system end this process when torchrun, its parent, is killed by SIGKILL and can't do so itself.
+
+    It would go on else, and write into the run that is resumed meanwhile. Linux only.
+    """
+    if not launched() or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL.value)
+    if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):
+        os.kill(os.getpid(), signal.SIGKILL)  # it was killed before the system knew
 
 
 def _rendezvous() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from trainyard.training.module import ClassifierModule
-
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
 
 
 def uses_gpu(config: TrainerConfig) -> bool:
@@ -109,15 +105,6 @@ def share_buffers(module: nn.Module) -> None:
     if many_processes():
         for buffer in module.buffers():
             distributed.broadcast(buffer, src=0)
-
-
-def end_with_launcher() -> None:
-    """Has the system end this process when torchrun, its parent, is killed by SIGKILL and can't do so itself.
-
-    It would go on else, and write into the run that is resumed meanwhile. Linux only.
-    """
-    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL.value)
 
 
 def many_processes() -> bool:
