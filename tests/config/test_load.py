@@ -48,6 +48,7 @@ def test_overrides_win_over_the_file_and_have_types(config: Path) -> None:
         (["trainer.max_epochs"], "'trainer.max_epochs' isn't key=value"),
         (["optim.lr=[1"], "the value in 'optim.lr=[1' isn't valid YAML"),
         (["name.x=1"], "'name' is a value, not a section"),
+        (["trainer.strategy=fsdp", "optim.name=muon"], "optim.name=muon needs whole matrices"),
         (["trainer.strategy=fsdp", "optim.ema=0.9"], "optim.ema isn't supported with trainer.strategy=fsdp"),
         (["optim.class_weights=balanced", "optim.balanced_sampling=true"], "both correct imbalance"),
     ],

@@ -71,7 +71,7 @@ def test_it_learns(make_loop: MakeLoop) -> None:
 
 @pytest.mark.parametrize("save_every", [1, 4, None])
 @pytest.mark.parametrize("crash_at", [1, 5, 6, 7, 11])
-@pytest.mark.parametrize("optim", [{}, {"name": "adamw", "lr": 0.01, "ema": 0.9}])
+@pytest.mark.parametrize("optim", [{}, {"name": "adamw", "lr": 0.01, "ema": 0.9}, {"name": "muon", "lr": 0.01}])
 def test_a_resumed_run_ends_with_the_same_weights_and_order(
     make_loop: MakeLoop, save_every: int | None, crash_at: int, optim: dict[str, object]
 ) -> None:

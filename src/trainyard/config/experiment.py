@@ -25,12 +25,14 @@ else:
 class OptimConfig(Section):
     """How the weights are updated."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """`sgd` is SGD with Nesterov momentum, `adamw` is AdamW (Loshchilov & Hutter 2019); fused where torch has it."""
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    """`sgd` is SGD with Nesterov momentum, `adamw` is AdamW (Loshchilov & Hutter 2019), both fused where torch has it;
+    `muon` orthogonalises the updates of the matrices between the first stage and the last (Jordan et al. 2024), which
+    learns more in few epochs, and is AdamW for the rest."""
     lr: Annotated[float, Field(gt=0)] = 0.1
     """Peak learning rate of the output layer (and of all, when `layer_decay` is 1)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of `sgd`."""
+    """Momentum of `sgd` and `muon`."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Weight decay, of weight matrices and convolutions only: norms and biases have none."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -122,6 +124,8 @@ class Experiment(Section):
     def _fits_together(self) -> Experiment:
         if self.trainer.strategy == "fsdp" and self.optim.ema:
             raise ValueError("optim.ema isn't supported with trainer.strategy=fsdp: set optim.ema=0")
+        if self.trainer.strategy == "fsdp" and self.optim.name == "muon":
+            raise ValueError("optim.name=muon needs whole matrices: with trainer.strategy=fsdp, set optim.name=adamw")
         if self.optim.class_weights != "none" and self.optim.balanced_sampling:
             raise ValueError("optim.class_weights and optim.balanced_sampling both correct imbalance: choose one")
         return self

@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from trainyard.config.experiment import OptimConfig
 from trainyard.models.classifier import Classifier
+from trainyard.training.muon import Muon, is_matrix
 
 ONECYCLE_START = 25
 ONECYCLE_END = 1e4
@@ -22,23 +23,28 @@ class ParameterGroup(TypedDict):
     """Parameters that are updated alike. ``peak_lr`` times the schedule gives the rate of a step."""
 
     params: list[nn.Parameter]
+    orthogonal: bool
     weight_decay: float
     peak_lr: float
     lr: float
 
 
 def parameter_groups(classifier: Classifier, config: OptimConfig) -> list[ParameterGroup]:
-    """Groups the trainable parameters by stage and by whether they decay: norms and biases (one dimension) don't."""
-    groups: dict[tuple[int, bool], ParameterGroup] = {}
+    """Groups the trainable parameters by stage, by whether they decay, and by whether ``muon`` orthogonalises them.
+
+    Norms and biases (one dimension) don't decay. Muon is for the matrices between the first stage and the last.
+    """
+    groups: dict[tuple[int, bool, bool], ParameterGroup] = {}
     for name, parameter in classifier.network.named_parameters():
         if not parameter.requires_grad:
             continue
-        key = (classifier.stage_of(name), parameter.ndim > 1)
+        stage, decays = classifier.stage_of(name), parameter.ndim > 1
+        hidden = 0 < stage < classifier.stage_count - 1
+        orthogonal = config.name == "muon" and hidden and is_matrix(parameter)
+        key = (stage, decays, orthogonal)
         if key not in groups:
-            stage, decays = key
-            lr = _stage_lr(classifier, config, stage)
-            decay = config.weight_decay if decays else 0.0
-            groups[key] = ParameterGroup(params=[], weight_decay=decay, peak_lr=lr, lr=lr)
+            lr, decay = _stage_lr(classifier, config, stage), config.weight_decay if decays else 0.0
+            groups[key] = ParameterGroup(params=[], orthogonal=orthogonal, weight_decay=decay, peak_lr=lr, lr=lr)
         groups[key]["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
@@ -59,6 +65,8 @@ def build_optimizer(classifier: Classifier, config: OptimConfig, device: torch.d
         # torch's fused SGD has no form for sharded tensors.
         sharded = any(isinstance(parameter, DTensor) for parameter in classifier.network.parameters())
         return SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0, fused=fused and not sharded)
+    if config.name == "muon":
+        return Muon(groups, lr=config.lr, momentum=config.momentum)
     return AdamW(groups, lr=config.lr, fused=fused)
 
 
