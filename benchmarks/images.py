@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from measure import (
+    PLAIN_OPTIMIZER,
     QUICK,
     QUICK_BATCH_SIZE,
     Figure,
@@ -60,7 +61,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
         workload = load_workload(
             "cifar10_resnet20", f"data.path={arguments.cifar10}", f"data.batch_size={batch_size}",
             f"data.limit={batch_size * batches}", f"out={runs}", "trainer.max_epochs=2", "trainer.devices=cpu",
-            *(QUICK if arguments.quick else ()),
+            PLAIN_OPTIMIZER, *(QUICK if arguments.quick else ()),
         )  # fmt: skip
         usual = UsualPipeline(workload, arguments.cifar10, batch_size * batches)
         workers = usual.best_workers(quick=arguments.quick)

@@ -19,6 +19,8 @@ CONFIGS = ROOT / "configs"
 QUICK_BATCH_SIZE = 8
 QUICK = (f"data.batch_size={QUICK_BATCH_SIZE}", "trainer.threads=1", "trainer.loggers=[]")
 """What ``--quick`` changes in a config."""
+PLAIN_OPTIMIZER = "optim.name=sgd"
+"""Changes a config to what bare loops train images with: what Muon costs isn't the loop's or the pipeline's."""
 
 
 def median(values: Sequence[float]) -> float:

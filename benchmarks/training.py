@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from measure import (
+    PLAIN_OPTIMIZER,
     QUICK,
     QUICK_BATCH_SIZE,
     Figure,
@@ -71,7 +72,7 @@ def main(words: list[str] | None = None) -> None:
     facts = describe()
     figures: list[Figure] = []
     if arguments.cifar10 is not None:
-        figures += measure(arguments, IMAGES, f"data.path={arguments.cifar10}")
+        figures += measure(arguments, IMAGES, f"data.path={arguments.cifar10}", PLAIN_OPTIMIZER)
     if arguments.sst2 is not None:
         figures += measure(arguments, TEXTS, f"data.path={arguments.sst2}", f"model.pretrained={arguments.minilm}")
     report(facts, figures, arguments)
