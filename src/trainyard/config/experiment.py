@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from trainyard.config.base import Section
+from trainyard.config.base import Section, number_as_text
 from trainyard.config.data import DataConfig
 from trainyard.models import model_configs
 from trainyard.models.base import ModelConfig
 
-Precision = Literal["32", "bf16-mixed", "16-mixed"]
+# YAML reads 32 as a number.
+Precision = Annotated[
+    Literal["32", "bf16-mixed", "16-mixed"],
+    BeforeValidator(number_as_text, json_schema_input_type=Literal["32", 32, "bf16-mixed", "16-mixed"]),
+]
 Logger = Literal["tensorboard", "mlflow", "wandb"]
 
 if TYPE_CHECKING:
@@ -107,7 +111,7 @@ class Experiment(Section):
     """Name of the experiment; its runs lie in `<out>/<name>/`."""
     seed: int = Field(default=42, ge=0, lt=2**31)
     """Seed of everything random."""
-    out: Path = Path("runs")
+    out: Annotated[Path, BeforeValidator(number_as_text, json_schema_input_type=Path)] = Path("runs")
     """Folder of all runs, relative to where the command is called."""
     data: DataConfig
     """The examples."""

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from trainyard.config.base import Section
 from trainyard.config.data import DataConfig, ImagesConfig, TextsConfig
 from trainyard.config.experiment import Experiment
+from trainyard.config.values import read_value, read_yaml
 from trainyard.errors import UsageError
 from trainyard.models import model_configs
 
@@ -58,10 +59,10 @@ def parse_data(tree: Mapping[str, object]) -> ImagesConfig | TextsConfig:
 
 
 def apply_overrides(tree: Tree, overrides: Sequence[str]) -> None:
-    """Sets each ``dotted.key=value`` in ``tree``; the value is read as YAML (``true``, ``3``, ``[a, b]``).
+    """Sets each ``dotted.key=value`` in ``tree``; the value is read by ``read_value`` (``true``, ``3``, ``[a, b]``).
 
     Raises:
-        UsageError: a word isn't ``key=value``, or its value isn't YAML.
+        UsageError: a word isn't ``key=value``.
     """
     for word in overrides:
         key, equals, value = word.partition("=")
@@ -74,7 +75,7 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> None:
             if not isinstance(child, dict):
                 raise UsageError(f"'{key}': '{section}' is a value, not a section")
             node = cast(Tree, child)
-        node[last] = _expand(_parse_value(word, value))
+        node[last] = _expand(read_value(value))
 
 
 def json_schema() -> Tree:
@@ -90,7 +91,7 @@ def dump_yaml(experiment: Experiment) -> str:
 
 def _read_yaml(path: Path) -> Tree:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"there is no config file {path}{_nearest_file(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -107,13 +108,6 @@ def _nearest_file(path: Path) -> str:
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
-def _parse_value(word: str, value: str) -> object:
-    try:
-        return cast(object, yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise UsageError(f"the value in '{word}' isn't valid YAML; put it in quotes") from error
-
-
 def _expand(value: object) -> object:
     """Replaces ``${VAR}`` and ``${VAR:-default}`` in all strings; one that is nothing else gets the value's type."""
     if isinstance(value, dict):
@@ -123,7 +117,7 @@ def _expand(value: object) -> object:
     if not isinstance(value, str) or "${" not in value:
         return value
     text = ENVIRONMENT_VALUE.sub(_environment_value, value)
-    return yaml.safe_load(text) if ENVIRONMENT_VALUE.fullmatch(value) else text
+    return read_value(text) if ENVIRONMENT_VALUE.fullmatch(value) else text
 
 
 def _environment_value(match: re.Match[str]) -> str:
