@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainyard.config.data import Column, ImagesConfig, TextsConfig
+from trainyard.core.items import cell_text, image_item, text_item
 from trainyard.core.preprocess import Item
 from trainyard.data.records import SPLITS, BadExample, Found, LazyItems, Rows, Split, split_named
 from trainyard.data.tables import Table, TableFile
+
+__all__ = ["find_examples", "image_item", "item_columns", "label_name", "merge", "read_examples", "table_items"]
 
 SPLIT_COLUMN = "split"
 """A column of this name divides a table."""
@@ -36,7 +38,7 @@ def read_examples(file: TableFile, data: ImagesConfig | TextsConfig, split: Spli
     if SPLIT_COLUMN in dividing and SPLIT_COLUMN in table.columns:
         parts = [split_named(str(value)) for value in table.columns[SPLIT_COLUMN]]
     found = find_examples(items, table.columns[data.label], table.sources, parts)
-    found.bad = table.bad + found.bad
+    found.bad = [BadExample(row.where, row.reason) for row in table.bad] + found.bad
     return found
 
 
@@ -93,28 +95,7 @@ def merge(parts: Sequence[Found]) -> Found:
 
 def label_name(value: object) -> str:
     """A label as a class name; empty if it is missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():  # integers of a column that also has gaps
-        return str(int(value))
-    return str(value).strip()
-
-
-def text_item(values: Sequence[object], pair: bool) -> Item:
-    """Joins a row's texts by a space, or takes them as a pair; empty if there is nothing but space."""
-    texts = [value if isinstance(value, str) else label_name(value) for value in values]
-    if not any(text.strip() for text in texts):
-        return ""
-    return (texts[0], texts[1]) if pair else " ".join(text for text in texts if text.strip())
-
-
-def image_item(value: object, folder: Path) -> Item:
-    """An image given by its path, its bytes, or both in the dictionary that `datasets` writes; empty if by none."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return value
-    return folder / value if isinstance(value, str) and value.strip() else ""
+    return cell_text(value).strip()
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
