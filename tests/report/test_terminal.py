@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from trainyard.core.predictor import Prediction
-from trainyard.errors import ItemError
+from trainyard.errors import ItemError, TrainyardError, UsageError
 from trainyard.evaluation.scores import ClassScores, Scores
-from trainyard.report.terminal import Answers, print_predictions, print_scores, write_predictions
+from trainyard.report.terminal import Answers, check_writable, print_predictions, print_scores, write_predictions
 
 ANSWERS: Answers = [
     ("cat.jpg", Prediction("cat [small]", 0.75, [("cat [small]", 0.75), ("[bold]dog", 0.2), ("cow", 0.05)])),
@@ -75,3 +76,47 @@ def test_csv_reads_back(tmp_path: Path) -> None:
     assert first == {"input": "cat.jpg", "label": "cat [small]", "probability": "0.750000", "error": ""}
     assert second["input"] == ANSWERS[1][0]
     assert (third["label"], third["error"]) == ("", "broken.jpg [0 bytes] can't be decoded")
+
+
+def test_half_a_character_is_shown_as_a_question_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file's name needn't be UTF-8, and JSON may hold a lone surrogate."""
+    answers = [("caf\udce9.jpg", Prediction("a", 1.0, [("a", 1.0)]))]
+
+    for as_json in (False, True):
+        print_predictions(answers, as_json)
+        assert "caf?.jpg" in capsys.readouterr().out
+    write_predictions(tmp_path / "answers.csv", answers)
+    assert "caf?.jpg,a," in (tmp_path / "answers.csv").read_text()
+
+
+def test_a_file_of_answers_may_be_there_already(tmp_path: Path) -> None:
+    (tmp_path / "answers.csv").write_text("old")
+
+    check_writable(tmp_path / "answers.csv")
+    check_writable(tmp_path / "new.csv")
+    check_writable(Path("new.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (".", "is a folder: name a CSV file"),
+        ("/dev/null", "is no file: name a CSV file"),
+        ("none/answers.csv", "there is no folder .*none; create it first"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_found_out_before(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        check_writable(tmp_path / name)
+
+
+def test_a_folder_that_may_not_be_written_is_found_out_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UsageError, match="you may not write to .*; name another folder"):
+        check_writable(tmp_path / "answers.csv")
+
+
+def test_a_write_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(TrainyardError, match=r"can't be written \(File name too long\): name another file"):
+        write_predictions(tmp_path / ("x" * 300), ANSWERS)

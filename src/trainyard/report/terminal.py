@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainyard.core.predictor import Prediction
-from trainyard.errors import ItemError
+from trainyard.errors import ItemError, TrainyardError, UsageError
 from trainyard.files import write_text
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def print_predictions(answers: Answers, as_json: bool) -> None:
     """Prints a table, or a JSON object per line."""
     if as_json:
         for name, answer in answers:
-            print(json.dumps({"input": name, **_as_json(answer)}, ensure_ascii=False))
+            print(json.dumps({"input": _printable(name), **_as_json(answer)}, ensure_ascii=False))
         return
     table = Table("input", "label", "probability", "next")
     for name, answer in answers:
@@ -53,17 +54,39 @@ def print_predictions(answers: Answers, as_json: bool) -> None:
     Console().print(table)
 
 
+def check_writable(path: Path) -> None:
+    """Finds out before the predictions are made whether their file can be written.
+
+    Raises:
+        UsageError: it can't.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no file"
+        raise UsageError(f"--out={path} is {kind}: name a CSV file, such as --out=answers.csv")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out={path} can't be written: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--out={path} can't be written: you may not write to {path.parent}; name another folder")
+
+
 def write_predictions(path: Path, answers: Answers) -> None:
-    """Writes ``input,label,probability,error`` as CSV, atomically."""
+    """Writes ``input,label,probability,error`` as CSV, atomically.
+
+    Raises:
+        TrainyardError: the disk is full, or the file's name is too long.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["input", "label", "probability", "error"])
     for name, answer in answers:
         if isinstance(answer, ItemError):
-            writer.writerow([name, "", "", str(answer)])
+            writer.writerow([_printable(name), "", "", str(answer)])
         else:
-            writer.writerow([name, answer.label, f"{answer.probability:.6f}", ""])
-    write_text(path, text.getvalue())
+            writer.writerow([_printable(name), answer.label, f"{answer.probability:.6f}", ""])
+    try:
+        write_text(path, text.getvalue())
+    except OSError as error:
+        raise TrainyardError(f"--out={path} can't be written ({error.strerror}): name another file") from error
 
 
 def _as_json(answer: Prediction | ItemError) -> dict[str, object]:
@@ -74,4 +97,10 @@ def _as_json(answer: Prediction | ItemError) -> dict[str, object]:
 
 
 def _short(name: str, width: int = 60) -> str:
+    name = _printable(name)
     return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def _printable(name: str) -> str:
+    """A file's name needn't be UTF-8 and JSON may hold half a character: neither can be written as it is."""
+    return name.encode("utf-8", "replace").decode()
