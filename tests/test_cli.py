@@ -164,6 +164,25 @@ def test_predict_shows_top_k(digits_run: Path, capsys: pytest.CaptureFixture[str
     assert len(json.loads(capsys.readouterr().out)["top"]) == 4
 
 
+def test_predict_answers_the_rows_that_it_can(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((digits_run / "bundle" / "samples" / "golden").iterdir())
+    table = tmp_path / "list.jsonl"
+    table.write_text("\n".join(json.dumps({"image": value}) for value in (None, str(image))))
+
+    assert run("predict", str(digits_run), str(table), "--json") == 1
+
+    bad, good = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert bad == {"input": f"{table}:1", "error": "the row has nothing in column 'image'"}
+    assert (good["input"], "label" in good) == (str(image), True)
+
+
+def test_predict_looks_at_out_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", "nowhere", "x.png", "--out", str(tmp_path)) == 2
+    assert "is a folder: name a CSV file" in capsys.readouterr().err
+
+
 def test_train_prints_the_run_folder_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data.limit=64", "trainer.max_epochs=1", "trainer.threads=1", "trainer.loggers=[]", f"out={tmp_path}/runs",
              f"data.cache={tmp_path}/cache", "data.batch_size=16", "trainer.devices=cpu"]  # fmt: skip

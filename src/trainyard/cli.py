@@ -122,7 +122,8 @@ def predict(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Image files, folders, CSV or text files, texts; - reads lines from stdin.", metavar="[INPUT]..."
+            help="Images, folders of images; texts, text files; tables (CSV, TSV, JSONL, Parquet); - reads stdin.",
+            metavar="[INPUT]...",
         ),
     ] = None,
     format: Annotated[Literal["auto", "eager"], typer.Option(help="Which of the model's formats answers.")] = "auto",
@@ -132,24 +133,20 @@ def predict(
 ) -> None:
     """Classify images or texts: label, probability, runners-up."""
     from trainyard.core.bundle import Bundle
-    from trainyard.core.inputs import read_inputs
+    from trainyard.core.inputs import answer, read_inputs
     from trainyard.core.predictor import Predictor
-    from trainyard.report.terminal import print_predictions, write_predictions
+    from trainyard.report.terminal import check_writable, print_predictions, write_predictions
 
+    if out is not None:
+        check_writable(out)
     bundle = Bundle.open(run)
     named = list(read_inputs(inputs or ["-"], bundle))
-    answers = list(
-        zip(
-            [name for name, _ in named],
-            Predictor(bundle, format).predict([item for _, item in named], top_k),
-            strict=True,
-        )
-    )
+    answers = answer(named, Predictor(bundle, format), top_k)
     if out is not None:
         write_predictions(out, answers)
     if out is None or as_json:
         print_predictions(answers, as_json)
-    if any(isinstance(answer, TrainyardError) for _, answer in answers):
+    if any(isinstance(given, TrainyardError) for _, given in answers):
         raise typer.Exit(1)
 
 

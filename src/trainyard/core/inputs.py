@@ -2,125 +2,203 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import io
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trainyard.core.bundle import Bundle
+from trainyard.core.items import image_item, text_item
+from trainyard.core.predictor import Prediction, Predictor
 from trainyard.core.preprocess import Item
-from trainyard.errors import UsageError
+from trainyard.core.tables import (
+    TABLE_SUFFIXES,
+    BadRow,
+    Column,
+    MissingColumn,
+    Table,
+    is_delimited,
+    read_table,
+    refuse_utf16,
+)
+from trainyard.errors import DataError, ItemError, UsageError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-TABLES = frozenset({".csv", ".tsv"})
-MAX_FIELD = 2**31 - 1
-"""Characters of a field; the csv module's own limit of 131,072 is too small for documents."""
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo")
+)
+TABLES = f"a table ({', '.join(TABLE_SUFFIXES)})"
+
+Named = tuple[str, Item | ItemError]
+"""What to show for an item, and the item, or what is wrong with its row."""
 
 
-def read_inputs(words: Sequence[str], bundle: Bundle) -> Iterator[tuple[str, Item]]:
+def read_inputs(words: Sequence[str], bundle: Bundle) -> Iterator[Named]:
     """Gives every item with a name to show for it. ``-`` reads lines from standard input.
 
+    A row of a table that training would count as bad is an ``ItemError`` in its place.
+
     Raises:
-        UsageError: a file isn't there, a folder holds no images, a table lacks the column.
+        UsageError: a file isn't there or is broken as a whole, a folder holds no images, a table lacks the column.
     """
-    read = _read_images if bundle.facts.task == "image-classification" else _read_texts
-    for word in words:
-        if word == "-":
-            for line in filter(str.strip, sys.stdin):
-                yield from read(line.rstrip("\n"), bundle)
-        else:
-            yield from read(word, bundle)
-
-
-def _read_images(word: str, bundle: Bundle) -> Iterator[tuple[str, Item]]:
-    path = Path(word)
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise UsageError(f"the folder {path} holds no images")
-        yield from ((str(file), file) for file in files)
-    elif path.suffix.lower() in TABLES and path.is_file():
-        for (name,) in _read_table(path, [bundle.facts.data.config.get("image", "image")], bundle):
-            yield name, path.parent / name
-    elif path.is_file():
-        yield word, path
-    else:
-        raise UsageError(f"there is no image {path}")
-
-
-def _read_texts(word: str, bundle: Bundle) -> Iterator[tuple[str, Item]]:
-    path = Path(word)
-    # A text that happens to be long can't be asked about as a path on every system.
-    if len(word) > 255 or not path.is_file():
-        if path.suffix.lower() in {*TABLES, ".txt", ".jsonl"} and " " not in word:
-            raise UsageError(f"there is no file {path}")
-        yield word, _as_item([word], bundle)
-        return
-    for parts in _text_rows(path, bundle):
-        yield " ".join(parts), _as_item(parts, bundle)
-
-
-def _text_rows(path: Path, bundle: Bundle) -> Iterator[Sequence[str]]:
-    wanted = bundle.facts.data.config.get("text", "text")
-    columns = list(wanted) if isinstance(wanted, list) else [wanted]
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            yield from _read_table(path, columns, bundle)
-        case ".jsonl":
-            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-                try:
-                    row = json.loads(line)
-                    yield [str(row[column]) for column in columns]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise UsageError(f"{path}:{number} is no JSON object with the keys {columns}") from error
-        case _:
-            for line in filter(str.strip, path.read_text(encoding="utf-8", errors="replace").splitlines()):
-                yield [line]
-
-
-def _as_item(parts: Sequence[str], bundle: Bundle) -> Item:
-    if not bundle.facts.data.config.get("pair"):
-        return " ".join(parts)
-    if len(parts) != 2:
-        raise UsageError("this model classifies pairs of texts: give a CSV file with two columns")
-    return parts[0], parts[1]
-
-
-def _read_table(path: Path, columns: Sequence[object], bundle: Bundle) -> Iterator[list[str]]:
-    """Rows of the named columns; a table without these names is read by position, first column first."""
-    rows = _rows(path)
-    first = next(rows, None)
-    if first is None:
-        raise UsageError(f"{path} is empty")
-    # A position isn't looked for among the names: a cell of the first row may hold that number.
-    named = all(isinstance(column, str) and column in first for column in columns)
-    positions = [
-        column if isinstance(column, int) else first.index(str(column)) if named else i
-        for i, column in enumerate(columns)
-    ]
-    if not named and not bundle.facts.data.config.get("header"):
-        yield _pick(first, positions, path)
-    for row in rows:
-        yield _pick(row, positions, path)
-
-
-def _rows(path: Path) -> Iterator[list[str]]:
-    """Rows as training reads them: quotes are ordinary characters in a TSV; blank lines are passed over."""
-    csv.field_size_limit(MAX_FIELD)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        if path.suffix.lower() == ".tsv":
-            rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-        else:
-            rows = csv.reader(file, strict=True)
-        try:
-            yield from filter(None, rows)
-        except csv.Error as error:
-            raise UsageError(f"{path}:{rows.line_num} is no row of a table: {error}") from error
-
-
-def _pick(row: Sequence[str], positions: Sequence[int], path: Path) -> list[str]:
+    is_image = bundle.facts.task == "image-classification"
+    read = _read_images if is_image else _read_texts
+    # A line that looks like a file's name is a text all the same: it came out of somebody's data.
+    read_line = _read_images if is_image else _read_text
     try:
-        return [row[position] for position in positions]
-    except IndexError as error:
-        raise UsageError(f"{path} has a row with only {len(row)} columns: {row}") from error
+        for word in words:
+            if word == "-":
+                for line in filter(str.strip, _standard_input("surrogateescape" if is_image else "replace")):
+                    yield from read_line(line.rstrip("\n"), bundle)
+            else:
+                yield from read(word, bundle)
+    except DataError as error:
+        raise UsageError(str(error)) from error
+
+
+def answer(inputs: Sequence[Named], predictor: Predictor, top_k: int) -> list[tuple[str, Prediction | ItemError]]:
+    """Predicts what can be predicted; the rest keeps its error. In the order of ``inputs``."""
+    predictions = iter(predictor.predict([item for _, item in inputs if not isinstance(item, ItemError)], top_k))
+    return [(name, item if isinstance(item, ItemError) else next(predictions)) for name, item in inputs]
+
+
+def image_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Images at any depth, sorted, through linked folders too; what is hidden is passed over, as in training.
+
+    Args:
+        folder: Where to look.
+        above: Real paths of the folders that led here: a link back to one of them isn't followed.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from image_files(entry, above | {here})
+        elif entry.suffix.lower() in IMAGE_SUFFIXES:
+            yield entry
+
+
+def _standard_input(errors: str) -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors=errors)  # one wrong byte is no reason to answer nothing
+    return sys.stdin
+
+
+def _read_images(word: str, bundle: Bundle) -> Iterator[Named]:
+    path = Path(word)
+    # Unlike Path's, these say no to a name that is too long or holds a NUL.
+    if os.path.isdir(word):
+        yield from _read_image_folder(path)
+    elif not os.path.isfile(word):
+        raise UsageError(f"there is no image {_shown(word)}: give an image, a folder of images, or {TABLES} of paths")
+    elif path.suffix.lower() in TABLE_SUFFIXES:
+        column = _column(bundle.facts.data.config.get("image", "image"))
+        yield from _read_rows(path, [column], bundle, lambda values: _named_image(values[0], path.parent))
+    else:
+        yield word, path
+
+
+def _read_image_folder(folder: Path) -> Iterator[Named]:
+    try:
+        files = list(image_files(folder))
+    except OSError as error:
+        raise UsageError(f"the folder {folder} can't be read ({error}): change its permissions") from error
+    if not files:
+        raise UsageError(f"the folder {folder} holds no images: their names end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    yield from ((str(file), file) for file in files)
+
+
+def _named_image(value: object, folder: Path) -> tuple[str, Item]:
+    return value if isinstance(value, str) else "", image_item(value, folder)
+
+
+def _read_texts(word: str, bundle: Bundle) -> Iterator[Named]:
+    path = Path(word)
+    otherwise = "if it is a text itself, give it through standard input, as a line for the argument -"
+    if os.path.isdir(word):
+        raise UsageError(f"{path} is a folder: name the files in it ({path}/*.csv); {otherwise}")
+    if not os.path.isfile(word):
+        if path.suffix.lower() in {*TABLE_SUFFIXES, ".txt"} and " " not in word:
+            raise UsageError(f"there is no file {_shown(word)}: check its path; {otherwise}")
+        yield from _read_text(word, bundle)
+    elif path.suffix.lower() in TABLE_SUFFIXES:
+        pair = bool(bundle.facts.data.config.get("pair"))
+        yield from _read_rows(path, _text_columns(bundle), bundle, lambda values: _named_text(values, pair))
+    else:
+        yield from _read_lines(path, bundle)
+
+
+def _read_text(text: str, bundle: Bundle) -> Iterator[Named]:
+    if bundle.facts.data.config.get("pair"):
+        columns = _listed(_text_columns(bundle))
+        raise UsageError(f"this model classifies pairs of texts: give {TABLES} with {columns}")
+    yield text, text
+
+
+def _read_lines(path: Path, bundle: Bundle) -> Iterator[Named]:
+    try:
+        refuse_utf16(path, str(path))
+        # Not str.splitlines: it also breaks lines where Unicode says so, within a text.
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            for line in filter(str.strip, lines):
+                yield from _read_text(line.rstrip("\n"), bundle)
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror}): change its permissions") from error
+
+
+def _named_text(values: Sequence[object], pair: bool) -> tuple[str, Item]:
+    item = text_item(values, pair)
+    return item if isinstance(item, str) else " ".join(item), item
+
+
+def _read_rows(
+    path: Path, columns: Sequence[Column], bundle: Bundle, named: Callable[[Sequence[object]], tuple[str, Item]]
+) -> Iterator[Named]:
+    """Rows as training reads them; one without a name of its own is shown as ``file.csv:12``."""
+    table, columns = _read_columns(path, columns, bundle)
+    for row in table.in_order(columns):
+        if isinstance(row, BadRow):
+            yield row.where, ItemError(row.reason)
+            continue
+        where, values = row
+        name, item = named(values)
+        if item:
+            yield name or where, item
+        else:
+            yield where, ItemError(f"the row has nothing in {_listed(columns)}")
+
+
+def _read_columns(path: Path, columns: Sequence[Column], bundle: Bundle) -> tuple[Table, Sequence[Column]]:
+    """The table, and its names of the columns; the only column of a file can be no other, whatever its name."""
+    says_header = bundle.facts.data.config.get("header") is True
+    header = says_header or any(isinstance(column, str) for column in columns)
+    try:
+        return read_table(path, str(path), columns, header=header), columns
+    except MissingColumn as error:
+        if not error.names:
+            raise UsageError(f"{path} is empty: give {TABLES} with {_listed(columns)}") from None
+        if len(columns) == len(error.names) == 1 and is_delimited(path) and not says_header:
+            return read_table(path, str(path), [0], header=False), [0]
+        raise UsageError(
+            f"{error}: this model reads {_listed(columns)}, as in its training data; name or order the columns so"
+        ) from None
+
+
+def _text_columns(bundle: Bundle) -> list[Column]:
+    wanted = bundle.facts.data.config.get("text", "text")
+    return [_column(column) for column in (wanted if isinstance(wanted, list) else [wanted])]
+
+
+def _column(value: object) -> Column:
+    return value if isinstance(value, int) else str(value)
+
+
+def _listed(columns: Sequence[Column]) -> str:
+    return " and ".join(f"column {column!r}" for column in columns)
+
+
+def _shown(word: str) -> str:
+    return repr(word if len(word) <= 60 else f"{word[:60]}...")
