@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from trainyard import cli
-from trainyard.config.load import json_schema
+from trainyard.config.schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits_resnet.yaml")

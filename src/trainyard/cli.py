@@ -75,7 +75,8 @@ def config(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a config instead.")] = False,
 ) -> None:
     """Print the resolved config: every key with its value, after the file, the environment and the overrides."""
-    from trainyard.config.load import dump_yaml, json_schema, load_experiment
+    from trainyard.config.load import dump_yaml, load_experiment
+    from trainyard.config.schema import json_schema
 
     if schema:
         print(json.dumps(json_schema(), indent=2))

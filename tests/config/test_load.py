@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from trainyard.config.experiment import Experiment
-from trainyard.config.load import apply_overrides, dump_yaml, json_schema, load_experiment, parse_data
+from trainyard.config.load import apply_overrides, dump_yaml, load_experiment, parse_data
+from trainyard.config.schema import json_schema
 from trainyard.errors import UsageError
 from trainyard.models import model_configs
 
@@ -42,8 +43,24 @@ def test_overrides_win_over_the_file_and_have_types(config: Path) -> None:
         (["trainer.epochs=3"], "there is no key 'trainer.epochs'; did you mean 'trainer.max_epochs'?"),
         (["modle.name=x"], "there is no key 'modle'; did you mean 'model'?"),
         (["data.max_length=9"], "there is no key 'data.max_length'; did you mean"),
-        (["optim.lr=fast"], "'optim.lr': input should be a valid number"),
-        (["optim.lr=-1"], "'optim.lr': input should be greater than 0, not -1"),
+        (["optim.lr=fast"], "'optim.lr' must be a number above 0, not 'fast'"),
+        (["optim.lr=-1"], "'optim.lr' must be a number above 0, not -1"),
+        (
+            ["trainer.devices=gpu"],
+            ": 'trainer.devices' must be 'auto', 'cpu' or a whole number of at least 1, not 'gpu'",
+        ),
+        (["trainer.precision=64"], ": 'trainer.precision' must be '32', 'bf16-mixed' or '16-mixed', not 64"),
+        (["optim.class_weights=[a, 1]"], "must be 'none', 'balanced' or a list (each a number), not ['a', 1]"),
+        (["trainer.loggers=csv"], "must be a list (each 'tensorboard', 'mlflow' or 'wandb'), not 'csv'"),
+        (["trainer.resume=null"], ": 'trainer.resume' must be true, false or text, not null"),
+        (["model.pretrained=[1]"], ": 'model.pretrained' must be true, false or text, not [1]"),
+        (["data.limit=few"], "'data.limit' must be a whole number of at least 1 or null, not 'few'"),
+        (["data.image_size=3000"], "'data.image_size' must be a whole number of at least 4 and at most 2048, not 3000"),
+        (["model.mean=[1]"], "'model.mean' must be a list of 3 (each a number"),
+        (["name=null"], "'name' must be text that matches ^[A-Za-z0-9]"),
+        (["trainer=3"], "'trainer' must be a section with keys, not 3"),
+        (["data=none"], "'data' must be a section with keys, not 'none'"),
+        (["bundle.samples=maybe", "seed=-1"], "not -1; 'bundle.samples' must be true or false, not 'maybe'"),
         (["model.kind=cnn"], "'model.kind' must be one of resnet, torchvision, bert, rnn"),
         (["trainer.max_epochs"], "'trainer.max_epochs' isn't key=value"),
         (["name.x=1"], "'name' is a value, not a section"),
@@ -67,8 +84,24 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         load_experiment(path)
 
-    assert "the key 'data.path' is missing" in str(error.value)
-    assert "the key 'model.kind' is missing (resnet, torchvision, bert, rnn)" in str(error.value)
+    assert "the key 'data.path' is missing: add it to the file, or data.path=... to the command" in str(error.value)
+    assert "the key 'model.kind' is missing: it is one of resnet, torchvision, " in str(error.value)
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: trial\nmodel: {kind: rnn}\n")
+
+    with pytest.raises(UsageError, match="the section 'data' is missing: add it to the file"):
+        load_experiment(path)
+
+
+def test_a_union_is_one_sentence(config: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        load_experiment(config, ["trainer.devices=gpu", "optim.class_weights=heavy", "data.label={a: 1}"])
+
+    assert str(error.value).count("; ") == 2
+    assert str(error.value).count("'data.label' must be text or a whole number, not {'a': 1}") == 1
 
 
 def test_a_missing_file_names_the_nearest(config: Path) -> None:
@@ -128,7 +161,7 @@ def test_the_schema_describes_every_key() -> None:
         f"{name}.{key}"
         for name, definition in {**definitions, "Experiment": schema}.items()
         for key, value in definition.get("properties", {}).items()
-        if "description" not in value and "$ref" not in value
+        if not value.get("description") and "$ref" not in value
     ]
     assert undescribed == []
     assert schema["additionalProperties"] is False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from trainyard.config.load import load_experiment
+
+Marked = Callable[[object], list[str]]
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -49,3 +52,41 @@ def test_every_key_has_a_comment(path: Path) -> None:
     bare = [line for line in lines if not line.endswith(":") and "#" not in line]
     assert bare == []
     assert isinstance(yaml.safe_load("\n".join(lines)), dict)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_an_editor_marks_nothing_in_it(path: Path, marked: Marked) -> None:
+    """Editors check the file as it is written, with its ``${VARIABLES}``."""
+    assert marked(yaml.safe_load(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("trainer", "precision", "64"),
+        ("trainer", "precision", "${PRECISION"),
+        ("trainer", "max_epochs", 0),
+        ("trainer", "max_epochs", "three"),
+        ("trainer", "compile", 1),
+        ("trainer", "devices", "gpu"),
+        ("trainer", "epochs", 3),
+        ("data", "image_size", 2049),
+        ("model", "kind", "cnn"),
+    ],
+)
+def test_an_editor_marks_a_mistake(section: str, key: str, value: object, marked: Marked) -> None:
+    tree = yaml.safe_load((ROOT / "configs" / "digits_resnet.yaml").read_text())
+    tree[section][key] = value
+
+    assert marked(tree) != []
+
+
+@pytest.mark.parametrize("value", ["${X}", "${EPOCHS:-3}", 3])
+@pytest.mark.parametrize("key", ["max_epochs", "save_every", "devices"])
+def test_an_editor_takes_a_number_or_a_variable(key: str, value: object, marked: Marked) -> None:
+    tree = yaml.safe_load((ROOT / "configs" / "digits_resnet.yaml").read_text())
+    tree["trainer"][key] = value
+    tree["trainer"]["compile"] = "${COMPILE:-false}"
+    tree["trainer"]["precision"] = 32
+
+    assert marked(tree) == []

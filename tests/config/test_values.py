@@ -102,7 +102,7 @@ def test_a_name_and_a_folder_may_be_numbers(config: Path) -> None:
     experiment = load_experiment(config, ["name=2024", "out=2025"])
 
     assert (experiment.name, experiment.out) == ("2024", Path("2025"))
-    with pytest.raises(UsageError, match="'name'"):
+    with pytest.raises(UsageError, match="'name' must be text .* not null"):
         load_experiment(config, ["name=null"])
 
 
