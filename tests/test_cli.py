@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import yaml
@@ -84,20 +87,62 @@ print(preprocessor.collate([preprocessor.encode(open({str(tmp_path / "black.png"
     assert python(code) == "(1, 3, 8, 8)\n"
 
 
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    "words",
+    [["train", "nowhere.yaml"], ["--debug", "train", "nowhere.yaml"], ["train", "--debug", "nowhere.yaml"],
+     ["train", "nowhere.yaml", "--debug"], ["train", "nowhere.yaml", "seed=1", "--debug", "name=x"]],
+    ids=" ".join,
+)  # fmt: skip
 def test_a_mistake_is_one_sentence_and_debug_adds_the_traceback(
-    debug: bool, capsys: pytest.CaptureFixture[str]
+    words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*(["--debug"] if debug else []), "train", "nowhere.yaml") == 2
+    assert run(*words) == 2
 
     error = capsys.readouterr().err
+    debug = "--debug" in words
     assert error.splitlines()[-1] == "trainyard: there is no config file nowhere.yaml"
     assert ("Traceback" in error) == debug
     assert debug or len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("verb", [["evaluate", "nowhere"], ["predict", "nowhere", "x"], ["doctor", "nowhere.yaml"]])
+def test_every_verb_takes_debug(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*verb, "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+    os.environ["TRAINYARD_DEBUG"] = ""
+    assert run(*verb, "--", "--debug") == 2
+    assert "Traceback" not in capsys.readouterr().err, "behind -- it is an input"
+
+
+def test_a_missing_extra_is_one_sentence() -> None:
+    code = "import sys; sys.modules['torch'] = None; from trainyard.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "train", DIGITS], capture_output=True, text=True, check=False)
+
+    fix = "run scripts/setup.sh, or pip install 'trainyard[train]'"
+    assert (done.returncode, done.stderr) == (2, f"trainyard: the package torch isn't installed: {fix}\n")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence_and_a_bug_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(cli, "app", lambda _: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x")))
+    assert run("train", DIGITS) == 1
+    said = "trainyard: runs/x: No space left on device; free some space, or choose another folder by out=... and "
+    assert capsys.readouterr().err == f"{said}data.cache=...\n"
+
+    monkeypatch.setattr(sys, "argv", ["trainyard", "train", DIGITS])
+    for bug in (ValueError("a bug"), OSError("a bug"), RuntimeError("a bug"), ModuleNotFoundError(name="trainyard.x")):
+        monkeypatch.setattr(cli, "app", lambda _, bug=bug: fail(bug))
+        with pytest.raises(type(bug)):
+            cli.main()
+
+
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt() -> None:
+    def interrupt(_: list[str]) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "app", interrupt)

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainyard.errors import EXIT_FAILED, TrainyardError, UsageError
+from trainyard.errors import TrainyardError, UsageError
+from trainyard.failures import explain
 
 app = typer.Typer(
     add_completion=False,
@@ -28,12 +29,12 @@ OTHERS_WAIT = 5.0
 Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value words.", metavar="[KEY=VALUE]...")]
 Run = Annotated[Path, typer.Argument(help="A run folder, or its bundle.", metavar="RUN")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
 
 
 @app.callback()
 def options(debug: Debug = False) -> None:
-    """Options of all verbs come before the verb."""
+    """Options of all verbs."""
     if debug:
         os.environ["TRAINYARD_DEBUG"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -174,35 +175,26 @@ def doctor(
 
 
 def main() -> None:
-    """Runs the command line; a user's error is one sentence and its exit code, without a traceback."""
+    """Runs the command line; what a user can mend is one sentence and its exit code, without a traceback."""
     try:
-        app()
-    except TrainyardError as error:
-        # Rank 0 has most likely the same to say.
-        _fail(error, error.exit_code, str(error), wait=int(os.environ.get("RANK", "0")) > 0)
-    except KeyboardInterrupt as error:
-        _fail(error, 130, "interrupted")
-    except RuntimeError as error:
-        if not _is_lost_connection(error):
+        app(_debug_first(sys.argv[1:]))
+    except (KeyboardInterrupt, Exception) as error:
+        failure = explain(error)
+        if failure is None:
             raise
-        # The process that ended has said why.
-        message = f"the connection to another process of this job is lost: {str(error).splitlines()[0]}"
-        _fail(error, EXIT_FAILED, message, wait=True)
+        if os.environ.get("TRAINYARD_DEBUG"):
+            traceback.print_exception(error)
+        if failure.others_know_more:
+            # torchrun ends this process as soon as another one, which knows more, has ended.
+            time.sleep(OTHERS_WAIT)
+        print(f"trainyard: {failure.message}", file=sys.stderr)
+        sys.stdout.flush()
+        raise SystemExit(failure.code) from None
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    """Whether a collective operation failed; gloo gives such an error no type of its own."""
-    from torch.distributed import DistError
-
-    return "LOCAL_RANK" in os.environ and (isinstance(error, DistError) or "/gloo/" in str(error))
-
-
-def _fail(error: BaseException, code: int, message: str, wait: bool = False) -> None:
-    if os.environ.get("TRAINYARD_DEBUG"):
-        traceback.print_exception(error)
-    if wait:
-        # torchrun ends this process as soon as another one, which knows more, has ended.
-        time.sleep(OTHERS_WAIT)
-    print(f"trainyard: {message}", file=sys.stderr)
-    sys.stdout.flush()
-    raise SystemExit(code)
+def _debug_first(words: list[str]) -> list[str]:
+    """Puts ``--debug`` where the options of all verbs are; behind ``--`` it is an input as any other."""
+    end = words.index("--") if "--" in words else len(words)
+    if "--debug" not in words[:end]:
+        return words
+    return ["--debug", *(word for word in words[:end] if word != "--debug"), *words[end:]]
