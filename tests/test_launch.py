@@ -75,11 +75,11 @@ def test_one_process_on_each_of_two_nodes_is_launched_and_a_launched_one_is_not(
     assert not needs_launch(TrainerConfig(devices="cpu"))
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "", "²"])
 def test_a_number_of_processes_or_nodes_must_be_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, count in (("NPROC", lambda: processes(TrainerConfig())), ("NNODES", nodes)):
         monkeypatch.setenv(variable, text)
-        with pytest.raises(UsageError, match=f"{variable}={text} must be a whole number above 0"):
+        with pytest.raises(UsageError, match=f"{variable}={text} must be a whole number of at least 1: set it"):
             count()
         monkeypatch.delenv(variable)
 
@@ -104,12 +104,21 @@ def test_where_nodes_meet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rank", "sentence"),
-    [("3", "NODE_RANK=3 must be below NNODES=3"), ("-1", "NODE_RANK=-1 must be a whole number$")],
+    ("variable", "value", "sentence"),
+    [
+        ("NODE_RANK", "3", "NODE_RANK=3 must be below NNODES=3: the nodes are counted from 0"),
+        ("NODE_RANK", "-1", "NODE_RANK=-1 must be a whole number of at least 0"),
+        ("MASTER_PORT", "abc", "MASTER_PORT=abc must be a whole number of at least 1"),
+        ("MASTER_PORT", "0", "MASTER_PORT=0 must be a whole number of at least 1"),
+        ("MASTER_PORT", "65536", "MASTER_PORT=65536 must be a port, from 1 to 65535"),
+        ("MEET_SECONDS", "soon", "MEET_SECONDS=soon must be a whole number of at least 1"),
+    ],
 )
-def test_a_wrong_node_rank_is_one_sentence(rank: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value in (("NNODES", "3"), ("MASTER_ADDR", "10.0.0.1"), ("NODE_RANK", rank)):
-        monkeypatch.setenv(variable, value)
+def test_a_wrong_place_to_meet_is_one_sentence(
+    variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, set_to in (("NNODES", "3"), ("MASTER_ADDR", "10.0.0.1"), (variable, value)):
+        monkeypatch.setenv(name, set_to)
     with pytest.raises(UsageError, match=sentence):
         launch_module._rendezvous()
 

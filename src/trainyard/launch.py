@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from trainyard.config.experiment import TrainerConfig
 from trainyard.errors import EXIT_FAILED, UsageError
 
-DEFAULT_PORT = "29500"
+DEFAULT_PORT = 29500
+LAST_PORT = 65535
 DEFAULT_MEET_SECONDS = 600
 LAUNCHER = "TRAINYARD_LAUNCHER"
 """Variable by which the processes know their launcher, by its process id."""
@@ -80,7 +81,7 @@ def launch(arguments: Sequence[str], config: TrainerConfig) -> int:
     except SignalException as error:
         return 128 + error.sigval.value
     except (ConnectionError, TimeoutError, RuntimeError) as error:
-        print(f"trainyard: the nodes can't meet at {_address()}: {error}", file=sys.stderr)
+        print(f"trainyard: the nodes can't meet at {_address()}: {_meeting_fix()} ({error})", file=sys.stderr)
         return EXIT_FAILED
     return 0
 
@@ -101,16 +102,18 @@ def _rendezvous() -> list[str]:
     if nodes() == 1:
         return ["--standalone"]
     if "MASTER_ADDR" not in os.environ:
-        raise UsageError("NNODES is above 1, so MASTER_ADDR must name the first node's address")
+        raise UsageError("NNODES is above 1, so MASTER_ADDR must name the first node's address: MASTER_ADDR=10.0.0.1")
     rank = _number("NODE_RANK", 0)
     if rank >= nodes():
-        raise UsageError(f"NODE_RANK={rank} must be below NNODES={nodes()}")
-    host, _, port = _address().rpartition(":")
+        raise UsageError(f"NODE_RANK={rank} must be below NNODES={nodes()}: the nodes are counted from 0")
+    port = _number("MASTER_PORT", DEFAULT_PORT)
+    if port > LAST_PORT:
+        raise UsageError(f"MASTER_PORT={port} must be a port, from 1 to {LAST_PORT}, that is free on the first node")
     seconds = _number("MEET_SECONDS", DEFAULT_MEET_SECONDS)
     return [
         f"--nnodes={nodes()}",
         f"--node-rank={rank}",
-        f"--master-addr={host}",
+        f"--master-addr={os.environ['MASTER_ADDR']}",
         f"--master-port={port}",
         f"--rdzv-conf=timeout={seconds}",
     ]
@@ -120,13 +123,21 @@ def _address() -> str:
     return f"{os.environ.get('MASTER_ADDR', 'localhost')}:{os.environ.get('MASTER_PORT', DEFAULT_PORT)}"
 
 
+def _meeting_fix() -> str:
+    if nodes() == 1:
+        return "check that this machine may listen on its own address"
+    return f"check that it is the first node's, that the port is open, and that all {nodes()} nodes were started"
+
+
 def _exit_code(code: int) -> int:
     """A process that a signal ended has the negative signal as its code; a shell knows it as 128 + signal."""
     return 128 + -code if code < 0 else code
 
 
 def _number(variable: str, default: int) -> int:
+    """A whole number from the environment: above 0, but for the rank of a node, which may be 0."""
     text = os.environ.get(variable, str(default))
-    if not text.isdigit() or (variable != "NODE_RANK" and int(text) < 1):
-        raise UsageError(f"{variable}={text} must be a whole number{'' if variable == 'NODE_RANK' else ' above 0'}")
+    least = 0 if variable == "NODE_RANK" else 1
+    if not text.isdecimal() or int(text) < least:
+        raise UsageError(f"{variable}={text} must be a whole number of at least {least}: set it, as in {variable}=1")
     return int(text)
