@@ -29,6 +29,11 @@ def test_digits_are_the_real_ones(images: Images) -> None:
     assert (pixels.min(), pixels.max()) == (0, 239)  # 15 of 16
 
 
+def plain_letters(text: str) -> str:
+    """Letters and digits: a ticket without its apostrophe and capitals is the same ticket."""
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
 def test_tickets_have_four_classes_and_a_test_split_of_their_own(texts: Texts) -> None:
     found = read_source(texts("embedded:tickets"))
 
@@ -39,6 +44,9 @@ def test_tickets_have_four_classes_and_a_test_split_of_their_own(texts: Texts) -
     assert not found.bad
     items = [item for rows in found.splits.values() for item in rows.items]
     assert len(set(items)) == len(items), "each ticket is different"
+    train, test = ([plain_letters(str(item)) for item in found.splits[split].items] for split in ("train", "test"))
+    assert len(set(test)) == len(test)
+    assert not set(test) & set(train), "a test ticket isn't one of training in other spelling"
 
 
 def test_embedded_data_of_the_other_kind_or_of_no_name_say_so(images: Images, texts: Texts) -> None:
