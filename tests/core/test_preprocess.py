@@ -47,12 +47,29 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert ImagePreprocessor(8, 8).encode(item).shape == (8, 8, 3)
 
 
-def test_16_bit_grey_is_scaled_not_clipped() -> None:
-    pixels = np.full((8, 8), 32768, dtype=np.uint16)
+@pytest.mark.parametrize(("value", "grey"), [(255, 1), (256, 1), (32768, 128), (65535, 255)])
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_is_scaled_alike_whatever_the_image_holds(value: int, grey: int, format: str) -> None:
+    pixels = np.full((8, 8), value, dtype=np.uint16)
 
-    grey = ImagePreprocessor(8, 8).encode(encoded_image(Image.fromarray(pixels)))
+    encoded = ImagePreprocessor(8, 8).encode(encoded_image(Image.fromarray(pixels), format))
 
-    assert set(np.unique(grey)) <= {127, 128}
+    assert np.unique(encoded).tolist() == [grey]
+
+
+def test_32_bit_integers_have_the_scale_of_16_bits() -> None:
+    pixels = np.full((8, 8), 255, dtype=np.int32)
+
+    assert ImagePreprocessor(8, 8).encode(encoded_image(Image.fromarray(pixels), "TIFF")).max() == 1
+
+
+@pytest.mark.parametrize(("values", "greys"), [([0, 0.5, 1], [0, 128, 255]), ([0, 51, float("nan")], [0, 51])])
+def test_floats_up_to_one_are_scaled_by_one(values: list[float], greys: list[int]) -> None:
+    pixels = np.repeat(np.array(values, dtype=np.float32)[:, None], 3, axis=1)
+
+    encoded = ImagePreprocessor(3, 3).encode(encoded_image(Image.fromarray(pixels), "TIFF"))
+
+    assert np.unique(encoded).tolist() == greys
 
 
 def test_transparency_lies_on_white() -> None:
@@ -123,6 +140,15 @@ def test_a_model_without_segments_gets_none() -> None:
 def test_an_empty_text_is_an_item_error(item: str | bytes | tuple[str, str]) -> None:
     with pytest.raises(ItemError):
         TextPreprocessor(word_tokenizer(), 8).encode(item)
+
+
+@pytest.mark.parametrize("item", ["my \ud83d parcel", ("my", "\udcff")])
+def test_half_an_emoji_is_the_replacement_character(item: str | tuple[str, str]) -> None:
+    tokenizer = word_tokenizer()
+    tokenizer.add_tokens(["\ufffd"])
+    preprocessor = TextPreprocessor(tokenizer, 8)
+
+    assert tokenizer.token_to_id("\ufffd") in preprocessor.encode(item)
 
 
 @given(st.lists(st.text(st.characters(codec=None)).filter(str.strip), min_size=1, max_size=5))

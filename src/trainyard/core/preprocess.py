@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterable, Sequence
@@ -39,6 +40,8 @@ DAMAGE = (
 
 MAX_PIXELS = 50_000_000
 """An image with more pixels is refused before it is decoded: 50 MP are 150 MB as RGB."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Preprocessor(Protocol):
@@ -132,15 +135,23 @@ def _open_image(item: Item, max_pixels: int, draft: int) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode to RGB: 16-bit grey is scaled (Pillow clips it), transparency lies on white."""
+    """Converts any mode to RGB: grey of more than 8 bits is scaled (Pillow clips it), transparency lies on white."""
     if image.mode.startswith("I") or image.mode == "F":
-        pixels = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if pixels.max(initial=0) > 255 else 255.0
-        return Image.fromarray((pixels / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+        pixels = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        white = _white_of_floats(pixels) if image.mode == "F" else 65535.0
+        return Image.fromarray(np.rint(pixels / white * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _white_of_floats(pixels: NDArray[np.float32]) -> float:
+    """What white is in an image of floats, whose format doesn't say. Integers are of 16 bits, also in Pillow's mode I,
+    however dark the image: a scale that followed the content would make one grey value black here and white there.
+    """
+    brightest = pixels.max(initial=0)
+    return next((white for white in (1.0, 255.0) if brightest <= white), 65535.0)
 
 
 class TextPreprocessor:
@@ -206,9 +217,13 @@ def _clean_text(item: Item) -> str | tuple[str, str]:
         raise ItemError(f"a text is a string or a pair of strings, not {type(parts[0]).__name__}")
     if not any(part.strip() for part in parts if isinstance(part, str)):
         raise ItemError("the text is empty")
-    # A lone surrogate can't be encoded as UTF-8, and the tokenizer would raise on it.
-    texts = [str(part).encode("utf-8", "replace").decode() for part in parts]
+    texts = [without_surrogates(str(part)) for part in parts]
     return (texts[0], texts[1]) if len(texts) > 1 else texts[0]
+
+
+def without_surrogates(text: str) -> str:
+    """Replaces lone surrogates by U+FFFD: half an emoji, as JSON may hold it, isn't Unicode, and tokenizers raise."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def load_preprocessor(settings: dict[str, object], folder: Path) -> ImagePreprocessor | TextPreprocessor:

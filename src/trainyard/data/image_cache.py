@@ -28,7 +28,7 @@ from trainyard.files import write_json
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when decoding or the cache's files change their meaning."""
 CHUNK = 32
 """Images that a thread decodes at a time."""
