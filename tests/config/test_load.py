@@ -63,7 +63,11 @@ def test_overrides_win_over_the_file_and_have_types(config: Path) -> None:
         (["bundle.samples=maybe", "seed=-1"], "not -1; 'bundle.samples' must be true or false, not 'maybe'"),
         (["model.kind=cnn"], "'model.kind' must be one of resnet, torchvision, bert, rnn"),
         (["trainer.max_epochs"], "'trainer.max_epochs' isn't key=value"),
-        (["name.x=1"], "'name' is a value, not a section"),
+        (["name.x=1"], "'name' is a value, not a section with keys; write name=..."),
+        (
+            ["data.resize=100"],
+            "data.resize=100 is smaller than data.image_size=224: set it to 224 or more, or leave it",
+        ),
         (["trainer.strategy=fsdp", "optim.name=muon"], "optim.name=muon needs whole matrices"),
         (["trainer.strategy=fsdp", "optim.ema=0.9"], "optim.ema isn't supported with trainer.strategy=fsdp"),
         (["optim.class_weights=balanced", "optim.balanced_sampling=true"], "both correct imbalance"),
@@ -109,12 +113,21 @@ def test_a_missing_file_names_the_nearest(config: Path) -> None:
         load_experiment(config.with_name("trail.yaml"))
 
 
-@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1\n", ""])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        (b"- a\n- b\n", "write it like configs/digits_resnet.yaml"),
+        (b"", "write it like configs/digits_resnet.yaml"),
+        (b"a: [1\n", "mend it, or put the value in quotes: .* line 2"),
+        (b"a: !!int x\n", "mend it, or put the value in quotes"),
+        (b"a: \xff\n", "give a UTF-8 file that you may read"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: bytes, fix: str) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text(content)
+    path.write_bytes(content)
 
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=fix):
         load_experiment(path)
 
 

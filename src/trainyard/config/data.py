@@ -48,18 +48,21 @@ class ImagesConfig(AnyData):
     image_size: Annotated[int, Field(ge=4, le=2048)] = 224
     """Side of the square that the model sees, in pixels."""
     resize: Annotated[int, Field(ge=4, le=2560)] | None = None
-    """Shorter side before the centre crop, in pixels; by default `image_size` up to 64 and 8/7 of it above."""
+    """Shorter side before the centre crop, in pixels, not below `image_size`; by default `image_size` up to 64 and 8/7
+    of it above."""
     augment: Literal["none", "light", "standard"] = "standard"
     """Training augmentation: `light` shifts and flips, `standard` crops at random scales and flips above 64 pixels
     and is the same as `light` below."""
     flip: Literal["none", "random", "alternating"] = "random"
     """Horizontal flips: drawn for each image and epoch, or every other epoch (Jordan 2024, arXiv 2404.00498)."""
     shift: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Largest random shift in pixels; by default an eighth of the side."""
+    """Largest random shift in pixels; by default half of what `resize` leaves beyond `image_size`, and an eighth of
+    `image_size` where it leaves nothing."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Parameter of the Beta distribution of mixup (Zhang et al. 2018); 0 is off."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
-    """Parameter of the Beta distribution of CutMix (Yun et al. 2019); 0 is off. With both, each step draws one."""
+    """Parameter of the Beta distribution of CutMix (Yun et al. 2019); 0 is off. With `mixup` too, each image
+    draws one of the two."""
     cache_gb: Annotated[float, Field(ge=0)] | None = None
     """Most that decoded images may take on the disk, in GB; by default a quarter of its free space. Larger sets are
     read from their files at each epoch."""
@@ -67,11 +70,20 @@ class ImagesConfig(AnyData):
     """Threads that prepare batches of images ahead; by default one per core that this rank has where images aren't
     cached, and one or none where they are."""
 
+    @model_validator(mode="after")
+    def _the_crop_lies_inside(self) -> Self:
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(
+                f"data.resize={self.resize} is smaller than data.image_size={self.image_size}: "
+                f"set it to {self.image_size} or more, or leave it out"
+            )
+        return self
+
     @property
     def resize_to(self) -> int:
         """The shorter side before the centre crop, in pixels."""
         if self.resize is not None:
-            return max(self.resize, self.image_size)
+            return self.resize
         return self.image_size if self.image_size <= 64 else round(self.image_size * 8 / 7)
 
 

@@ -71,7 +71,7 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> None:
         for section in sections:
             child = node.setdefault(section, {})
             if not isinstance(child, dict):
-                raise UsageError(f"'{key}': '{section}' is a value, not a section")
+                raise UsageError(f"'{key}': '{section}' is a value, not a section with keys; write {section}=...")
             node = cast(Tree, child)
         node[last] = _expand(read_value(value))
 
@@ -87,11 +87,12 @@ def _read_yaml(path: Path) -> Tree:
     except FileNotFoundError as error:
         raise UsageError(f"there is no config file {path}{_nearest_file(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the config {path} can't be read: {error}") from error
+        raise UsageError(f"the config {path} can't be read ({error}): give a UTF-8 file that you may read") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} isn't valid YAML: {' '.join(str(error).split())}") from error
+        where = " ".join(str(error).split())
+        raise UsageError(f"{path} isn't valid YAML; mend it, or put the value in quotes: {where}") from error
     if not isinstance(tree, dict):
-        raise UsageError(f"{path} holds no mapping of keys to values")
+        raise UsageError(f"{path} holds no keys with values; write it like configs/digits_resnet.yaml")
     return cast(Tree, _expand(tree))
 
 
