@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trainyard.config.data import ImagesConfig, TextsConfig
@@ -31,7 +31,7 @@ def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:
     if divided:
         found = merge([_read_split(paths[0], split, folder, data) for split, paths in divided.items()])
         used = [path for paths in divided.values() for path in paths]
-        found.warnings += _ignored([entry for entry in folders + tables if entry not in used], folder)
+        found.warnings += _ignored([entry for entry in folders + tables if entry not in used])
         return found
     if tables:
         return _read_tables(tables, folder, data)
@@ -59,7 +59,7 @@ def _read_tables(tables: Sequence[Path], folder: Path, data: ImagesConfig | Text
     found = merge(
         [read_examples(_table(path, folder, data), data, split) for split, paths in divided.items() for path in paths]
     )
-    found.warnings += _ignored([path for path in tables if not split_named(_split_of_file(path))], folder)
+    found.warnings += _ignored([path for path in tables if not split_named(_split_of_file(path))])
     return found
 
 
@@ -69,25 +69,46 @@ def _read_classes(folder: Path, root: Path, split: Split) -> Found:
     labels: list[str] = []
     others: list[Path] = []
     for class_folder in (entry for entry in _visible(folder) if entry.is_dir()):
-        for path in _files_below(class_folder):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+        for path in _files_below(class_folder, above=(root, folder)):
+            if _is_image(path):
                 items.append(path)
                 labels.append(class_folder.name)
             else:
                 others.append(path)
     start = len(str(root)) + 1  # much faster than relative_to
     found = Found({split: Rows(items, labels, [str(path)[start:] for path in items])} if items else {})
-    if others:
-        found.warnings.append(f"{len(others):,} files aren't images by their suffix (the first: {others[0]})")
+    loose = [entry for entry in _visible(folder) if _is_image(entry) and entry.is_file()]
+    found.warnings += _unused(
+        loose, root, "images lie beside the folders of the classes", "move them into one, or away"
+    )
+    found.warnings += _unused(others, root, "files aren't images by their suffix", "convert them, or move them away")
     return found
 
 
-def _files_below(folder: Path) -> list[Path]:
-    files = []
+def _unused(paths: Sequence[Path], root: Path, what: str, fix: str) -> list[str]:
+    """A warning, if there are any. It names a relative path: the model card shows it to strangers."""
+    if not paths:
+        return []
+    return [f"{len(paths):,} {what} and aren't used (the first: {paths[0].relative_to(root)}): {fix}"]
+
+
+def _files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[Path]:
+    """All files at any depth, through links too, but through no folder twice: a link may lead back ``above``."""
+    seen = {_identity(place) for place in (*above, folder)}
+
+    def is_new(place: Path) -> bool:
+        count = len(seen)
+        seen.add(_identity(place))
+        return len(seen) > count
+
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-    return files
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and is_new(Path(place, name))]
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -98,14 +119,24 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
 
 
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
 def _is_split_folder(folder: Path) -> bool:
-    """Whether a folder with the name of a split is one: a class may be called `train`, too, and holds images."""
+    """Whether a folder with the name of a split is one: a class may be called `train`, too, and holds images.
+
+    A split may hold stray images as well; then its classes, or its tables, tell that it is one.
+    """
     if split_named(folder.name) is None:
         return False
     entries = _visible(folder)
-    return any(entry.is_dir() or _is_table(entry) for entry in entries) and not any(
-        entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file() for entry in entries
-    )
+    folders = [entry for entry in entries if entry.is_dir()]
+    if any(_is_table(entry) for entry in entries):
+        return True
+    if not any(_is_image(entry) and entry.is_file() for entry in entries):
+        return bool(folders)
+    return any(_is_image(path) for below in folders for path in _files_below(below))
 
 
 def _split_of_file(path: Path) -> str:
@@ -131,8 +162,11 @@ def _table(path: Path, root: Path, data: ImagesConfig | TextsConfig) -> TableFil
     return TableFile(path, str(path.relative_to(root)), data.header)
 
 
-def _ignored(paths: Sequence[Path], folder: Path) -> list[str]:
+def _ignored(paths: Sequence[Path]) -> list[str]:
     if not paths:
         return []
-    listed = ", ".join(path.name for path in paths[:5])
-    return [f"{len(paths)} entries of {folder} belong to no split and aren't used: {listed}"]
+    listed = ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
+    return [
+        f"{len(paths):,} entries belong to no split and aren't used ({listed}): name them train, val or test, "
+        "or move them away"
+    ]
