@@ -255,6 +255,7 @@ def _read_parquet(path: Path, name: str, wanted: Sequence[Column], optional: Seq
             positions = _positions(name, names, wanted, optional)
             content = parquet.read(columns=[names[i] for i in positions.values()])
     except pa.ArrowException as error:
-        raise DataError(f"{name} isn't a Parquet file: {error}") from error
+        reason = str(error).rstrip(".")
+        raise DataError(f"{name} isn't a Parquet file ({reason}): write it again, or save it as CSV") from error
     columns = {column: content.column(names[i]).to_pylist() for column, i in positions.items()}
     return Table(columns, [f"{name}:{row}" for row in range(1, content.num_rows + 1)])
