@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,26 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_not_utf_8_is_written_and_read_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+
+    write_json(tmp_path / "a.json", {"where": name})
+    write_text(tmp_path / "a.txt", name)
+
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"where": name}
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "caf\\udce9.jpg"
+
+
+def test_lists_of_numbers_take_a_line_each(tmp_path: Path) -> None:
+    value = {"confusion": [[1, 2], [3, -4.5e-07]], "names": ["a [\n1\n]", "b"], "none": [], "mixed": [1, "2"]}
+
+    write_json(tmp_path / "a.json", value)
+
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert '"confusion": [\n    [1, 2],\n    [3, -4.5e-07]\n  ],' in text
+    assert json.loads(text) == value
 
 
 def test_the_hash_is_sha_256(tmp_path: Path) -> None:

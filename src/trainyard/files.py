@@ -6,12 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 CHUNK_BYTES = 1 << 20
+
+_NUMBERS = re.compile(r"\[\n([-+.,\deE\s]+)\]")
+"""A list of numbers in indented JSON."""
 
 
 @contextlib.contextmanager
@@ -59,14 +63,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` as UTF-8, atomically."""
+    """Writes ``text`` as UTF-8, atomically. A byte of a file's name that isn't UTF-8 becomes ``\udcff`` or the like."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes ``value`` as indented JSON, atomically. NaN and infinity raise ``ValueError``: JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes ``value`` as indented JSON, atomically, a list of numbers on one line: a confusion matrix row by row.
+
+    Raises:
+        ValueError: a number is NaN or infinite; JSON has neither.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # No string is hit: within one, a line break is written as \n.
+    text = _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
+    write_text(path, text + "\n")
 
 
 def sha256_file(path: Path) -> str:
