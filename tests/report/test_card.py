@@ -112,6 +112,18 @@ def test_no_folder_of_the_machine_is_told() -> None:
     assert config["optim"] == {"lr": 0.001}
 
 
+def test_the_config_in_the_facts_of_training_is_told_once_and_without_folders() -> None:
+    card = model_card(replace(FACTS, training={**FACTS.training, "config": yaml.safe_load(CONFIG)}))
+    assert card == model_card(FACTS)
+
+
+def test_pairs_are_given_as_a_table() -> None:
+    card = model_card(replace(FACTS, config=CONFIG.replace("label: topic", "text: [a, b], pair: true")))
+    assert code(card, "bash") == ["trainyard predict FOLDER pairs.csv"]
+    assert 'predict([("a text", "another")])' in code(card, "python")[0]
+    assert 'classify({"text": "a text", "text_pair": "another"})' in code(card, "python")[1]
+
+
 @pytest.mark.parametrize(
     ("location", "shown"),
     [

@@ -103,7 +103,7 @@ def _summary(facts: CardFacts) -> Iterator[str]:
 
 
 def _usage(facts: CardFacts) -> Iterator[str]:
-    argument, item = {"image": ("photo.jpg", 'Path("photo.jpg")'), "text": ('"a text"', '"a text"')}[facts.modality]
+    argument, item, for_pipeline = _example(facts)
     yield from ("## How to use", "", "With this folder at `FOLDER`, from the command line:", "")
     yield from _fenced("bash", f"trainyard predict FOLDER {argument}")
     yield from ("", "From Python (an item that can't be read gets its `ItemError` in place of an answer):", "")
@@ -123,8 +123,18 @@ def _usage(facts: CardFacts) -> Iterator[str]:
             "from transformers import pipeline",
             "",
             'classify = pipeline("text-classification", "FOLDER", truncation=True)',
-            f"print(classify({item}))",
+            f"print(classify({for_pipeline}))",
         )
+
+
+def _example(facts: CardFacts) -> tuple[str, str, str]:
+    """An item on the command line, for the predictor, and for the pipeline of `transformers`."""
+    if facts.modality == "image":
+        return "photo.jpg", 'Path("photo.jpg")', '"photo.jpg"'
+    if yaml.safe_load(facts.config)["data"].get("pair"):
+        # A command line has no pairs: each is a row of a table.
+        return "pairs.csv", '("a text", "another")', '{"text": "a text", "text_pair": "another"}'
+    return '"a text"', '"a text"', '"a text"'
 
 
 def _data(facts: CardFacts) -> Iterator[str]:
@@ -152,7 +162,8 @@ def _report(facts: CardFacts) -> _DataReport:
 
 def _training(facts: CardFacts) -> Iterator[str]:
     yield from ("## Training", "")
-    known = {**facts.training, **facts.environment}
+    # The config follows below, without the folders that it names.
+    known = {key: value for key, value in {**facts.training, **facts.environment}.items() if key != "config"}
     rows = [(_escape(key.replace("_", " ")), _escape(_in_words(value))) for key, value in known.items()]
     yield from _table(("fact", "value"), rows)
     config = yaml.safe_dump(_without_folders(yaml.safe_load(facts.config)), sort_keys=False, allow_unicode=True)
