@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from trainyard.core.preprocess import ImagePreprocessor, Item
+from trainyard.core.preprocess import ImagePreprocessor, Item, TextPreprocessor
 from trainyard.data.records import Records
 from trainyard.training import samples
 from trainyard.training.samples import MAX_SAMPLE_BYTES, choose, load_sample
@@ -79,3 +80,19 @@ def test_texts_stand_in_the_line(tmp_path: Path, item: Item) -> None:
 
     assert load_sample(tmp_path, stored) == item
     assert not list(tmp_path.iterdir())
+
+
+def test_half_an_emoji_is_stored_as_the_model_sees_it(tmp_path: Path) -> None:
+    for item, text in (("a \ud83d", "a \ufffd"), (("\ud83d", "b"), ["\ufffd", "b"])):
+        stored = samples._store(tmp_path, "golden", 0, item, ImagePreprocessor(size=8, resize=8))
+        assert stored == {"text": text}
+
+
+@pytest.mark.parametrize("unknown_id", [0, 1])
+def test_unknown_words_are_counted_whatever_their_id(unknown_id: int) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": unknown_id, "late": 1 - unknown_id}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+
+    statistics = samples._input_statistics(["late never never late"], TextPreprocessor(tokenizer, 8))
+
+    assert statistics["unknown_share"] == 0.5

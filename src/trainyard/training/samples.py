@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainyard.core.bundle import CALIBRATION, GOLDEN, SAMPLES
-from trainyard.core.preprocess import ImagePreprocessor, Item, Preprocessor, TextPreprocessor, encode_all
+from trainyard.core.preprocess import (
+    ImagePreprocessor,
+    Item,
+    Preprocessor,
+    TextPreprocessor,
+    encode_all,
+    without_surrogates,
+)
 from trainyard.data.records import Records
 from trainyard.files import write_text
 from trainyard.training.randomness import derive_seed
@@ -114,7 +121,8 @@ def _input_statistics(items: Sequence[Item], preprocessor: Preprocessor) -> dict
         unknown = preprocessor.tokenizer.token_to_id("[UNK]")
         tokens = np.concatenate([row[0] for row in encoded])
         quantiles = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1]).tolist()
-        return {"length_quantiles": quantiles, "unknown_share": float(np.mean(tokens == unknown)) if unknown else 0.0}
+        share = float(np.mean(tokens == unknown)) if unknown is not None else 0.0
+        return {"length_quantiles": quantiles, "unknown_share": share}
     pixels = np.stack(encoded).astype(np.float32) / 255
     brightness, _ = np.histogram(pixels.mean(axis=(1, 2, 3)), bins=16, range=(0, 1))
     return {
@@ -127,9 +135,9 @@ def _input_statistics(items: Sequence[Item], preprocessor: Preprocessor) -> dict
 def _store(samples: Path, kind: str, number: int, item: Item, preprocessor: Preprocessor) -> dict[str, object]:
     """Writes an image as a file of its own; a text stands in the line itself."""
     if isinstance(item, tuple):
-        return {"text": list(item)}
+        return {"text": [without_surrogates(text) for text in item]}
     if isinstance(item, str):
-        return {"text": item}
+        return {"text": without_surrogates(item)}
     content = item if isinstance(item, bytes) else item.read_bytes()
     if len(content) > MAX_SAMPLE_BYTES:
         content = _as_png(item, preprocessor)
