@@ -41,7 +41,10 @@ def read_hub(name: str, data: ImagesConfig | TextsConfig) -> Found:
             found.append(_read_split(dataset, split, f"{PREFIX}{name}", data))
     merged = merge(found)
     if unused:
-        merged.warnings.append(f"{PREFIX}{name} has splits that aren't used: {', '.join(unused)}")
+        merged.warnings.append(
+            f"splits other than train, val and test aren't used ({', '.join(unused)}): choose another data.subset, "
+            "or save the dataset with these names, if they are wanted"
+        )
     return merged
 
 
@@ -79,7 +82,9 @@ class HubImages(LazyItems):
         digest = hashlib.sha256()
         for entry in self._dataset.cache_files:
             status = Path(entry["filename"]).stat()
-            digest.update(f"{entry['filename']}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(
+                f"{entry['filename']}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
         return [f"{digest.hexdigest()}:{row}" for row in self._rows]
 
 
