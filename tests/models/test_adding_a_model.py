@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +22,27 @@ from trainyard.models.classifier import fold_temperature
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-model.md"
 MODULE = "trainyard.models.tiny_cnn"
+COMMAND = """
+import sys
+import trainyard.models
+trainyard.models.__path__.append(sys.argv.pop(1))
+from trainyard.models import KINDS
+{line}
+from trainyard.cli import main
+main()
+"""
+
+
+def code_blocks() -> list[str]:
+    """The model's file, its line in ``KINDS``, and its section of a config."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    return re.findall(r"```(?:python|yaml)\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
     """Registers the document's model, and reads the document's config."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    file, line, config = re.findall(r"```(?:python|yaml)\n(.*?)```", text, flags=re.DOTALL)
+    file, line, config = code_blocks()
     module = ModuleType(MODULE)
     monkeypatch.setitem(sys.modules, MODULE, module)
     exec(compile(file, str(DOCUMENT), "exec"), module.__dict__)
@@ -55,6 +71,37 @@ def test_example_trains_a_step_and_is_restored(example: ModelConfig, tmp_path: P
     assert torch.equal(restored.eval()(images), logits)
     fold_temperature(restored, 2.0)
     torch.testing.assert_close(restored(images), logits / 2)
+
+
+def command_line(folder: Path, verb: str, *words: str) -> str:
+    """What a verb prints for the document's config, in a process where the document's model is registered.
+
+    One of its own: the config's types are made of the kinds that are registered at import.
+    """
+    file, line, section = code_blocks()
+    (folder / "tiny_cnn.py").write_text(file)
+    tree = yaml.safe_load((DOCUMENT.parents[1] / "configs" / "digits_resnet.yaml").read_text())
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**tree, **yaml.safe_load(section), "name": "tiny"}))
+    command = [sys.executable, "-c", COMMAND.format(line=line), str(folder), verb, str(folder / "tiny.yaml"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_example_is_a_kind_of_the_config(tmp_path: Path) -> None:
+    resolved = yaml.safe_load(command_line(tmp_path, "config", "model.layers=2"))
+
+    assert {"kind": "tiny_cnn", "width": 16, "layers": 2}.items() <= resolved["model"].items()
+
+
+@pytest.mark.slow
+def test_example_trains_from_a_config_file_to_a_bundle(tmp_path: Path) -> None:
+    words = ["data.limit=64", f"data.cache={tmp_path}/cache", f"out={tmp_path}/runs", "trainer.max_epochs=1",
+             "trainer.devices=cpu", "trainer.threads=1", "trainer.loggers=[]"]  # fmt: skip
+    run = command_line(tmp_path, "train", *words).splitlines()[-1]
+
+    facts = json.loads((Path(run) / "bundle" / "trainyard.json").read_text())
+    assert (facts["model"]["kind"], facts["model"]["width"]) == ("tiny_cnn", 16)
 
 
 def test_example_refuses_what_it_cannot_do(example: ModelConfig) -> None:
