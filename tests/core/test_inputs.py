@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,11 +89,12 @@ def test_a_folder_is_read_as_in_training(tmp_path: Path) -> None:
     assert set(found) == set(read_folder(tmp_path / "set", data).splits["train"].items)
 
 
-def test_a_link_back_is_not_followed(tmp_path: Path) -> None:
+def test_no_folder_is_read_twice(tmp_path: Path) -> None:
     photo = write(tmp_path / "set" / "a" / "photo.png", "")
     beside = write(tmp_path / "b" / "photo.png", "")
     (tmp_path / "set" / "back").symlink_to(tmp_path / "set")
     (tmp_path / "set" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "set" / "to_b_too").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "to_set").symlink_to(tmp_path / "set")
 
     assert [item for _, item in images(tmp_path / "set")] == [photo, tmp_path / "set" / "to_b" / beside.name]
@@ -102,7 +104,7 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypat
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match="can't be read .*Permission denied.*: change its permissions"):
         images(tmp_path)
 

@@ -78,15 +78,15 @@ def test_csv_reads_back(tmp_path: Path) -> None:
     assert (third["label"], third["error"]) == ("", "broken.jpg [0 bytes] can't be decoded")
 
 
-def test_half_a_character_is_shown_as_a_question_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_a_character_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file's name needn't be UTF-8, and JSON may hold a lone surrogate."""
     answers = [("caf\udce9.jpg", Prediction("a", 1.0, [("a", 1.0)]))]
 
     for as_json in (False, True):
         print_predictions(answers, as_json)
-        assert "caf?.jpg" in capsys.readouterr().out
+        assert "caf\ufffd.jpg" in capsys.readouterr().out
     write_predictions(tmp_path / "answers.csv", answers)
-    assert "caf?.jpg,a," in (tmp_path / "answers.csv").read_text()
+    assert "caf\ufffd.jpg,a," in (tmp_path / "answers.csv").read_text()
 
 
 def test_a_file_of_answers_may_be_there_already(tmp_path: Path) -> None:

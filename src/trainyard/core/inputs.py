@@ -62,23 +62,27 @@ def answer(inputs: Sequence[Named], predictor: Predictor, top_k: int) -> list[tu
     return [(name, item if isinstance(item, ItemError) else next(predictions)) for name, item in inputs]
 
 
-def image_files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Images at any depth, sorted, through linked folders too; what is hidden is passed over, as in training.
+def image_files(folder: Path) -> list[Path]:
+    """Images at any depth, sorted, by training's rules: through links, no folder twice, nothing that is hidden.
 
-    Args:
-        folder: Where to look.
-        above: Real paths of the folders that led here: a link back to one of them isn't followed.
+    Raises:
+        OSError: a folder may not be read.
     """
-    here = os.path.realpath(folder)
-    if here in above:
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from image_files(entry, above | {here})
-        elif entry.suffix.lower() in IMAGE_SUFFIXES:
-            yield entry
+    seen = {os.path.realpath(folder)}
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        visible = [Path(place, name) for name in sorted(folders) if not name.startswith(".")]
+        # A link may lead back to where it came from.
+        first = {os.path.realpath(path): path.name for path in reversed(visible)}
+        folders[:] = sorted(name for real, name in first.items() if real not in seen)
+        seen |= first.keys()
+        files = [Path(place, name) for name in names if not name.startswith(".")]
+        found += [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _standard_input(errors: str) -> Iterator[str]:
@@ -103,7 +107,7 @@ def _read_images(word: str, bundle: Bundle) -> Iterator[Named]:
 
 def _read_image_folder(folder: Path) -> Iterator[Named]:
     try:
-        files = list(image_files(folder))
+        files = image_files(folder)
     except OSError as error:
         raise UsageError(f"the folder {folder} can't be read ({error}): change its permissions") from error
     if not files:

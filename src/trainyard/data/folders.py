@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.core.inputs import IMAGE_SUFFIXES
 from trainyard.core.preprocess import Item
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.records import Found, Rows, Split, split_named
 from trainyard.data.tables import TABLE_SUFFIXES, TableFile
 from trainyard.errors import DataError
-
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo")
-)
 
 
 def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:

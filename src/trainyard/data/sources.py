@@ -6,9 +6,10 @@ import difflib
 from pathlib import Path
 
 from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.core.inputs import IMAGE_SUFFIXES
 from trainyard.data import embedded_sets, hub
 from trainyard.data.examples import read_examples
-from trainyard.data.folders import IMAGE_SUFFIXES, read_folder
+from trainyard.data.folders import read_folder
 from trainyard.data.records import Found
 from trainyard.data.tables import TABLE_SUFFIXES, TableFile
 from trainyard.errors import DataError, UsageError

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainyard.core.predictor import Prediction
+from trainyard.core.preprocess import without_surrogates
 from trainyard.errors import ItemError, TrainyardError, UsageError
 from trainyard.files import write_text
 
@@ -42,7 +43,7 @@ def print_predictions(answers: Answers, as_json: bool) -> None:
     """Prints a table, or a JSON object per line."""
     if as_json:
         for name, answer in answers:
-            print(json.dumps({"input": _printable(name), **_as_json(answer)}, ensure_ascii=False))
+            print(json.dumps({"input": without_surrogates(name), **_as_json(answer)}, ensure_ascii=False))
         return
     table = Table("input", "label", "probability", "next")
     for name, answer in answers:
@@ -80,9 +81,9 @@ def write_predictions(path: Path, answers: Answers) -> None:
     writer.writerow(["input", "label", "probability", "error"])
     for name, answer in answers:
         if isinstance(answer, ItemError):
-            writer.writerow([_printable(name), "", "", str(answer)])
+            writer.writerow([without_surrogates(name), "", "", str(answer)])
         else:
-            writer.writerow([_printable(name), answer.label, f"{answer.probability:.6f}", ""])
+            writer.writerow([without_surrogates(name), answer.label, f"{answer.probability:.6f}", ""])
     try:
         write_text(path, text.getvalue())
     except OSError as error:
@@ -97,10 +98,5 @@ def _as_json(answer: Prediction | ItemError) -> dict[str, object]:
 
 
 def _short(name: str, width: int = 60) -> str:
-    name = _printable(name)
+    name = without_surrogates(name)
     return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def _printable(name: str) -> str:
-    """A file's name needn't be UTF-8 and JSON may hold half a character: neither can be written as it is."""
-    return name.encode("utf-8", "replace").decode()
