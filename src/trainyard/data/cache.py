@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trainyard.data.threads import local_world_size
 from trainyard.errors import UsageError
 from trainyard.files import atomic_folder
+from trainyard.memory import memory
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
 
 def load_array(path: Path) -> NDArray[np.generic]:
     """Reads an array into memory if that has room for it in every process, else maps the file, shared by all."""
-    import psutil
-
-    room = psutil.virtual_memory().available / 4 / local_world_size()
+    room = memory().free / 4 / local_world_size()
     mapped = path.stat().st_size > room
     if mapped:
         log.info("%s stays on the disk: it is larger than a quarter of the free memory", path)

@@ -7,13 +7,14 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainyard.doctor.checks import Check
 from trainyard.doctor.gpu import check_gpu
 from trainyard.doctor.java import check_java
 from trainyard.doctor.packages import SETUP, check_packages
+from trainyard.memory import memory
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest Python that is supported."""
@@ -24,8 +25,6 @@ PORTS = (8080, 8081, 8082)
 MIN_DISK = 5e9
 MIN_MEMORY = 2e9
 """What should be free, in bytes."""
-MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where Linux says how much memory a container may take (cgroup v2, v1)."""
 
 
 def check_machine(folders: Sequence[Path] = FOLDERS, ports: Sequence[int] = PORTS) -> list[Check]:
@@ -58,24 +57,14 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
 def check_memory() -> Check:
     """Whether enough memory is free, within the limit of a container."""
     try:
-        import psutil
+        found = memory()
     except ImportError:
         return Check("memory", "warning", "unknown, as psutil isn't installed", SETUP)
-    memory = psutil.virtual_memory()
-    limit = min([memory.total, *_memory_limits()])
-    free = min(memory.available, limit)
-    detail = f"{_size(free)} free of {_size(limit)}"
-    if free < MIN_MEMORY:
+    detail = f"{_size(found.free)} free of {_size(found.total)}"
+    if found.free < MIN_MEMORY:
         fix = "end other programs, or choose a smaller data.batch_size and model"
         return Check("memory", "warning", detail, fix)
     return Check("memory", "ok", detail)
-
-
-def _memory_limits() -> Iterator[int]:
-    for path in MEMORY_LIMITS:
-        text = path.read_text().strip() if path.is_file() else "max"
-        if text.isdigit():
-            yield int(text)
 
 
 def check_disk(folder: Path) -> Check:
