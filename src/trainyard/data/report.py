@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainyard.data.records import BadExample, Rows, Split
 from trainyard.errors import DataError
+from trainyard.files import write_text
 
 log = logging.getLogger(__name__)
 
 MAX_LISTED = 1000
 """Bad examples listed in the report; all are counted."""
 MAX_DUPLICATES_LISTED = 20
+MAX_SHOWN = 10
+"""Bad examples named on the terminal."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +77,46 @@ class DataReport:
         }
 
 
-def check_quota(bad: Sequence[BadExample], total: int, max_bad: float) -> None:
+def check_quota(bad: Sequence[BadExample], total: int, max_bad: float, listing: Path | None = None) -> None:
     """Lets bad examples pass while they are at most the share ``max_bad`` of ``total``.
 
+    Args:
+        listing: A CSV file in which all of them are listed if they don't pass: there is no run yet, with its report.
+
     Raises:
-        DataError: there are more; says how many, the first three, and the key to raise.
+        DataError: there are more; says how many, the first ten, the key to raise, and where all are listed.
     """
     if len(bad) <= max_bad * total:
         return
-    first = "; ".join(f"{example.where} ({example.reason})" for example in bad[:3])
+    listed = f" (all are listed in {listing})" if listing is not None and _list_bad(bad, listing) else ""
     raise DataError(
-        f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={max_bad:g} allows: {first}"
-        f"{'; ...' if len(bad) > 3 else ''}; mend them, or raise data.max_bad"
+        f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={max_bad:g} allows: "
+        f"mend them, or raise data.max_bad{listed}:{first_bad(bad)}"
     )
+
+
+def first_bad(bad: Sequence[BadExample]) -> str:
+    """A line for each of the first ten by file and line, indented, and how many more there are."""
+    lines = [f"{one.where} ({one.reason})" for one in sorted(bad, key=_by_place)[:MAX_SHOWN]]
+    more = [f"and {len(bad) - MAX_SHOWN:,} more"] if len(bad) > MAX_SHOWN else []
+    return "".join(f"\n  {line}" for line in lines + more)
+
+
+def _by_place(example: BadExample) -> list[tuple[int, str]]:
+    """Sorts line 9 before line 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", example.where)]
+
+
+def _list_bad(bad: Sequence[BadExample], path: Path) -> bool:
+    """Writes ``where,reason``; ``False`` if that can't be done, as the error to tell is another one."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("where", "reason"), *((one.where, one.reason) for one in sorted(bad, key=_by_place))])
+    try:
+        write_text(path, text.getvalue())
+    except OSError:
+        return False
+    return True
 
 
 def find_duplicates(splits: Mapping[Split, Rows], digests: Mapping[Split, Sequence[bytes]]) -> Duplicates:

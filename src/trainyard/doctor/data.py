@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from trainyard.data.records import SPLITS, Split
-from trainyard.data.report import DataReport, duplicate_warning
+from trainyard.data.report import MAX_LISTED, DataReport, duplicate_warning, first_bad
 from trainyard.doctor.checks import Check
 from trainyard.errors import TrainyardError
 
@@ -22,8 +22,9 @@ FEW_FIX: dict[Split, str] = {
     "val": "add some (if it is held out: by data.val_fraction), since they decide which epoch is the best",
     "test": "add some (if it is held out: by data.test_fraction), since the scores of these classes are rough",
 }
+OTHERS_FIX = "change the data or the config so that it goes away, or leave it if this is what you mean"
 SHOWN = 5
-"""Classes and places named in one row."""
+"""Classes and copies named in one row."""
 
 
 def check_data(experiment: Experiment) -> list[Check]:
@@ -41,7 +42,7 @@ def judge(report: DataReport) -> list[Check]:
     """Judges counts, balance, bad examples and duplicates, and passes on what loading warned of besides."""
     judged = [_counts(report), _balance(report), *_small_classes(report), _bad(report), _duplicates(report)]
     others = [warning for warning in report.warnings if warning not in duplicate_warning(report.duplicates)]
-    return judged + [Check("data", "warning", warning) for warning in others]
+    return judged + [Check("data", "warning", warning, OTHERS_FIX) for warning in others]
 
 
 def _counts(report: DataReport) -> Check:
@@ -71,9 +72,9 @@ def _small_classes(report: DataReport) -> Iterator[Check]:
 def _bad(report: DataReport) -> Check:
     if not report.bad:
         return Check("bad examples", "ok", "none")
-    places = _listed([f"{one.where} ({one.reason})" for one in report.bad])
-    detail = f"{len(report.bad):,} of {report.total:,} are skipped: {places}"
-    return Check("bad examples", "warning", detail, "mend or remove them; training lists all in data_report.json")
+    detail = f"{len(report.bad):,} of {report.total:,} are skipped:{first_bad(report.bad)}"
+    fix = f"mend or remove them; training lists the first {MAX_LISTED:,} in data_report.json"
+    return Check("bad examples", "warning", detail, fix)
 
 
 def _duplicates(report: DataReport) -> Check:
