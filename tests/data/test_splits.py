@@ -80,6 +80,14 @@ def test_data_without_training_examples_are_refused() -> None:
         complete_splits({"test": rows({"a": 2})}, config(), 0)
 
 
+def test_data_without_training_examples_say_what_was_found_instead() -> None:
+    with pytest.raises(
+        DataError, match="no training examples; mend first .*: the train split has no labels; 2 files aren't"
+    ) as e:
+        complete_splits({}, config(), 0, ["the train split has no labels", "2 files aren't images"])
+    assert "name a folder" not in str(e.value)
+
+
 def test_a_limit_keeps_the_proportions() -> None:
     found = rows({"a": 90, "b": 10})
 

@@ -16,15 +16,24 @@ from trainyard.errors import DataError
 _TEST, _VAL, _LIMIT = 1, 2, 3
 
 
-def complete_splits(found: Mapping[Split, Rows], data: AnyData, seed: int) -> dict[Split, Rows]:
+def complete_splits(
+    found: Mapping[Split, Rows], data: AnyData, seed: int, complaints: Sequence[str] = ()
+) -> dict[Split, Rows]:
     """All three splits: those that are missing are held out of the training examples.
 
     A class with one example stays in training.
+
+    Args:
+        complaints: What reading the data warned of: why there may be no training examples.
 
     Raises:
         DataError: there are no training examples, or a missing split may not be held out.
     """
     if not len(found.get("train", ())):
+        if complaints:
+            raise DataError(
+                f"{data.path} has no training examples; mend first what was found in it: {'; '.join(complaints)}"
+            )
         raise DataError(f"{data.path} has no training examples: name a folder, a file or a split of it `train`")
     splits = dict(found)
     if "test" not in splits:
