@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainyard.config.data import Column
+from trainyard.core.tables import BadRow
 from trainyard.data.tables import Table, TableFile
 from trainyard.errors import DataError, UsageError
 
@@ -129,6 +130,20 @@ def test_jsonl_keeps_types_and_lists_bad_lines(tmp_path: Path) -> None:
     assert table.columns == {"text": ["x", None], "label": [1, 0]}
     assert table.sources == ["t.jsonl:1", "t.jsonl:5"]
     assert [bad.where for bad in table.bad] == ["t.jsonl:2", "t.jsonl:3", "t.jsonl:6"]
+
+
+def test_json_too_deep_to_be_read_is_one_bad_row(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.jsonl", "[" * 200_000 + '\n{"text": "x", "label": 1}\n')
+
+    assert table.columns == {"text": ["x"], "label": [1]}
+    assert [bad.where for bad in table.bad] == ["t.jsonl:1"]
+
+
+def test_rows_and_bad_rows_keep_their_order(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.csv", 'text,label\nx\ny,1\n"a"b,2\nz\nw,3\nv\n')
+
+    rows = [row.where if isinstance(row, BadRow) else row for row in table.in_order(["label", "text"])]
+    assert rows == ["t.csv:2", ("t.csv:3", ["1", "y"]), "t.csv:4", "t.csv:5", ("t.csv:6", ["3", "w"]), "t.csv:7"]
 
 
 def test_parquet_is_read_by_name_and_position(tmp_path: Path) -> None:

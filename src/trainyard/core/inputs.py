@@ -72,7 +72,7 @@ def image_files(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         visible = [Path(place, name) for name in sorted(folders) if not name.startswith(".")]
-        # A link may lead back to where it came from.
+        # Of several links to a folder the first is followed, and none that leads back to where it came from.
         first = {os.path.realpath(path): path.name for path in reversed(visible)}
         folders[:] = sorted(name for real, name in first.items() if real not in seen)
         seen |= first.keys()
