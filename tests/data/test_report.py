@@ -20,12 +20,16 @@ def test_the_quota_lets_its_share_pass() -> None:
 
 
 def test_the_first_ten_are_named_in_the_order_of_their_lines() -> None:
-    shown = [f"\n  a.csv:{line} (no label)" for line in range(1, 11)]
-    assert first_bad(BAD) == "".join(shown) + "\n  and 2 more"
-    assert first_bad(BAD[2:]) == "".join(shown)
-    assert first_bad([BadExample("train/b.png", "x"), BadExample("10.png", "x"), BadExample("9.png", "x")]).split() == [
-        "9.png", "(x)", "10.png", "(x)", "train/b.png", "(x)",
-    ]  # fmt: skip
+    shown = [f"a.csv:{line} (no label)" for line in range(1, 11)]
+    assert first_bad(BAD) == [*shown, "and 2 more"]
+    assert first_bad(BAD[2:]) == shown
+    with pytest.raises(DataError, match=r"allows: a.csv:1 \(no label\); a.csv:2 .*; a.csv:10 .*; and 2 more; mend"):
+        check_quota(BAD, 12, 0.5)
+
+
+def test_places_are_in_the_order_of_their_numbers() -> None:
+    names = ["train/b.png", "10.png", "9.png"]
+    assert first_bad([BadExample(name, "x") for name in names]) == ["9.png (x)", "10.png (x)", "train/b.png (x)"]
 
 
 def test_all_are_listed_in_a_file(tmp_path: Path) -> None:

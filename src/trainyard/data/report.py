@@ -91,15 +91,15 @@ def check_quota(bad: Sequence[BadExample], total: int, max_bad: float, listing: 
     listed = f" (all are listed in {listing})" if listing is not None and _list_bad(bad, listing) else ""
     raise DataError(
         f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={max_bad:g} allows: "
-        f"mend them, or raise data.max_bad{listed}:{first_bad(bad)}"
+        f"{'; '.join(first_bad(bad))}; mend them, or raise data.max_bad{listed}"
     )
 
 
-def first_bad(bad: Sequence[BadExample]) -> str:
-    """A line for each of the first ten by file and line, indented, and how many more there are."""
+def first_bad(bad: Sequence[BadExample]) -> list[str]:
+    """The first ten by file and line, each with its reason, and how many more there are."""
     lines = [f"{one.where} ({one.reason})" for one in sorted(bad, key=_by_place)[:MAX_SHOWN]]
     more = [f"and {len(bad) - MAX_SHOWN:,} more"] if len(bad) > MAX_SHOWN else []
-    return "".join(f"\n  {line}" for line in lines + more)
+    return lines + more
 
 
 def _by_place(example: BadExample) -> list[tuple[int, str]]:

@@ -72,7 +72,7 @@ def _small_classes(report: DataReport) -> Iterator[Check]:
 def _bad(report: DataReport) -> Check:
     if not report.bad:
         return Check("bad examples", "ok", "none")
-    detail = f"{len(report.bad):,} of {report.total:,} are skipped:{first_bad(report.bad)}"
+    detail = "\n  ".join([f"{len(report.bad):,} of {report.total:,} are skipped:", *first_bad(report.bad)])
     fix = f"mend or remove them; training lists the first {MAX_LISTED:,} in data_report.json"
     return Check("bad examples", "warning", detail, fix)
 
