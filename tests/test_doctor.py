@@ -382,3 +382,10 @@ def test_table_shows_details_and_fixes_as_they_are() -> None:
     console.print(render([disk, Check("java", "ok", "17")]))
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert shown == "warning disk of [bold]x 1 GB [red]free Fix: make room ok java 17"
+
+
+def test_a_name_that_is_not_utf_8_is_printed() -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    Console(file=file, width=80).print(render([Check("bad examples", "warning", os.fsdecode(b"caf\xe9.png"))]))
+    file.flush()
+    assert rb"caf\udce9.png" in file.buffer.getvalue()  # type: ignore[attr-defined]

@@ -36,11 +36,16 @@ def render(checks: Sequence[Check]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in checks:
         # Text, not markup: a path may hold square brackets.
-        detail = Text(check.detail)
+        detail = Text(_printable(check.detail))
         if check.fix is not None:
             detail.append(f"\nFix: {check.fix}", style="bold")
-        table.add_row(Text(check.status, style=COLOURS[check.status]), Text(check.name), detail)
+        table.add_row(Text(check.status, style=COLOURS[check.status]), Text(_printable(check.name)), detail)
     return table
+
+
+def _printable(text: str) -> str:
+    """A byte of a file's name that isn't UTF-8 can't be printed everywhere."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def exit_code(checks: Sequence[Check]) -> int:
