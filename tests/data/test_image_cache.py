@@ -170,7 +170,8 @@ def test_a_cache_that_cannot_be_written_names_the_key(folder: Path, images: Imag
 def test_an_array_is_mapped_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", np.arange(1000))
     size = (tmp_path / "a.npy").stat().st_size
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * size))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * size, total=10**9))
+    monkeypatch.setattr("trainyard.memory.CGROUPS", tmp_path)
 
     assert not isinstance(load_array(tmp_path / "a.npy"), np.memmap)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
