@@ -106,6 +106,6 @@ def test_example_trains_from_a_config_file_to_a_bundle(tmp_path: Path) -> None:
 
 def test_example_refuses_what_it_cannot_do(example: ModelConfig) -> None:
     with pytest.raises(UsageError, match="is for images"):
-        example.preprocessor(TextsConfig(kind="texts", path="unused"), [])
+        example.check(TextsConfig(kind="texts", path="unused"))
     with pytest.raises(UsageError, match="no pretrained weights"):
-        example.model_copy(update={"pretrained": True}).preprocessor(ImagesConfig(kind="images", path="unused"), [])
+        example.model_copy(update={"pretrained": True}).check(ImagesConfig(kind="images", path="unused"))

@@ -143,15 +143,23 @@ def test_preprocessor_follows_the_data() -> None:
     assert resnet("resnet18").preprocessor(data, []) == ImagePreprocessor(size=112, resize=128)
 
 
-@pytest.mark.parametrize("config", [resnet("resnet19"), resnet("resnet18", pretrained="nowhere.pt")])
-def test_mistakes_are_found_before_the_data_is_decoded(config: ImageModelConfig) -> None:
-    with pytest.raises(UsageError):
-        config.preprocessor(ImagesConfig(kind="images", path="unused"), [])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (resnet("resnet19"), "is no model of kind resnet"),
+        (resnet("resnet18", pretrained="nowhere.pt"), "holds no weights"),
+        (resnet("resnet20", pretrained=True), "has no published weights"),
+        (other("inception_v3"), "can't take images of 32 pixels"),
+    ],
+)
+def test_mistakes_are_found_before_the_data_is_read(config: ImageModelConfig, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config.check(ImagesConfig(kind="images", path="unused", image_size=32))
 
 
 def test_texts_are_refused() -> None:
     with pytest.raises(UsageError, match="is for images"):
-        resnet("resnet18").preprocessor(TextsConfig(kind="texts", path="unused"), [])
+        resnet("resnet18").check(TextsConfig(kind="texts", path="unused"))
 
 
 @pytest.mark.parametrize("file", ["weights.pt", "weights.pth", "model.safetensors", "bundle/model.safetensors"])

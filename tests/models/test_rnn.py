@@ -127,6 +127,6 @@ def test_exported_network_takes_other_batches() -> None:
 
 def test_pretrained_weights_and_images_are_refused() -> None:
     with pytest.raises(UsageError, match="trained from scratch"):
-        build(pretrained=True)
+        RnnConfig(kind="rnn", pretrained=True).check(TextsConfig(kind="texts", path="unused"))
     with pytest.raises(UsageError, match="is for texts"):
-        RnnConfig(kind="rnn").preprocessor(ImagesConfig(kind="images", path="unused"), [])
+        RnnConfig(kind="rnn").check(ImagesConfig(kind="images", path="unused"))

@@ -230,7 +230,7 @@ def test_from_scratch_keys_shape_the_network() -> None:
 def test_texts_longer_than_the_model_takes(tiny_model: TinyModel, architecture: str, limit: int) -> None:
     config = BertConfig(kind="bert", pretrained=str(tiny_model(architecture)))
     with pytest.raises(UsageError, match=f"data.max_length={limit}"):
-        config.preprocessor(data(limit + 1), [])
+        config.check(data(limit + 1))
     task = Task(LABELS, config.preprocessor(data(limit), []))
     assert logits(config.build(task).eval(), task, ["refund " * 200]).isfinite().all()
 
@@ -241,7 +241,7 @@ def test_incomplete_folder(tiny_model: TinyModel, missing: str) -> None:
     (folder / "vocab.txt").unlink()
     (folder / missing).unlink()
     with pytest.raises(UsageError, match=f"has no {missing}"):
-        BertConfig(kind="bert", pretrained=str(folder)).preprocessor(data(), [])
+        BertConfig(kind="bert", pretrained=str(folder)).check(data())
 
 
 def test_weights_of_another_size(tiny_model: TinyModel) -> None:
@@ -264,7 +264,7 @@ def test_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     config = BertConfig(kind="bert", name="nobody/nothing", pretrained=True)
     with pytest.raises(UsageError, match="nobody/nothing is neither a folder here nor to be had") as caught:
-        config.preprocessor(data(), [])
+        config.check(data())
     assert "\n" not in str(caught.value)
 
 
@@ -279,14 +279,14 @@ def test_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_keys(keys: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        BertConfig(kind="bert", **keys).preprocessor(data(), TEXTS)
+        BertConfig(kind="bert", **keys).check(data())
 
 
 def test_heads_that_do_not_divide_the_width() -> None:
     with pytest.raises(UsageError, match=r"model\.heads=3 doesn't divide"):
-        build(BertConfig(kind="bert", heads=3))
+        BertConfig(kind="bert", heads=3).check(data())
 
 
 def test_images_are_refused() -> None:
     with pytest.raises(UsageError, match="is for texts"):
-        BertConfig(kind="bert").preprocessor(ImagesConfig(kind="images", path="unused"), [])
+        BertConfig(kind="bert").check(ImagesConfig(kind="images", path="unused"))

@@ -44,6 +44,14 @@ class ModelConfig(Section, ABC):
     """Dropout probability; by default the model's own."""
 
     @abstractmethod
+    def check(self, data: AnyData) -> None:
+        """Refuses what can't work, before the data is read: that may take long.
+
+        Raises:
+            UsageError: the model can't take this kind of data, its name is unknown, or its files are missing.
+        """
+
+    @abstractmethod
     def preprocessor(self, data: AnyData, items: Sequence[Item]) -> Preprocessor:
         """The preprocessor that goes with this model; ``items`` are the training split's, for a vocabulary.
 

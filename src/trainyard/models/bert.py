@@ -45,10 +45,18 @@ class BertConfig(ModelConfig):
     vocab_size: Annotated[int, Field(ge=100)] = 4000
     """Most WordPiece tokens in the vocabulary learnt from the training texts."""
 
-    def preprocessor(self, data: AnyData, items: Sequence[Item]) -> TextPreprocessor:
-        """With the pretrained model's own tokenizer, or one learnt from the training texts; see ``ModelConfig``."""
+    def check(self, data: AnyData) -> None:
+        """See ``ModelConfig``; a model of the hub is downloaded."""
         if not isinstance(data, TextsConfig):
             raise UsageError(f"model.kind={self.kind} is for texts: set data.kind=texts, or another model.kind")
+        if self._source() is not None:
+            self.preprocessor(data, items=[])  # reads the folder's files, which hold all that can be wrong
+        elif self.hidden_size % self.heads:
+            raise UsageError(f"model.heads={self.heads} doesn't divide model.hidden_size={self.hidden_size}")
+
+    def preprocessor(self, data: AnyData, items: Sequence[Item]) -> TextPreprocessor:
+        """With the pretrained model's own tokenizer, or one learnt from the training texts; see ``ModelConfig``."""
+        assert isinstance(data, TextsConfig), "checked"
         source = self._source()
         if source is None:
             tokenizer = train_wordpiece(item_texts(items), self.vocab_size)
@@ -108,8 +116,6 @@ class BertConfig(ModelConfig):
 
         from trainyard.models.transformer import build_network, set_dropout, set_labels
 
-        if self.hidden_size % self.heads:
-            raise UsageError(f"model.heads={self.heads} doesn't divide model.hidden_size={self.hidden_size}")
         config = transformers.BertConfig(
             vocab_size=preprocessor.tokenizer.get_vocab_size(),
             hidden_size=self.hidden_size,

@@ -64,8 +64,8 @@ class ImageModelConfig(ModelConfig):
         """Layers besides the output layer that pretrained weights may not fit."""
         return ()
 
-    def preprocessor(self, data: AnyData, items: Sequence[Item]) -> ImagePreprocessor:
-        """Images of ``data.image_size``; see ``ModelConfig``."""
+    def check(self, data: AnyData) -> None:
+        """See ``ModelConfig``."""
         if not isinstance(data, ImagesConfig):
             raise UsageError(f"model.kind={self.kind} is for images: set data.kind=images, or another model.kind")
         self._check_name()
@@ -73,6 +73,11 @@ class ImageModelConfig(ModelConfig):
             from trainyard.models.weights import find_weights
 
             find_weights(self.pretrained)
+        self._assemble_checked(data.image_size, classes=2)
+
+    def preprocessor(self, data: AnyData, items: Sequence[Item]) -> ImagePreprocessor:
+        """Images of ``data.image_size``; see ``ModelConfig``."""
+        assert isinstance(data, ImagesConfig), "checked"
         return ImagePreprocessor(size=data.image_size, resize=data.resize_to)
 
     def build(self, task: Task) -> Classifier:

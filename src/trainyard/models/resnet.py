@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from trainyard.config.data import AnyData
 from trainyard.errors import UsageError
 from trainyard.models.image_model import ImageModelConfig, Parts
 
@@ -28,6 +29,12 @@ class ResNetConfig(ImageModelConfig):
     stem: Literal["auto", "small", "standard"] = "auto"
     """First layers: `standard` shrinks the image to a quarter of its side, `small` keeps it; `auto` is `small` up to 64
     pixels."""
+
+    def check(self, data: AnyData) -> None:
+        """See ``ModelConfig``."""
+        super().check(data)
+        if self.pretrained is True and self.name in CIFAR_LAYERS:
+            self.published_weights()  # says that there are none
 
     def known_names(self) -> list[str]:
         """What ``name`` may be."""

@@ -37,12 +37,16 @@ class RnnConfig(ModelConfig):
     vocab_size: Annotated[int, Field(ge=100)] = 4000
     """Most WordPiece tokens in the vocabulary learnt from the training texts."""
 
-    def preprocessor(self, data: AnyData, items: Sequence[Item]) -> TextPreprocessor:
-        """With a vocabulary learnt from the training texts; see ``ModelConfig``."""
+    def check(self, data: AnyData) -> None:
+        """See ``ModelConfig``."""
         if not isinstance(data, TextsConfig):
             raise UsageError(f"model.kind={self.kind} is for texts: set data.kind=texts, or another model.kind")
         if self.pretrained:
             raise UsageError(f"model.kind={self.kind} is trained from scratch: set model.pretrained=false")
+
+    def preprocessor(self, data: AnyData, items: Sequence[Item]) -> TextPreprocessor:
+        """With a vocabulary learnt from the training texts; see ``ModelConfig``."""
+        assert isinstance(data, TextsConfig), "checked"
         return TextPreprocessor(train_wordpiece(item_texts(items), self.vocab_size), data.max_length)
 
     def build(self, task: Task) -> Classifier:
