@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.load import apply_overrides, parse_data
 from trainyard.core.bundle import Bundle, BundleFacts
-from trainyard.errors import DataError, UsageError
+from trainyard.errors import DataError, TrainyardError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from trainyard.data.records import Records
     from trainyard.evaluation.scores import Scores
     from trainyard.models.classifier import Classifier
+
+FIXED = {"kind", "image_size", "resize", "max_length", "pair"}
+"""Keys whose values the bundle's preprocessor holds."""
+SAME_EXAMPLES = {"path", "limit", "batch_size", "cache", "cache_gb", "workers", "max_bad", "bucket"}
+"""Keys with which the examples can still be those of the training."""
 
 
 def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> Scores:
@@ -29,7 +34,7 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
     from trainyard.core.eager import load_classifier
 
     data = _data_config(bundle.facts, overrides)
-    records = _records(bundle.facts, data, own=not overrides)
+    records = _records(bundle.facts, data, changed={_key(word) for word in overrides})
     classifier = load_classifier(bundle.path, bundle.facts, bundle.preprocessor)
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
@@ -62,23 +67,56 @@ def score_records(
 
 
 def _data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | TextsConfig:
-    foreign = [word for word in overrides if not word.startswith("data.")]
-    if foreign:
-        raise UsageError(f"'{foreign[0]}' isn't a key of the data; evaluate takes data.path=... and other data.* keys")
+    for word in overrides:
+        if not word.startswith("data."):
+            raise UsageError(f"'{word}' isn't a key of the data; evaluate takes data.path=... and other data.* keys")
+        if _key(word) in FIXED:
+            raise UsageError(f"data.{_key(word)} is fixed in the bundle: leave it out, or train again with another")
     tree: dict[str, object] = {"data": dict(facts.data.config)}
     apply_overrides(tree, overrides)
     return parse_data(tree)
 
 
-def _records(facts: BundleFacts, data: ImagesConfig | TextsConfig, own: bool) -> Records:
-    from trainyard.data.load import load_dataset, load_split
+def _key(word: str) -> str:
+    return word.partition("=")[0].removeprefix("data.")
 
-    if not own:
-        return load_split(data, tuple(facts.labels))
-    dataset = load_dataset(data, int(str(facts.training["seed"])))
+
+def _records(facts: BundleFacts, data: ImagesConfig | TextsConfig, changed: set[str]) -> Records:
+    """The bundle's own test split, also where its data lies elsewhere now, or that of other data.
+
+    Args:
+        changed: The keys that the overrides set.
+    """
+    from trainyard.data.load import has_split, load_split
+
+    moved = "path" in changed
+    # Data with a test split of its own needn't be known again, which would read all of it.
+    if not changed - SAME_EXAMPLES and not (moved and has_split(data, "test")):
+        try:
+            return _own_test_split(facts, data)
+        except TrainyardError:
+            if not moved:
+                raise
+    if "limit" not in changed:  # the bundle's was for its own data
+        data = data.model_copy(update={"limit": None})
+    return load_split(data, tuple(facts.labels))
+
+
+def _own_test_split(facts: BundleFacts, data: ImagesConfig | TextsConfig) -> Records:
+    """The test split that the training held out.
+
+    Raises:
+        DataError: the data isn't that of the training.
+    """
+    from trainyard.data.load import load_dataset
+
+    seed, limit = int(str(facts.training["seed"])), facts.data.config["limit"]
+    dataset = load_dataset(data.model_copy(update={"limit": limit}), seed)
     if dataset.fingerprint != facts.data.fingerprint:
         raise DataError(
-            f"the data at {facts.data.location} changed since the training; to score the bundle on what "
+            f"the data at {facts.data.location} changed since the training; to score the bundle on all that "
             f"lies there now, add data.path={facts.data.location}"
         )
+    if data.limit != limit:
+        dataset = load_dataset(data, seed)
     return dataset.splits["test"]
