@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import csv
 import math
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from torch import Tensor
 from trainyard.errors import TrainyardError
 from trainyard.training import loop as loop_module
 from trainyard.training.loop import TrainingLoop
+from trainyard.training.observers import MetricsCsv
 from trainyard.training.reports import StepReport, Validation
 from trainyard.training.state import BEST, LAST, read_checkpoint
 
@@ -256,18 +259,24 @@ def test_weights_that_are_not_finite_are_never_saved(make_loop: MakeLoop) -> Non
     assert not (loop.folder / LAST).exists()
 
 
-def test_sigterm_saves_and_exits_with_143_and_the_rest_is_the_same(make_loop: MakeLoop) -> None:
+@pytest.mark.parametrize("signal_at", [4, 6])  # in the middle of the first epoch, and at its last step
+def test_sigterm_saves_and_exits_with_143_and_the_rest_is_the_same(
+    make_loop: MakeLoop, signal_at: int, tmp_path: Path
+) -> None:
     reference, _ = run(make_loop)
     for file in reference.folder.iterdir():
         file.unlink()
 
     with pytest.raises(SystemExit) as stop:
-        make_loop([Recorder(signal_at=4)]).run()
+        make_loop([Recorder(signal_at=signal_at)]).run()
     assert stop.value.code == 143
-    assert read_checkpoint(reference.folder / LAST)["progress"]["step"] == 4
+    assert read_checkpoint(reference.folder / LAST)["progress"]["step"] == signal_at
 
-    resumed, recorder = run(make_loop)
-    assert recorder.steps[0].step == 5
+    recorder = Recorder()
+    resumed = make_loop([recorder, MetricsCsv(tmp_path)])
+    resumed.run()
+    assert recorder.steps[0].step == signal_at + 1
+    assert [row["epoch"] for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())] == ["1", "2"]
     assert all(torch.equal(a, b) for a, b in zip(weights(reference).values(), weights(resumed).values(), strict=True))
 
 

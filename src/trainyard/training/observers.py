@@ -64,14 +64,13 @@ class MetricsCsv:
 
     def on_validation(self, validation: Validation) -> None:
         """Writes the epoch's row; rows of epochs that are done again after a crash are replaced."""
-        assert self.last is not None
-        row: dict[str, object] = {
-            "epoch": validation.epoch,
-            "step": validation.step,
-            "train_loss": self.last.loss.item(),
-            "lr": self.last.lr,
-            "examples_per_second": round(self.last.examples_per_second, 2),
-        }
+        row: dict[str, object] = {"epoch": validation.epoch, "step": validation.step}
+        if self.last is not None:  # else the run was stopped after the epoch's last step, and went on from there
+            row |= {
+                "train_loss": self.last.loss.item(),
+                "lr": self.last.lr,
+                "examples_per_second": round(self.last.examples_per_second, 2),
+            }
         row |= {f"val_{name}": value for name, value in validation.scores.summary().items()}
         self.rows = [earlier for earlier in self.rows if int(str(earlier["epoch"])) < validation.epoch] + [row]
         text = io.StringIO()
