@@ -129,6 +129,11 @@ def test_devices_cpu_leaves_the_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert not uses_gpu(TrainerConfig(devices="cpu"))
 
 
+def test_a_model_that_cannot_work_is_told_before_the_data_is_read(digits_experiment: DigitsExperiment) -> None:
+    with pytest.raises(UsageError, match="model.name=resnet19"):
+        train(digits_experiment(data={"path": "no-data"}, model={"name": "resnet19"}))
+
+
 def test_a_wrong_resume_is_told_before_the_data_is_read(digits_experiment: DigitsExperiment, tmp_path: Path) -> None:
     missing = digits_experiment(data={"path": str(tmp_path / "no-data")}, trainer={"resume": str(tmp_path / "no-run")})
 

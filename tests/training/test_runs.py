@@ -10,7 +10,7 @@ import pytest
 from trainyard.config.experiment import Experiment
 from trainyard.errors import UsageError
 from trainyard.files import write_json
-from trainyard.training.runs import open_run
+from trainyard.training.runs import has_same_data, open_run
 
 
 def experiment(out: Path, **trainer: object) -> Experiment:
@@ -72,6 +72,18 @@ def test_a_run_that_cannot_be_gone_on_with_is_refused(tmp_path: Path, kind: str)
 
     with pytest.raises(UsageError, match=sentence[kind]):
         open_run(wanted)
+
+
+def test_a_run_whose_data_changed_is_left_alone_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = open_run(experiment(tmp_path))
+    assert has_same_data(run, "new", explicit=True), "killed before it wrote what its data was"
+    write_json(run / "data_report.json", {"fingerprint": "old"})
+
+    assert has_same_data(run, "old", explicit=True)
+    assert not has_same_data(run, "new", explicit=False)
+    assert "the data changed" in caplog.text
+    with pytest.raises(UsageError, match="the data changed since the run"):
+        has_same_data(run, "new", explicit=True)
 
 
 def test_an_unwritable_place_is_a_usage_error(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from trainyard.errors import DataError
 def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:
     """Finds the examples, divides them, drops the bad ones, and checks what is left.
 
-    Every process of a job comes to the same result; images are decoded by one per machine.
+    Every process of a job comes to the same result; images are decoded by one per machine. What was found on the way
+    (bad examples, copies) is in its report, for the caller to tell.
 
     Raises:
         UsageError: ``data.path`` or another key is wrong.
@@ -33,9 +34,13 @@ def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:
     if data.limit is None:  # a few examples of each split needn't hold every class
         classes = check_splits({split: part.rows for split, part in checked.items()}, data)
     report = _report(found, checked, classes, location(data.path))
-    log_findings(report.bad, report.warnings)
     records = {split: _records(part, classes) for split, part in checked.items()}
     return Dataset(records, classes, report.fingerprint, report.location, report)
+
+
+def has_split(data: ImagesConfig | TextsConfig, split: Split) -> bool:
+    """Whether the data comes divided, with this split among its parts."""
+    return split in read_source(data).splits
 
 
 def load_split(

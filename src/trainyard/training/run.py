@@ -16,6 +16,7 @@ from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit, encode_split, loader_workers
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Dataset
+from trainyard.data.report import log_findings
 from trainyard.errors import UsageError
 from trainyard.files import write_json
 from trainyard.models.base import Task
@@ -28,7 +29,7 @@ from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_t
 from trainyard.training.presets import Profiler, apply_data_preset, apply_preset
 from trainyard.training.processes import check_hardware, is_muted, leave_processes, start_fabric
 from trainyard.training.reports import Observer
-from trainyard.training.runs import CHECKPOINTS, find_run, new_run
+from trainyard.training.runs import CHECKPOINTS, DATA_REPORT, find_run, has_same_data, new_run
 from trainyard.training.wrong import WrongExamples
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ def train(experiment: Experiment) -> Path:
     experiment = apply_preset(experiment)
     check_hardware(experiment.trainer)
     check_trackers(experiment.trainer.loggers)
+    experiment.model.check(experiment.data)
     fabric = start_fabric(experiment.trainer)
     resumed = find_run(experiment) if fabric.is_global_zero else None
     dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
+    log_findings(dataset.report.bad, dataset.report.warnings)
     check_same_job(experiment, dataset)
     preprocessor = experiment.model.preprocessor(experiment.data, dataset.splits["train"].items)
     task = Task(dataset.classes, preprocessor)
@@ -58,9 +61,7 @@ def train(experiment: Experiment) -> Path:
     val_split = encode_split(dataset.splits["val"], preprocessor, experiment.data, training=False)
     module = build_module(experiment, task, train_split)
 
-    run: Path = fabric.broadcast((resumed or new_run(experiment)) if fabric.is_global_zero else Path())
-    if fabric.is_global_zero:
-        write_json(run / "data_report.json", dataset.report.to_dict())
+    run: Path = fabric.broadcast(_open_run(experiment, resumed, dataset) if fabric.is_global_zero else Path())
     trackers = Trackers(
         make_loggers(experiment, run) if fabric.is_global_zero else [],
         experiment.trainer.log_every,
@@ -78,6 +79,17 @@ def train(experiment: Experiment) -> Path:
             trained = Trained(experiment, dataset, task, classifier, val_split, facts, fabric.device)
             metrics = finish(run, trained)
             trackers.log_result(experiment, metrics["test"])  # type: ignore[arg-type]
+    return run
+
+
+def _open_run(experiment: Experiment, resumed: Path | None, dataset: Dataset) -> Path:
+    """The run folder, on rank 0: the one to go on with, if it was started with this data, or a new one."""
+    if resumed is not None and not has_same_data(
+        resumed, dataset.fingerprint, explicit=experiment.trainer.resume not in (True, "auto")
+    ):
+        resumed = None
+    run = resumed or new_run(experiment)
+    write_json(run / DATA_REPORT, dataset.report.to_dict())
     return run
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,12 @@ from trainyard.config.experiment import Experiment
 from trainyard.config.load import dump_yaml
 from trainyard.errors import UsageError
 from trainyard.files import write_text
-from trainyard.training.state import LAST
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
 
 MAY_DIFFER = {
@@ -63,9 +64,26 @@ def is_finished(run: Path) -> bool:
     return (run / METRICS).is_file()
 
 
-def has_checkpoint(run: Path) -> bool:
-    """Whether there is something to go on from."""
-    return (run / CHECKPOINTS / LAST).is_file()
+def has_same_data(run: Path, fingerprint: str, explicit: bool) -> bool:
+    """Whether the data is still what a run was started with, as far as it got to write that down.
+
+    Args:
+        fingerprint: The data's, now.
+        explicit: Whether the user named this run, and so must hear of a difference as of an error.
+
+    Raises:
+        UsageError: the data changed since a run that the user named.
+    """
+    report = run / DATA_REPORT
+    if not report.is_file() or json.loads(report.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+        return True
+    if explicit:
+        raise UsageError(
+            f"trainer.resume: the data changed since the run {run} was started; "
+            "put it back, or leave trainer.resume out to start a new run"
+        )
+    log.warning("%s isn't gone on with: the data changed since it was started", run)
+    return False
 
 
 def new_run(experiment: Experiment) -> Path:
