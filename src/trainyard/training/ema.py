@@ -38,10 +38,6 @@ class ExponentialMovingAverage:
         finally:
             self._copy(backup)
 
-    def apply(self) -> None:
-        """Puts the average into the network for good."""
-        self._copy(self.average)
-
     def load(self, average: dict[str, Tensor]) -> None:
         """Sets the average to a checkpoint's."""
         for name, tensor in average.items():
