@@ -19,7 +19,7 @@ from trainyard.config.experiment import Experiment
 from trainyard.config.load import parse_experiment
 from trainyard.data.records import BadExample
 from trainyard.data.report import DataReport, Duplicates, duplicate_warning
-from trainyard.doctor import Check, check_data, check_machine, exit_code, render
+from trainyard.doctor import Check, check_data, check_machine, check_start, exit_code, render
 from trainyard.doctor.data import judge
 from trainyard.doctor.gpu import check_gpu
 from trainyard.doctor.java import check_java, java_version
@@ -350,6 +350,26 @@ def experiment(data: Path, cache: Path) -> Experiment:
         },
         "test",
     )
+
+
+def test_what_train_refuses_at_the_start_is_a_row(tmp_path: Path) -> None:
+    good = experiment(tmp_path / "tickets.csv", tmp_path)
+    good = good.model_copy(update={"out": tmp_path, "model": good.model.model_copy(update={"name": "bert"})})
+    assert check_start(good) == []
+
+    (tmp_path / "file").write_text("")
+    bad = good.model_copy(
+        update={
+            "out": tmp_path / "file",
+            "model": good.model.model_copy(update={"heads": 3}),
+            "trainer": good.trainer.model_copy(update={"precision": "16-mixed", "devices": "cpu"}),
+        }
+    )
+    rows = {check.name: check.detail for check in check_start(bad)}
+    assert rows.keys() == {"hardware", "model", "run folder"}
+    assert "trainer.precision=16-mixed needs a GPU" in rows["hardware"]
+    assert "model.heads=3 doesn't divide" in rows["model"]
+    assert "choose another by out=..." in rows["run folder"]
 
 
 def test_data_of_a_config_is_loaded_and_judged(tmp_path: Path) -> None:

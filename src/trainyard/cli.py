@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ app = typer.Typer(
     help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
 )
 
-OTHERS_WAIT = 5.0
+OTHERS_WAIT = 15.0
 """Seconds that a failing process leaves another to say it first."""
 
 Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
@@ -161,21 +162,23 @@ def doctor(
     from rich.console import Console
 
     from trainyard.config.load import load_experiment
-    from trainyard.doctor import check_data, check_machine, exit_code, render
+    from trainyard.doctor import check_data, check_machine, check_start, exit_code, render
 
     if config is None:
         checks = check_machine()
     else:
         experiment = load_experiment(config, overrides or [])
-        # What loading warns of stands in the table too.
-        logging.getLogger("trainyard.data").setLevel(logging.ERROR)
-        checks = check_machine((experiment.out, Path(experiment.data.cache))) + check_data(experiment)
+        checks = check_machine((experiment.out, Path(experiment.data.cache)))
+        checks += check_start(experiment) + check_data(experiment)
     Console().print(render(checks))
     raise typer.Exit(exit_code(checks))
 
 
 def main() -> None:
     """Runs the command line; what a user can mend is one sentence and its exit code, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal can't show isn't worth a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(_debug_first(sys.argv[1:]))
     except (KeyboardInterrupt, Exception) as error:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -36,6 +37,19 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder or, where it isn't there yet, in the nearest parent that is."""
+    there = folder.expanduser().absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        # Only this tells: permissions say nothing to root, nor of a file system that is read-only.
+        with tempfile.TemporaryFile(dir=there):
+            return True
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

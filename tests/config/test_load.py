@@ -50,7 +50,7 @@ def test_overrides_win_over_the_file_and_have_types(config: Path) -> None:
             ": 'trainer.devices' must be 'auto', 'cpu' or a whole number of at least 1, not 'gpu'",
         ),
         (["trainer.precision=64"], ": 'trainer.precision' must be '32', 'bf16-mixed' or '16-mixed', not 64"),
-        (["optim.class_weights=[a, 1]"], "must be 'none', 'balanced' or a list (each a number), not ['a', 1]"),
+        (["optim.class_weights=[a, 1]"], "must be 'none', 'balanced' or a list (each a number above 0), not ['a', 1]"),
         (["trainer.loggers=csv"], "must be a list (each 'tensorboard', 'mlflow' or 'wandb'), not 'csv'"),
         (["trainer.resume=null"], ": 'trainer.resume' must be true, false or text, not null"),
         (["model.pretrained=[1]"], ": 'model.pretrained' must be true, false or text, not [1]"),
@@ -70,6 +70,7 @@ def test_overrides_win_over_the_file_and_have_types(config: Path) -> None:
         ),
         (["trainer.strategy=fsdp", "optim.name=muon"], "optim.name=muon needs whole matrices"),
         (["trainer.strategy=fsdp", "optim.ema=0.9"], "optim.ema isn't supported with trainer.strategy=fsdp"),
+        (["optim.class_weights=[1, -2]"], "'optim.class_weights' must be"),
         (["optim.class_weights=balanced", "optim.balanced_sampling=true"], "both correct imbalance"),
     ],
 )

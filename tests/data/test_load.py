@@ -81,6 +81,23 @@ def test_past_the_quota_the_first_places_and_the_key_are_said(folder: Path, imag
         load_dataset(images(folder, max_bad=0.05), seed=0)
 
 
+def test_past_the_quota_all_are_listed_in_a_file(folder: Path, images: Images) -> None:
+    damage(folder, 10)
+    data = images(folder, max_bad=0.05)
+
+    with pytest.raises(DataError, match=r"all are listed in .*bad_examples\.csv"):
+        load_dataset(data, seed=0)
+    assert len((Path(data.cache) / "bad_examples.csv").read_text().splitlines()) == 11
+
+
+def test_a_class_that_is_never_measured_is_warned_of(folder: Path, images: Images) -> None:
+    add = folder / "train" / "bird"
+    shutil.copytree(folder / "train" / "cat", add)
+
+    report = load_dataset(images(folder), seed=0).report
+    assert "no example of 'bird'" in report.warnings[0]
+
+
 def test_the_default_quota_of_few_examples_is_none(folder: Path, images: Images) -> None:
     damage(folder, 1)
 

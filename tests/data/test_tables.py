@@ -94,6 +94,18 @@ def test_utf_16_is_told_apart(tmp_path: Path) -> None:
         read(tmp_path / "t.csv", "text,label\nx,a\n".encode("utf-16"))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "csv":
+        path.write_text("text,label,label\na,1,2\n")
+    else:
+        pq.write_table(pa.table([["a"], ["1"], ["2"]], names=["text", "label", "label"]), path)
+
+    with pytest.raises(DataError, match="2 columns called 'label'"):
+        TableFile(path, path.name).read(("text", "label"))
+
+
 def test_a_missing_column_lists_those_that_are_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'text', it has 'body', 'label'.*data\.header=false"):
         read(tmp_path / "t.csv", "body,label\nx,a\n")

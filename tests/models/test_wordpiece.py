@@ -63,3 +63,7 @@ def test_rare_letters_leave_room_for_words() -> None:
 
 def test_both_texts_of_a_pair_are_learnt_from() -> None:
     assert list(item_texts(["one", ("two", "three")])) == ["one", "two", "three"]
+
+
+def test_half_an_emoji_is_replaced() -> None:
+    assert list(item_texts(["a\ud83d", ("b", "\ude00c")])) == ["a\ufffd", "b", "\ufffdc"]

@@ -24,9 +24,9 @@ RESNET = ["configs/digits_resnet.yaml", "trainer.accumulate=2", "optim.lr=0.01"]
 CHANGED = """
 import os, sys
 from trainyard.cli import main
-from trainyard.training import observers, run
+from trainyard.training import observers, preflight
 
-run.check_hardware = lambda trainer: None  # it wants GPUs for FSDP
+preflight.check_hardware = lambda trainer: None  # it wants GPUs for FSDP
 
 crash_at = int(sys.argv[1])
 
@@ -73,10 +73,21 @@ def test_sharded_training_ends_with_the_weights_of_ddp(words: list[str], tmp_pat
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("NPROC", "2")
+
+    with pytest.raises(UsageError, match="2 processes need as many GPUs, here are 1: set NPROC to fewer"):
+        check_hardware(TrainerConfig())
+    check_hardware(TrainerConfig(devices="cpu"))
+
+
 def test_fsdp_is_refused_without_gpus_and_with_16_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="strategy=fsdp needs GPUs"):
         check_hardware(TrainerConfig(strategy="fsdp", devices="cpu"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     check_hardware(TrainerConfig(strategy="fsdp", precision="bf16-mixed"))
     with pytest.raises(UsageError, match="use bf16-mixed"):
         check_hardware(TrainerConfig(strategy="fsdp", precision="16-mixed"))

@@ -92,7 +92,7 @@ class TextsConfig(AnyData):
 
     kind: Literal["texts"]
     """What an example is."""
-    text: Column | list[Column] = "text"
+    text: Column | Annotated[list[Column], Field(min_length=1)] = "text"
     """Column of the text, by name or position; of a list, the columns are joined by a space."""
     pair: bool = False
     """Read the two columns of `text` as a sentence pair."""

@@ -49,7 +49,7 @@ class OptimConfig(Section):
     """Share of the steps in which the learning rate rises; by default 0.3 for `onecycle` and 0.05 otherwise."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that is spread over all classes in the training target (Szegedy et al. 2016)."""
-    class_weights: Literal["none", "balanced"] | list[float] = "none"
+    class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = "none"
     """Weights of the classes in the training loss, for imbalance: `balanced` is inverse to their counts; or a list."""
     balanced_sampling: bool = False
     """Draw training examples so that all classes come equally often."""

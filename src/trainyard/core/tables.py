@@ -133,6 +133,8 @@ def _positions(
 ) -> dict[Column, int]:
     positions: dict[Column, int] = {}
     for column in (*wanted, *optional):
+        if isinstance(column, str) and names.count(column) > 1:
+            raise DataError(f"{where} has {names.count(column)} columns called {column!r}: give them different names")
         position = find_column(names, column)
         if position is not None:
             positions[column] = position

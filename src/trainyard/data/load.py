@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -27,13 +28,13 @@ def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:
         DataError: the data can't train a classifier, or too much of it is bad.
     """
     found = read_source(data)
-    check_quota(found.bad, found.total, data.max_bad)
-    whole = complete_splits(found.splits, data, seed)
+    check_quota(found.bad, found.total, data.max_bad, _listing(data))
+    whole = complete_splits(found.splits, data, seed, found.warnings)
     classes = check_splits(whole, data)
     checked = _check({split: limit_rows(rows, data.limit, seed) for split, rows in whole.items()}, found, data)
     if data.limit is None:  # a few examples of each split needn't hold every class
         classes = check_splits({split: part.rows for split, part in checked.items()}, data)
-    report = _report(found, checked, classes, location(data.path))
+    report = _report(found, checked, classes, data)
     records = {split: _records(part, classes) for split, part in checked.items()}
     return Dataset(records, classes, report.fingerprint, report.location, report)
 
@@ -58,7 +59,7 @@ def load_split(
         DataError: the split isn't there, has labels that aren't among the classes, or too much of it is bad.
     """
     found = read_source(data)
-    check_quota(found.bad, found.total, data.max_bad)
+    check_quota(found.bad, found.total, data.max_bad, _listing(data))
     rows = _only(found, split, data)
     if unknown := sorted(set(rows.labels) - set(classes)):
         raise DataError(
@@ -73,7 +74,7 @@ def _only(found: Found, split: Split, data: ImagesConfig | TextsConfig) -> Rows:
     if split in found.splits:
         return found.splits[split]
     if len(found.splits) != 1:
-        there = ", ".join(found.splits) or "no examples"
+        there = ", ".join(found.splits) or "; ".join(["no examples that can be used", *found.warnings])
         raise DataError(f"{data.path} has no {split} split, it has {there}: name the folder or file of one split")
     return next(iter(found.splits.values()))
 
@@ -82,13 +83,17 @@ def _check(splits: Mapping[Split, Rows], found: Found, data: ImagesConfig | Text
     checked = check_items(splits, data)
     bad = [example for part in checked.values() for example in part.bad]
     if data.limit is None:
-        check_quota([*found.bad, *bad], found.total, data.max_bad)
+        check_quota([*found.bad, *bad], found.total, data.max_bad, _listing(data))
     else:  # the rows' own faults were counted over all rows, of which few are looked into
-        check_quota(bad, sum(len(rows) for rows in splits.values()), data.max_bad)
+        check_quota(bad, sum(len(rows) for rows in splits.values()), data.max_bad, _listing(data))
     for split, part in checked.items():
         if not len(part.rows):
             raise DataError(f"the {split} split of {data.path} has no example that can be used")
     return checked
+
+
+def _listing(data: ImagesConfig | TextsConfig) -> Path:
+    return Path(data.cache).expanduser() / "bad_examples.csv"
 
 
 def _records(part: Checked, classes: Sequence[str]) -> Records:
@@ -97,20 +102,34 @@ def _records(part: Checked, classes: Sequence[str]) -> Records:
     return Records(part.rows.items, labels, part.rows.sources, part.decoded)
 
 
-def _report(found: Found, checked: Mapping[Split, Checked], classes: Sequence[str], place: str) -> DataReport:
+def _report(
+    found: Found, checked: Mapping[Split, Checked], classes: Sequence[str], data: ImagesConfig | TextsConfig
+) -> DataReport:
     counts = {split: Counter(part.rows.labels) for split, part in checked.items()}
     duplicates = find_duplicates(
         {split: part.rows for split, part in checked.items()}, {split: part.digests for split, part in checked.items()}
     )
+    unmeasured = _unmeasured(counts, classes) if data.limit is None else []
     return DataReport(
-        location=place,
+        location=location(data.path),
         fingerprint=fingerprint(checked),
         classes={name: {split: counts[split][name] for split in SPLITS} for name in classes},
         total=found.total,
         bad=(*found.bad, *(example for part in checked.values() for example in part.bad)),
         duplicates=duplicates,
-        warnings=(*found.warnings, *duplicate_warning(duplicates)),
+        warnings=(*found.warnings, *unmeasured, *duplicate_warning(duplicates)),
     )
+
+
+def _unmeasured(counts: Mapping[Split, Counter[str]], classes: Sequence[str]) -> list[str]:
+    """A warning of the classes that are learnt and never measured: they don't count in the scores."""
+    missing = [name for name in classes if not counts["test"][name]]
+    if not missing:
+        return []
+    return [
+        f"the test split has no example of {_listed(missing)}, so the scores say nothing about them; "
+        "add some, or raise data.test_fraction where the split is held out"
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -27,6 +27,19 @@ SHOWN = 5
 """Classes and copies named in one row."""
 
 
+def check_start(experiment: Experiment) -> list[Check]:
+    """What ``train`` refuses before it reads the data, each as a row; nothing where it refuses nothing."""
+    from trainyard.training.preflight import PREFLIGHT
+
+    checks = []
+    for name, check in PREFLIGHT.items():
+        try:
+            check(experiment)
+        except TrainyardError as error:
+            checks.append(Check(name, "error", str(error)))
+    return checks
+
+
 def check_data(experiment: Experiment) -> list[Check]:
     """Loads the data as training would, and judges what was found; an error of loading is a row too."""
     from trainyard.data.load import load_dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import socket
@@ -14,6 +13,7 @@ from trainyard.doctor.checks import Check
 from trainyard.doctor.gpu import check_gpu
 from trainyard.doctor.java import check_java
 from trainyard.doctor.packages import SETUP, check_packages
+from trainyard.files import is_writable
 from trainyard.memory import memory
 
 PYTHONS = ((3, 11), (3, 13))
@@ -73,7 +73,7 @@ def check_disk(folder: Path) -> Check:
     there = folder.expanduser().absolute()
     while not there.exists():
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    if not is_writable(there):
         fix = "change its permissions, or choose another folder (out, data.cache)"
         return Check(name, "error", f"{there} can't be written to", fix)
     free = shutil.disk_usage(there).free

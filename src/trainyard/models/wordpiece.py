@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from trainyard.core.preprocess import Item
+from trainyard.core.preprocess import Item, without_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,6 +79,6 @@ def item_texts(items: Iterable[Item]) -> Iterator[str]:
     """All texts of text items, those of a pair one by one."""
     for item in items:
         if isinstance(item, str):
-            yield item
+            yield without_surrogates(item)
         elif isinstance(item, tuple):
-            yield from item
+            yield from map(without_surrogates, item)

@@ -18,6 +18,7 @@ from torch.distributed import ProcessGroup
 
 from trainyard.config.experiment import TrainerConfig
 from trainyard.errors import UsageError
+from trainyard.launch import processes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -36,8 +37,14 @@ def check_hardware(config: TrainerConfig) -> None:
     """Refuses what this machine can't do, before anything is started.
 
     Raises:
-        UsageError: FSDP or 16-bit floats without a GPU, or both together.
+        UsageError: FSDP or 16-bit floats without a GPU, both together, or more processes than GPUs.
     """
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes(config)))
+    if uses_gpu(config) and local_processes > torch.cuda.device_count():
+        raise UsageError(
+            f"{local_processes} processes need as many GPUs, here are {torch.cuda.device_count()}: "
+            "set NPROC to fewer, or trainer.devices=cpu"
+        )
     if config.strategy == "fsdp" and not uses_gpu(config):
         raise UsageError("trainer.strategy=fsdp needs GPUs; on CPUs use trainer.strategy=ddp")
     if config.precision == "16-mixed" and not uses_gpu(config):
@@ -115,7 +122,8 @@ def many_processes() -> bool:
 @contextlib.contextmanager
 def join_processes() -> Iterator[torch.device]:
     """Joins the processes that torchrun started, if it did; yields this process's device."""
-    gpu = torch.cuda.is_available()
+    # More processes than GPUs compute the same on the CPU.
+    gpu = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
     _set_threads(None)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

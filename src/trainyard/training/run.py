@@ -25,9 +25,10 @@ from trainyard.training.augment import Augmentation, Mixing
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.module import ClassifierModule
-from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers
+from trainyard.training.observers import MetricsCsv, Terminal, Trackers, make_loggers
+from trainyard.training.preflight import preflight
 from trainyard.training.presets import Profiler, apply_data_preset, apply_preset
-from trainyard.training.processes import check_hardware, is_muted, leave_processes, start_fabric
+from trainyard.training.processes import is_muted, leave_processes, start_fabric
 from trainyard.training.reports import Observer
 from trainyard.training.runs import CHECKPOINTS, DATA_REPORT, find_run, has_same_data, new_run
 from trainyard.training.wrong import WrongExamples
@@ -47,9 +48,7 @@ def train(experiment: Experiment) -> Path:
         TrainyardError: training failed; the last good checkpoint is kept.
     """
     experiment = apply_preset(experiment)
-    check_hardware(experiment.trainer)
-    check_trackers(experiment.trainer.loggers)
-    experiment.model.check(experiment.data)
+    preflight(experiment)
     fabric = start_fabric(experiment.trainer)
     resumed = find_run(experiment) if fabric.is_global_zero else None
     dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))

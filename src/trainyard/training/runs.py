@@ -13,7 +13,7 @@ import yaml
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import dump_yaml
 from trainyard.errors import UsageError
-from trainyard.files import write_text
+from trainyard.files import is_writable, write_text
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,17 @@ def has_same_data(run: Path, fingerprint: str, explicit: bool) -> bool:
         )
     log.warning("%s isn't gone on with: the data changed since it was started", run)
     return False
+
+
+def check_run_folder(experiment: Experiment) -> None:
+    """Looks whether there can be a new run.
+
+    Raises:
+        UsageError: the folder can't be written to.
+    """
+    folder = experiment.out / experiment.name
+    if not is_writable(folder):
+        raise UsageError(f"the run folder {folder} can't be made or written to; choose another by out=...")
 
 
 def new_run(experiment: Experiment) -> Path:

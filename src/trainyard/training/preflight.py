@@ -1,0 +1,28 @@
+"""What can be refused before anything that takes long: ``train`` stops at the first, the doctor shows all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from trainyard.config.experiment import Experiment
+from trainyard.training.observers import check_trackers
+from trainyard.training.processes import check_hardware
+from trainyard.training.runs import check_run_folder
+
+PREFLIGHT: Mapping[str, Callable[[Experiment], None]] = {
+    "hardware": lambda experiment: check_hardware(experiment.trainer),
+    "trackers": lambda experiment: check_trackers(experiment.trainer.loggers),
+    "model": lambda experiment: experiment.model.check(experiment.data),
+    "run folder": check_run_folder,
+}
+"""Each raises ``UsageError`` with the fix."""
+
+
+def preflight(experiment: Experiment) -> None:
+    """Makes all checks.
+
+    Raises:
+        UsageError: the config doesn't fit this machine, the data's kind or the model.
+    """
+    for check in PREFLIGHT.values():
+        check(experiment)
