@@ -147,7 +147,7 @@ ORPHAN = "from trainyard.launch import end_with_launcher; end_with_launcher(); p
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system call is Linux's")
-@pytest.mark.parametrize(("launcher", "code"), [(os.getpid(), 0), (2**30, -signal.SIGKILL)])
+@pytest.mark.parametrize(("launcher", "code"), [(os.getpid(), 0), (2**30, -signal.SIGKILL)], ids=["lives", "killed"])
 def test_a_process_whose_launcher_was_killed_before_it_could_know_ends(launcher: int, code: int) -> None:
     environment = {**os.environ, "LOCAL_RANK": "0", "TRAINYARD_LAUNCHER": str(launcher)}
     process = subprocess.run([sys.executable, "-c", ORPHAN], env=environment, capture_output=True, check=False)
