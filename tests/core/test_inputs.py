@@ -17,7 +17,8 @@ import pytest
 
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.core.bundle import Bundle
-from trainyard.core.inputs import IMAGE_SUFFIXES, answer, read_inputs
+from trainyard.core.folders import IMAGE_SUFFIXES
+from trainyard.core.inputs import answer, read_inputs
 from trainyard.core.predictor import Prediction, Predictor
 from trainyard.core.preprocess import Item
 from trainyard.data.examples import read_examples

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trainyard.core.bundle import Bundle
+from trainyard.core.folders import IMAGE_SUFFIXES, files_below, is_image
 from trainyard.core.items import image_item, text_item
 from trainyard.core.predictor import Prediction, Predictor
 from trainyard.core.preprocess import Item
@@ -24,9 +25,6 @@ from trainyard.core.tables import (
 )
 from trainyard.errors import DataError, ItemError, UsageError
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo")
-)
 TABLES = f"a table ({', '.join(TABLE_SUFFIXES)})"
 
 Named = tuple[str, Item | ItemError]
@@ -62,29 +60,6 @@ def answer(inputs: Sequence[Named], predictor: Predictor, top_k: int) -> list[tu
     return [(name, item if isinstance(item, ItemError) else next(predictions)) for name, item in inputs]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Images at any depth, sorted, by training's rules: through links, no folder twice, nothing that is hidden.
-
-    Raises:
-        OSError: a folder may not be read.
-    """
-    seen = {os.path.realpath(folder)}
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        visible = [Path(place, name) for name in sorted(folders) if not name.startswith(".")]
-        # Of several links to a folder the first is followed, and none that leads back to where it came from.
-        first = {os.path.realpath(path): path.name for path in reversed(visible)}
-        folders[:] = sorted(name for real, name in first.items() if real not in seen)
-        seen |= first.keys()
-        files = [Path(place, name) for name in names if not name.startswith(".")]
-        found += [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def _standard_input(errors: str) -> Iterator[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors=errors)  # one wrong byte is no reason to answer nothing
@@ -107,7 +82,7 @@ def _read_images(word: str, bundle: Bundle) -> Iterator[Named]:
 
 def _read_image_folder(folder: Path) -> Iterator[Named]:
     try:
-        files = image_files(folder)
+        files = sorted(filter(is_image, files_below(folder)))
     except OSError as error:
         raise UsageError(f"the folder {folder} can't be read ({error}): change its permissions") from error
     if not files:

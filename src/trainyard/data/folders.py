@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.inputs import IMAGE_SUFFIXES
+from trainyard.core.folders import files_below, is_image
 from trainyard.core.preprocess import Item
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.records import Found, Rows, Split, split_named
@@ -66,15 +65,15 @@ def _read_classes(folder: Path, root: Path, split: Split) -> Found:
     labels: list[str] = []
     others: list[Path] = []
     for class_folder in (entry for entry in _visible(folder) if entry.is_dir()):
-        for path in _files_below(class_folder, above=(root, folder)):
-            if _is_image(path):
+        for path in files_below(class_folder, above=(root, folder)):
+            if is_image(path):
                 items.append(path)
                 labels.append(class_folder.name)
             else:
                 others.append(path)
     start = len(str(root)) + 1  # much faster than relative_to
     found = Found({split: Rows(items, labels, [str(path)[start:] for path in items])} if items else {})
-    loose = [entry for entry in _visible(folder) if _is_image(entry) and entry.is_file()]
+    loose = [entry for entry in _visible(folder) if is_image(entry) and entry.is_file()]
     found.warnings += _unused(
         loose, root, "images lie beside the folders of the classes", "move them into one, or away"
     )
@@ -89,35 +88,12 @@ def _unused(paths: Sequence[Path], root: Path, what: str, fix: str) -> list[str]
     return [f"{len(paths):,} {what} and aren't used (the first: {paths[0].relative_to(root)}): {fix}"]
 
 
-def _files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[Path]:
-    """All files at any depth, through links too, but through no folder twice: a link may lead back ``above``."""
-    seen = {_identity(place) for place in (*above, folder)}
-
-    def is_new(place: Path) -> bool:
-        count = len(seen)
-        seen.add(_identity(place))
-        return len(seen) > count
-
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and is_new(Path(place, name))]
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
 def _visible(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def _is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_split_folder(folder: Path) -> bool:
@@ -131,9 +107,9 @@ def _is_split_folder(folder: Path) -> bool:
     folders = [entry for entry in entries if entry.is_dir()]
     if any(_is_table(entry) for entry in entries):
         return True
-    if not any(_is_image(entry) and entry.is_file() for entry in entries):
+    if not any(is_image(entry) and entry.is_file() for entry in entries):
         return bool(folders)
-    return any(_is_image(path) for below in folders for path in _files_below(below))
+    return any(is_image(path) for below in folders for path in files_below(below))
 
 
 def _split_of_file(path: Path) -> str:

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.inputs import IMAGE_SUFFIXES
+from trainyard.core.folders import is_image
 from trainyard.data import embedded_sets, hub
 from trainyard.data.examples import read_examples
 from trainyard.data.folders import read_folder
@@ -55,7 +55,7 @@ def _read_file(path: Path, data: ImagesConfig | TextsConfig) -> Found:
         raise _missing(path, data)
     if path.suffix.lower() in TABLE_SUFFIXES:
         return read_examples(TableFile(path, path.name, data.header), data)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if is_image(path):
         raise UsageError(f"data.path={data.path} is one image: give the folder of the class folders")
     raise UsageError(f"data.path={data.path} is no table: it may end in {', '.join(TABLE_SUFFIXES)}")
 
