@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,6 +103,21 @@ def restored_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted as Linux does")
+def test_a_step_reuses_the_memory_of_the_step_before(restored_threads: None) -> None:
+    start_fabric(TrainerConfig(devices="cpu", threads=1))
+
+    def step() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            tensors = [torch.ones(2**20) for _ in range(8)]
+            tensors.clear()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    step()
+    assert step() < 8 * 1024, "ten times 32 MB have 80 times as many pages"
 
 
 @pytest.mark.parametrize("threads", [1, 3])
