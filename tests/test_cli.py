@@ -119,7 +119,7 @@ def test_a_missing_extra_is_one_sentence() -> None:
     code = "import sys; sys.modules['torch'] = None; from trainyard.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "train", DIGITS], capture_output=True, text=True, check=False)
 
-    fix = "run scripts/setup.sh, or pip install 'trainyard[train]'"
+    fix = "run scripts/setup.sh, or pip install -e '.[train]'"
     assert (done.returncode, done.stderr) == (2, f"trainyard: the package torch isn't installed: {fix}\n")
 
 

@@ -55,7 +55,7 @@ def _known(error: BaseException) -> tuple[int, str] | None:
         case ModuleNotFoundError():
             package = (error.name or "").partition(".")[0]
             extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-            fix = f"run scripts/setup.sh, or pip install 'trainyard[{extra}]'"
+            fix = f"run scripts/setup.sh, or pip install -e '.[{extra}]'"
             return (EXIT_USAGE, f"the package {package} isn't installed: {fix}") if extra else None
         case OSError() if error.errno in SYSTEM_FIXES:
             place = f"{error.filename}: " if error.filename else ""

@@ -35,7 +35,7 @@ def _version_problems() -> Iterator[Check]:
     for name, floor in FLOORS.items():
         installed = _installed(name)
         if installed is None:
-            yield Check(name, "error", "not installed", f"{SETUP}, or pip install 'trainyard[train]'")
+            yield Check(name, "error", "not installed", f"{SETUP}, or pip install -e '.[train]'")
         elif installed in MALICIOUS.get(name, ()):
             detail = f"{installed} was a malicious upload that steals credentials (GHSA-w37p-236h-pfx3)"
             fix = f"uninstall it, change every password and token that this machine had, then {SETUP}"
