@@ -38,7 +38,7 @@ def test_each_package_of_an_extra_is_known(extra: str) -> None:
         (UsageError("do it so"), 2, "do it so"),
         (DataError("bad rows"), 1, "bad rows"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (ModuleNotFoundError(name="wandb.sdk"), 2, "the package wandb isn't installed: .*'trainyard\\[tracking\\]'"),
+        (ModuleNotFoundError(name="wandb.sdk"), 2, "the package wandb isn't installed: .*'.\\[tracking\\]'"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "No space left on device; free some space"),
         (
             PermissionError(errno.EACCES, "Permission denied", "x.csv"),
