@@ -39,14 +39,19 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder or, where it isn't there yet, in the nearest parent that is."""
-    there = folder.expanduser().absolute()
+def nearest_existing(path: Path) -> Path:
+    """A path or, where it isn't there yet, the nearest parent that is."""
+    there = path.expanduser().absolute()
     while not there.exists():
         there = there.parent
+    return there
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder or, where it isn't there yet, in the nearest parent that is."""
     try:
         # Only this tells: permissions say nothing to root, nor of a file system that is read-only.
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=nearest_existing(folder)):
             return True
     except OSError:
         return False

@@ -13,7 +13,7 @@ from trainyard.doctor.checks import Check
 from trainyard.doctor.gpu import check_gpu
 from trainyard.doctor.java import check_java
 from trainyard.doctor.packages import SETUP, check_packages
-from trainyard.files import is_writable
+from trainyard.files import is_writable, nearest_existing
 from trainyard.memory import memory
 
 PYTHONS = ((3, 11), (3, 13))
@@ -70,9 +70,7 @@ def check_memory() -> Check:
 def check_disk(folder: Path) -> Check:
     """Whether ``folder``, which may not be there yet, can be written to and has room."""
     name = f"disk of {folder}"
-    there = folder.expanduser().absolute()
-    while not there.exists():
-        there = there.parent
+    there = nearest_existing(folder)
     if not is_writable(there):
         fix = "change its permissions, or choose another folder (out, data.cache)"
         return Check(name, "error", f"{there} can't be written to", fix)
