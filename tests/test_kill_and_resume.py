@@ -20,7 +20,8 @@ import pytest
 from trainyard.core.bundle import Bundle
 
 ROOT = Path(__file__).parents[1]
-EPOCHS, STEPS = 8, 6
+HOLDING = Path(__file__).parent / "holding"
+EPOCHS, STEPS = 12, 6
 SMALL = [
     f"trainer.max_epochs={EPOCHS}",
     "trainer.save_every=2",
@@ -31,19 +32,25 @@ SMALL = [
 DROPOUT = ["configs/tickets_bert.yaml", "model.vocab_size=500", "data.limit=200"]
 BATCH_NORM = ["configs/digits_resnet.yaml", "data.limit=200", "data.mixup=0.2"]
 ATTEMPTS = 4
-"""The moments last milliseconds: one that was missed is tried again, one epoch or checkpoint later."""
+"""Some moments last milliseconds: one that was missed is tried again, an epoch later."""
 
 
 class Running:
-    """A training in a process group of its own."""
+    """A training in a process group of its own.
 
-    def __init__(self, out: Path, words: list[str], processes: int) -> None:
-        self.out, self.lines = out, list[str]()
+    Args:
+        hold: It stands still before a file or folder gets this name.
+    """
+
+    def __init__(self, out: Path, words: list[str], processes: int, hold: str = "") -> None:
+        self.out, self.lines, self.held = out, list[str](), out / "held"
+        self.held.unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainyard", "train", *words, *SMALL, f"out={out}/runs", f"data.cache={out}/cache",
              "trainer.resume=auto"],
             cwd=ROOT, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, "NPROC": str(processes), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "NPROC": str(processes), "OMP_NUM_THREADS": "1",
+                 "PYTHONPATH": str(HOLDING), "HOLD_BEFORE": hold, "HELD": str(self.held)},
         )  # fmt: skip
 
     @property
@@ -59,10 +66,10 @@ class Running:
                 return
         pytest.fail(f"it ended before {pattern}:\n{''.join(self.lines)}")
 
-    def wait_for(self, pattern: str) -> None:
-        """Waits until there is a file in the run folder."""
-        while not any(self.run.glob(pattern)):
-            assert self.process.poll() is None, f"it ended before {pattern}"
+    def wait_until_held(self) -> None:
+        while not self.held.exists():
+            assert self.process.poll() is None, "it ended before it was held"
+            time.sleep(0.01)
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -82,6 +89,7 @@ class Moment:
 
     wait: Callable[[Running, random.Random], None]
     hit: Callable[[Running], bool]
+    hold: str = ""
 
 
 def last_step(running: Running) -> int | None:
@@ -97,26 +105,26 @@ def some_steps_on(running: Running, chance: random.Random) -> None:
     time.sleep(chance.uniform(0, 0.02))
 
 
-def saving(name: str) -> Moment:
+def writing(name: str, temporary: str) -> Moment:
+    """All is written but for the last rename."""
     return Moment(
-        wait=lambda running, _: (running.read_until(r"step \d+/"), running.wait_for(f"checkpoints/.{name}.*.tmp"))[0],
-        hit=lambda running: any(running.run.glob(f"checkpoints/.{name}.*.tmp")),
+        wait=lambda running, _: running.wait_until_held(),
+        hit=lambda running: any(running.run.glob(temporary)),
+        hold=name,
     )
 
 
+# The best model of an interrupted run is surely saved once, after its first epoch: so that comes first.
 MOMENTS = {
+    "saving the best": writing("best.ckpt", "checkpoints/.best.ckpt.*.tmp"),
     "mid-epoch": Moment(some_steps_on, lambda running: (last_step(running) or 0) % STEPS != 0),
-    "validation": Moment(
+    "validation, or just after it": Moment(
         wait=lambda running, _: running.read_until(rf"step ({'|'.join(str(n * STEPS) for n in range(1, EPOCHS))})/"),
-        hit=lambda running: (last_step(running) or 1) % STEPS == 0 and not any(running.run.glob("checkpoints/.*.tmp")),
+        hit=lambda running: (last_step(running) or 1) % STEPS == 0,
     ),
-    "saving": saving("last.ckpt"),
-    "saving the best": saving("best.ckpt"),
+    "saving": writing("last.ckpt", "checkpoints/.last.ckpt.*.tmp"),
     "any time": Moment(some_steps_on, lambda _: True),
-    "writing the bundle": Moment(
-        wait=lambda running, _: running.wait_for(".bundle.*.tmp/model.safetensors"),
-        hit=lambda running: any(running.run.glob(".bundle.*.tmp/model.safetensors")),
-    ),
+    "writing the bundle": writing("bundle", ".bundle.*.tmp/model.safetensors"),
 }
 
 
@@ -128,14 +136,14 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-def kill_at(moment: Moment, start: Callable[[], Running], chance: random.Random) -> None:
+def kill_at(moment: Moment, start: Callable[[str], Running], chance: random.Random) -> None:
     for _ in range(ATTEMPTS):
-        running = start()
+        running = start(moment.hold)
         moment.wait(running, chance)
         running.kill()
         if moment.hit(running):
             return
-    pytest.fail("the moment was never hit")
+    pytest.fail(f"the moment was never hit:\n{running.lines}")
 
 
 @pytest.mark.slow
@@ -147,7 +155,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(processes: int, word
     chance = random.Random(processes)
 
     for moment in MOMENTS.values():
-        kill_at(moment, lambda: Running(tmp_path, words, processes), chance)
+        kill_at(moment, lambda hold: Running(tmp_path, words, processes, hold), chance)
     run = Running(tmp_path, words, processes).finish()
 
     assert run != undisturbed
