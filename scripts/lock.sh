@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Usage: scripts/lock.sh [uv's options, e.g. --upgrade or --upgrade-package lightning]    writes requirements.lock
+# Usage: scripts/lock.sh [uv's options, e.g. --upgrade or --upgrade-package lightning]    writes both locks
 # Needs uv (pip install uv). One version of each package serves Linux and macOS, Python 3.11 to 3.13; versions that
-# are in the lock already stay unless the options say otherwise. Pins with their reasons: pyproject.toml, [tool.uv].
+# are in a lock already stay unless the options say otherwise. Pins with their reasons: pyproject.toml, [tool.uv].
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -10,6 +10,18 @@ command -v uv >/dev/null || {
   exit 2
 }
 
-uv pip compile pyproject.toml --extra train --extra dev --output-file requirements.lock \
-  --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --system-certs \
-  --no-emit-index-url --no-emit-find-links --custom-compile-command "scripts/lock.sh" --quiet "$@"
+lock() { # lock FILE EXTRA... -- [uv's options]
+  local file=$1 extras=()
+  shift
+  while [[ $1 != -- ]]; do
+    extras+=(--extra "$1")
+    shift
+  done
+  uv pip compile pyproject.toml "${extras[@]}" --output-file "$file" \
+    --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --system-certs \
+    --no-emit-index-url --no-emit-find-links --custom-compile-command "scripts/lock.sh" --quiet "${@:2}"
+}
+
+lock requirements.lock train export serve dev -- "$@"
+# The serving image's: the same versions, without torch and all that only training needs.
+lock requirements-serve.lock serve -- --constraints <(sed 's/ *\\$//; /--hash=/d' requirements.lock) "$@"

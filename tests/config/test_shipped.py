@@ -19,6 +19,7 @@ EXPECTED = {
     "tickets_bert",
     "cifar10_resnet20",
     "cifar10_resnet18",
+    "cifar10_resnet18_224",
     "imagefolder_resnet50",
     "sst2_bert",
     "csv_bert",

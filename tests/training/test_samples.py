@@ -10,9 +10,10 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainyard.core.preprocess import ImagePreprocessor, Item, TextPreprocessor
+from trainyard.core.samples import load_sample
 from trainyard.data.records import Records
 from trainyard.training import samples
-from trainyard.training.samples import MAX_SAMPLE_BYTES, choose, load_sample
+from trainyard.training.samples import MAX_SAMPLE_BYTES, choose
 
 
 def records(*counts: int, items: list[Item] | None = None) -> Records:

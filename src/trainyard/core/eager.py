@@ -22,11 +22,14 @@ class EagerRuntime:
     Args:
         bundle: The verified bundle.
         device: A torch device; by default a GPU if there is one.
+        threads: Of one call, and of all that torch does in this process.
     """
 
-    def __init__(self, bundle: Bundle, device: str | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str | None = None, threads: int | None = None) -> None:
         import torch
 
+        if threads:
+            torch.set_num_threads(threads)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.classifier = load_classifier(bundle.path, bundle.facts, bundle.preprocessor).to(self.device)
 

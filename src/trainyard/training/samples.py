@@ -21,6 +21,7 @@ from trainyard.core.preprocess import (
     encode_all,
     without_surrogates,
 )
+from trainyard.core.samples import load_sample
 from trainyard.data.records import Records
 from trainyard.files import write_text
 from trainyard.training.randomness import derive_seed
@@ -72,14 +73,6 @@ def write_samples(
         answer = {"label": labels[int(probabilities.argmax())], "probabilities": [float(p) for p in probabilities]}
         golden.append({**stored, "expected": answer})
     _write_jsonl(samples / GOLDEN, golden)
-
-
-def load_sample(samples: Path, record: dict[str, object]) -> Item:
-    """The raw item of a line in ``calibration.jsonl`` or ``golden.jsonl``."""
-    if "image" in record:
-        return (samples / str(record["image"])).read_bytes()
-    text = record["text"]
-    return (str(text[0]), str(text[1])) if isinstance(text, list) else str(text)
 
 
 def drift_reference(

@@ -1,0 +1,31 @@
+"""The rungs of the ladder: the formats that a model is exported to, from the reference on."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Rung = Literal["eager", "torchscript", "torchscript-int8", "onnx", "onnx-int8", "aoti", "aoti-int8"]
+Status = Literal["reference", "passed", "no_gain", "batch_dependent", "refused", "skipped"]
+
+RUNGS: tuple[Rung, ...] = get_args(Rung)
+EXPORTED: tuple[Rung, ...] = RUNGS[1:]
+"""All but the reference, which is the bundle itself."""
+FILES: dict[Rung, str] = {
+    "torchscript": "model.torchscript.pt",
+    "torchscript-int8": "model.int8.torchscript.pt",
+    "onnx": "model.onnx",
+    "onnx-int8": "model.int8.onnx",
+    "aoti": "model.pt2",
+    "aoti-int8": "model.int8.pt2",
+}
+"""The file of each rung within an export."""
+
+
+def is_int8(rung: Rung) -> bool:
+    """Whether a rung computes in 8-bit integers."""
+    return rung.endswith("-int8")
+
+
+def fp32_of(rung: Rung) -> Rung:
+    """The rung of the same runtime in 32-bit floats; of such a one, itself."""
+    return next(one for one in RUNGS if one == rung.removesuffix("-int8"))

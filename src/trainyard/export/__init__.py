@@ -1,0 +1,1 @@
+"""The verified ladder: each format of a model, made, scored against the model itself, timed, and gated."""
