@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class Skip(Exception):
-    """A rung can't be made here, for the reason that its row will give: a missing compiler, a layer without a kernel."""
+    """A rung can't be made here. Its row gives the reason: a missing compiler, say, or a layer without a kernel."""
