@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from trainyard.errors import BundleError
+from trainyard.errors import BundleError, UsageError
 from trainyard.files import sha256_file, write_json
 
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 1_000_000
+MAX_FILES = 10_000
+MAX_FILE_BYTES = 10_000_000_000
+"""Bounds of what is read before it is known to be the original."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the manifest says of a file."""
+
+    sha256: str
+    size: int
 
 
 def write_manifest(folder: Path) -> str:
@@ -23,40 +39,102 @@ def write_manifest(folder: Path) -> str:
 
 
 def digest(folder: Path) -> str:
-    """The SHA-256 of the manifest, which names the hash of every file: the folder's name wherever it lies."""
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-
-
-def verify(folder: Path) -> str:
-    """Compares every file with the manifest before anything parses one; returns the digest.
+    """The SHA-256 of the manifest, which names the hash of every file: the folder's name wherever it lies.
 
     Raises:
-        BundleError: names the first file that is changed, missing, additional, or a link.
+        BundleError: there is no manifest, or it is far too large to be one.
     """
-    recorded = _read(folder)
-    present = set(_file_names(folder))
-    for name in sorted(present | set(recorded)):
-        if name not in recorded:
+    return hashlib.sha256(_manifest_bytes(folder)).hexdigest()
+
+
+def check_digest(expect: str) -> str:
+    """A digest that somebody wrote down, in small letters.
+
+    Raises:
+        UsageError: it isn't one.
+    """
+    if not _SHA256.fullmatch(expect.lower()):
+        raise UsageError(f"'{expect}' isn't a digest: give all 64 hexadecimal digits of it")
+    return expect.lower()
+
+
+def verify(folder: Path, expect: str | None = None) -> str:
+    """Compares every file with the manifest before anything parses one; returns the digest.
+
+    All sizes are compared before the first file is hashed, so that a wrong one costs no time.
+
+    Args:
+        folder: The sealed folder.
+        expect: The digest that it must have. Without it a folder that was sealed anew after a change passes.
+
+    Raises:
+        UsageError: ``expect`` isn't a digest.
+        BundleError: it has another digest, or a file is changed, missing, additional, a link, or out of bounds.
+    """
+    expect = None if expect is None else check_digest(expect)
+    content = _manifest_bytes(folder)
+    found = hashlib.sha256(content).hexdigest()
+    if expect not in (None, found):
+        raise BundleError(
+            f"{folder} has the digest {found}, and {expect} was expected; "
+            "use the original, or expect this one if you know that it is right"
+        )
+    recorded = _parse(content, folder)
+    _compare_names(folder, set(_file_names(folder)), set(recorded))
+    for name, entry in recorded.items():
+        if (folder / name).stat().st_size != entry.size:
+            raise _changed(folder, name)
+    for name, entry in recorded.items():
+        if sha256_file(folder / name) != entry.sha256:
+            raise _changed(folder, name)
+    return found
+
+
+def _compare_names(folder: Path, present: set[str], recorded: set[str]) -> None:
+    for name in sorted(present ^ recorded):
+        if name in present:
             raise BundleError(f"{folder}: the file {name} isn't in the manifest; remove it or use the original")
-        if name not in present:
-            raise BundleError(f"{folder}: the file {name} is missing; use the original")
-        if sha256_file(folder / name) != recorded[name]:
-            raise BundleError(f"{folder}: the file {name} was changed after it was sealed; use the original")
-    return digest(folder)
+        raise BundleError(f"{folder}: the file {name} is missing; use the original")
 
 
-def _read(folder: Path) -> dict[str, str]:
+def _changed(folder: Path, name: str) -> BundleError:
+    return BundleError(f"{folder}: the file {name} was changed after it was sealed; use the original")
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder} has no {MANIFEST}: it isn't a sealed bundle or export; use the original")
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        recorded = {str(name): str(entry["sha256"]) for name, entry in files.items()}
-    except FileNotFoundError as error:
-        raise BundleError(f"{folder} has no {MANIFEST}: it isn't a sealed bundle") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"{path} can't be read ({error.strerror}): change its permissions") from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{folder}: {MANIFEST} has more than {MAX_MANIFEST_BYTES:,} bytes; use the original")
+    return content
+
+
+def _parse(content: bytes, folder: Path) -> dict[str, Entry]:
+    try:
+        files = json.loads(content.decode("utf-8"))["files"]
+        recorded = {str(name): _entry(entry["sha256"], entry["bytes"]) for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{folder}: {MANIFEST} isn't a manifest; use the original") from error
-    for name in recorded:
+    if len(recorded) > MAX_FILES:
+        raise BundleError(f"{folder}: {MANIFEST} names more than {MAX_FILES:,} files; use the original")
+    for name, entry in recorded.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{folder}: {MANIFEST} names {name}, which lies outside; don't use this bundle")
+            raise BundleError(f"{folder}: {MANIFEST} names {name}, which lies outside; use the original")
+        if entry.size > MAX_FILE_BYTES:
+            raise BundleError(f"{folder}: the file {name} has more than {MAX_FILE_BYTES:,} bytes; use the original")
     return recorded
+
+
+def _entry(sha256: object, size: object) -> Entry:
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or type(size) is not int or size < 0:
+        raise ValueError("an entry is a hash and a size")
+    return Entry(sha256, size)
 
 
 def _file_names(folder: Path) -> list[str]:
@@ -65,7 +143,12 @@ def _file_names(folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            raise BundleError(f"{folder}: {name} is a link, and a bundle has none; use the original")
-        if path.is_file() and name != MANIFEST:
-            names.append(name)
+            raise BundleError(f"{folder}: {name} is a link, and a sealed folder has none; use the original")
+        if path.is_dir() or name == MANIFEST:
+            continue
+        if not path.is_file():
+            raise BundleError(f"{folder}: {name} isn't a file; remove it or use the original")
+        names.append(name)
+        if len(names) > MAX_FILES:
+            raise BundleError(f"{folder} has more than {MAX_FILES:,} files; use the original")
     return sorted(names)

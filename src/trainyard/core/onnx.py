@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from trainyard.errors import BundleError
 
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """Optimisations that ONNX Runtime's CPU kernels make slower: of a MiniLM in int8, these were a fifth of the time."""
-ERRORS_ONLY = 3
-"""ONNX Runtime's log level; below it, it tells of its own optimisations."""
+FATAL_ONLY = 4
+"""ONNX Runtime's log level: an error is raised, and needn't be printed too."""
+EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxRuntime:
-    """Runs an ONNX file.
+    """Runs an ONNX file, which is whole in itself: weights that lie elsewhere are refused.
 
     Args:
         file: The model.
@@ -25,7 +27,7 @@ class OnnxRuntime:
         threads: Of one call; by default one for each core.
 
     Raises:
-        BundleError: the file can't be loaded, or there is no such device.
+        BundleError: the file can't be loaded, names a file of weights, or there is no such device.
     """
 
     def __init__(self, file: Path, device: str | None = None, threads: int | None = None) -> None:
@@ -33,16 +35,21 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        options.log_severity_level = ERRORS_ONLY
+        options.log_severity_level = FATAL_ONLY
+        # An ONNX file can name others as its weights, found from its folder or, of a model in memory, from the working
+        # directory. No file was sealed for that, and none is found here: the null device holds no files.
+        options.add_session_config_entry(EXTERNAL_DATA_FOLDER, os.devnull)
         provider = "CUDAExecutionProvider" if device and device.startswith("cuda") else "CPUExecutionProvider"
         if provider not in onnxruntime.get_available_providers():
             raise BundleError(f"this onnxruntime has no {provider}: install onnxruntime-gpu, or use the CPU")
         try:
             self._session = onnxruntime.InferenceSession(
-                str(file), options, providers=[provider], disabled_optimizers=SLOW_FUSIONS
+                file.read_bytes(), options, providers=[provider], disabled_optimizers=SLOW_FUSIONS
             )
         except Exception as error:  # its errors have no base of their own
-            raise BundleError(f"{file} can't be loaded ({error}): export again") from error
+            raise BundleError(f"{file} can't be loaded ({str(error).splitlines()[0]}): export again") from error
+        self._session.disable_fallback()  # to another provider, for which alone it would keep the file's bytes
+        self._session._model_bytes = None
         self._names = [entry.name for entry in self._session.get_inputs()]
 
     def logits(self, inputs: Inputs) -> NDArray[np.float32]:
