@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
-from trainyard.core.bundle import Bundle, Json
-from trainyard.core.manifest import MANIFEST, verify
+from trainyard.core.bundle import Bundle, Json, find_bundle
+from trainyard.core.manifest import check_digest, digest, verify
 from trainyard.core.rungs import Rung, Status
 from trainyard.errors import BundleError, UsageError
 
@@ -17,6 +18,9 @@ EXPORTS = "exports"
 LATEST = "latest"
 FACTS = "export.json"
 SCHEMA_VERSION = 1
+
+Format: TypeAlias = Literal["auto", Rung]
+"""What a user asks for; ``auto`` leaves the choice of the rung to ``trainyard.core.selection``."""
 
 
 class Latency(BaseModel):
@@ -103,17 +107,83 @@ class Export:
     facts: ExportFacts
 
     @staticmethod
+    def read(path: Path, expect: str | None = None) -> Export:
+        """Compares each file with the manifest. Whose export it is, ``check_bundle`` asks.
+
+        Raises:
+            BundleError: a file is changed, missing or additional, the digest isn't ``expect``, or it is of a newer
+                version.
+        """
+        digest = verify(path, expect)
+        facts = _read_facts(path)
+        known = {None, *(file.name for file in path.iterdir())}
+        if lost := [row.file for row in facts.formats if row.file not in known]:
+            raise BundleError(f"{path}: {FACTS} names {lost[0]}, which isn't a file of it: export again")
+        return Export(path, digest, facts)
+
+    @staticmethod
     def open(path: Path, bundle: Bundle) -> Export:
         """Compares each file with the manifest, and the bundle's digest with the one that was exported.
 
         Raises:
-            BundleError: a file is changed, missing or additional, or it is of another bundle or a newer version.
+            BundleError: see ``read``; or it is of another bundle.
         """
-        digest = verify(path)
-        facts = _read_facts(path)
-        if facts.bundle != bundle.digest:
-            raise BundleError(f"{path} was exported from another bundle ({facts.bundle[:12]}): export this one again")
-        return Export(path, digest, facts)
+        export = Export.read(path)
+        export.check_bundle(bundle.digest)
+        return export
+
+    def check_bundle(self, digest: str) -> None:
+        """Compares a bundle's digest with the one that was exported.
+
+        Raises:
+            BundleError: it is of another bundle.
+        """
+        if self.facts.bundle != digest:
+            raise BundleError(
+                f"{self.path} was exported from another bundle ({self.facts.bundle[:12]}): export this one again"
+            )
+
+
+class Opened(NamedTuple):
+    """A verified bundle and, if there is one that may be used, a verified export of it."""
+
+    bundle: Bundle
+    export: Export | None
+
+
+def open_trusted(
+    run: Path | Bundle, format: Format = "auto", export: str = LATEST, expect: str | None = None
+) -> Opened:
+    """Opens what a format needs, and nothing that the expected digest doesn't vouch for.
+
+    The digest of an export vouches for its rungs and, as it names the bundle's, for the bundle. That of a bundle
+    vouches for the bundle alone, which is all that ``eager`` needs; then no export is returned.
+
+    Args:
+        run: A bundle or run folder; or a bundle that is open already.
+        format: What is to run.
+        export: Id of the export, or ``latest``.
+        expect: Digest of the bundle or of the export. Without it, all that is sealed and fits together is trusted.
+
+    Raises:
+        UsageError: there is no bundle or no such export, or ``expect`` isn't a digest or is the bundle's where the
+            export's is needed.
+        BundleError: the digests differ, found before a file is hashed or parsed; see ``Bundle.open``, ``Export.open``.
+    """
+    if expect is None:
+        bundle = run if isinstance(run, Bundle) else Bundle.open(run)
+        return Opened(bundle, None if format == "eager" else find_export(bundle, export))
+    expect = check_digest(expect)
+    path, own = (run.path, run.digest) if isinstance(run, Bundle) else _digest_of(find_bundle(run))
+    if own != expect:
+        found = _expected_export(path, own, export, expect)
+        return Opened(_open_bundle(run, own), None if format == "eager" else found)
+    if format not in ("auto", "eager"):
+        raise UsageError(
+            f"{expect} is the bundle's digest, which vouches for eager alone: "
+            f"give the digest of the export for {format}, or choose eager"
+        )
+    return Opened(_open_bundle(run, own), None)
 
 
 def exports_folder(bundle: Bundle) -> Path:
@@ -128,12 +198,43 @@ def find_export(bundle: Bundle, name: str = LATEST) -> Export | None:
         UsageError: there is none of this id.
         BundleError: see ``Export.open``.
     """
-    path = exports_folder(bundle) / name
-    if (path / MANIFEST).is_file():
-        return Export.open(path.resolve(), bundle)
+    if folder := _folder(bundle.path, name):
+        return Export.open(folder, bundle)
     if name != LATEST:
         raise UsageError(f"there is no export {name} in {exports_folder(bundle)}: make one with trainyard export")
     return None
+
+
+def _expected_export(bundle: Path, own: str, name: str, expect: str) -> Export:
+    """The export that has the expected digest, where the bundle has another."""
+    folder = _folder(bundle, name)
+    other = digest(folder) if folder else None
+    if folder is None or other != expect:
+        export_says = f"its export {name} has {other}" if other else f"there is no export {name} of it"
+        raise BundleError(
+            f"{bundle} has the digest {own}, {export_says}, and {expect} was expected; "
+            "use the original, or expect another if you know that it is right"
+        )
+    export = Export.read(folder, expect)
+    export.check_bundle(own)
+    return export
+
+
+def _folder(bundle: Path, name: str) -> Path | None:
+    path = bundle.parent / EXPORTS / name
+    return path.resolve() if path.is_symlink() or path.exists() else None
+
+
+def _digest_of(path: Path) -> tuple[Path, str]:
+    return path, digest(path)
+
+
+def _open_bundle(run: Path | Bundle, known: str) -> Bundle:
+    """Opens a bundle whose digest was compared already."""
+    bundle = run if isinstance(run, Bundle) else Bundle.open(run)
+    if bundle.digest != known:
+        raise BundleError(f"{bundle.path} changed while it was opened; try again")
+    return bundle
 
 
 def _read_facts(folder: Path) -> ExportFacts:
@@ -145,5 +246,5 @@ def _read_facts(folder: Path) -> ExportFacts:
                 f"{folder} has schema version {version}, this trainyard reads {SCHEMA_VERSION}; update it"
             )
         return ExportFacts.model_validate(content)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         raise BundleError(f"{folder}: {FACTS} can't be read ({error}); export again") from error

@@ -1,0 +1,77 @@
+"""Exports of a small run: made up, with rungs that are files of nothing, or with a real ONNX file."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainyard.core.exports import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
+from trainyard.core.manifest import digest, write_manifest
+from trainyard.core.rungs import FILES
+from trainyard.files import write_json
+
+MakeExport = Callable[..., Path]
+
+
+@pytest.fixture
+def bare_run(digits_run: Path, tmp_path: Path) -> Path:
+    """A run folder with nothing but the bundle."""
+    shutil.copytree(digits_run / "bundle", tmp_path / "run" / "bundle")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def make_export(bare_run: Path) -> MakeExport:
+    """Seals an export of these rows beside the bundle; ``files`` are contents by name."""
+
+    def make(*rows: FormatRow, id: str = "one", files: dict[str, bytes] | None = None, **facts: object) -> Path:
+        folder = bare_run / "exports" / id
+        folder.mkdir(parents=True)
+        for row in rows:
+            if row.file:
+                (folder / row.file).write_bytes((files or {}).get(row.file, row.name.encode()))
+        values = {"schema_version": SCHEMA_VERSION, "bundle": digest(bare_run / "bundle"), "id": id, "created": "now",
+                  "formats": rows, "recommended": "eager", "gate": {}, "data": {}, "machine": {}, **facts}  # fmt: skip
+        write_json(folder / FACTS, ExportFacts.model_validate(values).model_dump())
+        write_manifest(folder)
+        latest = folder.parent / "latest"
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(id)
+        return folder
+
+    return make
+
+
+def row(name: str, status: str = "passed", throughput: float = 100, **values: object) -> FormatRow:
+    there = {} if status in ("refused", "skipped") else {"file": FILES.get(name), "throughput": throughput}  # type: ignore[call-overload]
+    return FormatRow.model_validate({"name": name, "status": status, **there, **values})
+
+
+@pytest.fixture(name="row")
+def row_fixture() -> Callable[..., FormatRow]:
+    """Makes a row of ``export.json``, as in ``row("onnx", "no_gain", needs=["avx2"])``."""
+    return row
+
+
+@pytest.fixture(scope="session")
+def onnx_file(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's model as an ONNX file."""
+    import torch
+
+    from trainyard.core.bundle import Bundle
+    from trainyard.core.samples import calibration_samples
+    from trainyard.export.source import load_source
+
+    bundle = Bundle.open(digits_run)
+    source = load_source(bundle, [sample.item for sample in calibration_samples(bundle.path)])
+    file = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    with warnings.catch_warnings(action="ignore"):  # what the exporter says of its own insides
+        torch.onnx.export(
+            source.graph, source.examples, file, input_names=source.names, dynamo=True, external_data=False,
+            verbose=False, dynamic_shapes=(tuple({0: "batch"} for _ in source.names),),
+        )  # fmt: skip
+    return file
