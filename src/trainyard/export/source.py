@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -74,6 +75,18 @@ class Source:
     def examples(self) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
         return self.tensors(self.batch(self.calibration[:EXAMPLES]))
+
+    def plain_graph(self) -> Graph:
+        """A copy whose attention is written out in matrix products and a softmax, where it can be.
+
+        The fused attention of PyTorch is exported as the same, and around it checks for rows that are masked as a
+        whole, which a text has none of.
+        """
+        graph = copy.deepcopy(self.graph)
+        network = graph.classifier.network
+        if hasattr(network, "set_attn_implementation"):  # transformers' models have it
+            network.set_attn_implementation("eager")
+        return graph
 
     @property
     def is_text(self) -> bool:

@@ -1,0 +1,90 @@
+"""The ``aoti`` rung: ``torch.export``, compiled ahead of time by AOTInductor into a package that torch loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from trainyard.core.aoti import INPUT_NAMES
+from trainyard.export.errors import Skip, first_line
+from trainyard.export.onnx import quiet_exporter
+from trainyard.export.source import Source
+
+
+def make(source: Source, file: Path) -> None:
+    """Compiles the model for this machine's processor.
+
+    Raises:
+        Skip: there is no C++ compiler, or the model can't be exported or compiled.
+    """
+    source.refuse_recurrent()
+    check_compiler()
+    compile_package(export(source.graph, source), source, file)
+
+
+def check_compiler() -> None:
+    """Looks for the C++ compiler that making a package needs; running one doesn't.
+
+    Raises:
+        Skip: there is none.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        compiler = get_cpp_compiler()
+        subprocess.run([compiler, "--version"], check=True, capture_output=True)
+    except (InvalidCxxCompiler, OSError, subprocess.CalledProcessError) as error:
+        raise Skip(
+            f"AOTInductor compiles with a C++ compiler, and {os.environ.get('CXX', 'g++')} isn't there: install g++"
+        ) from error
+
+
+def export(module: nn.Module, source: Source) -> ExportedProgram:
+    """Exports a module that takes the source's inputs, their dynamic dimensions left open.
+
+    Raises:
+        Skip: the module has Python control flow over its inputs, or an operator that can't be exported.
+    """
+    with quiet_exporter():
+        try:
+            return torch.export.export(module, source.examples, dynamic_shapes=_shapes(module, source), strict=False)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+            raise Skip(f"torch.export can't trace it: {first_line(error)}") from error
+
+
+def _shapes(module: nn.Module, source: Source) -> object:
+    each = tuple(dict.fromkeys(source.dynamic[name], torch.export.Dim.DYNAMIC) for name in source.names)
+    # The graph takes ``*inputs``, one argument that holds all; what was exported from it takes each by itself.
+    return (each,) if module is source.graph else each
+
+
+def compile_package(program: ExportedProgram, source: Source, file: Path) -> None:
+    """Compiles an exported program, its weights included.
+
+    Raises:
+        Skip: it can't be compiled.
+    """
+    from torch._inductor import aoti_compile_and_package
+
+    options = {"freezing": True, "aot_inductor.metadata": {INPUT_NAMES: json.dumps(source.names)}}
+    with quiet_exporter(), torch.no_grad():
+        try:
+            aoti_compile_and_package(program, package_path=str(file), inductor_configs=options)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+            raise Skip(f"AOTInductor can't compile it: {first_line(error)}") from error
+
+
+def run_calibration(module: nn.Module, source: Source) -> None:
+    """Shows a module the calibration records, texts one by one, so that no padding is counted."""
+    size = 1 if source.is_text else 8
+    with torch.no_grad():
+        for start in range(0, len(source.calibration), size):
+            inputs: tuple[Tensor, ...] = source.tensors(source.batch(source.calibration[start : start + size]))
+            module(*inputs)

@@ -1,0 +1,56 @@
+"""The ``aoti-int8`` rung: torchao's PT2E quantisation for x86, compiled by AOTInductor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainyard.export.aoti import check_compiler, compile_package, export, run_calibration
+from trainyard.export.errors import Skip, first_line
+from trainyard.export.onnx import quiet_exporter
+from trainyard.export.recipes import KERNELS, Recipe
+from trainyard.export.source import Source
+
+if TYPE_CHECKING:
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
+
+
+def recipes(source: Source) -> list[Recipe]:
+    """What to try, in this order; the scan for sensitive layers follows."""
+    return [Recipe()]
+
+
+def make(source: Source, file: Path, recipe: Recipe) -> None:
+    """Quantises the model with scales from the calibration, and compiles it.
+
+    Raises:
+        Skip: there is no C++ compiler, the processor isn't an x86, or the model can't be exported or compiled.
+    """
+    source.refuse_recurrent()
+    check_compiler()
+    if source.cpu.isa == "arm64":
+        raise Skip("torchao's X86InductorQuantizer is for x86: export there, or use onnx-int8")
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    with quiet_exporter():
+        try:
+            prepared = prepare_pt2e(export(source.graph, source).module(), _quantizer(source, recipe))
+            run_calibration(prepared, source)
+            quantised = convert_pt2e(prepared)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+            raise Skip(f"torchao can't quantise it: {first_line(error)}") from error
+    compile_package(export(quantised, source), source, file)
+
+
+def _quantizer(source: Source, recipe: Recipe) -> X86InductorQuantizer:
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(
+        x86.get_default_x86_inductor_quantization_config(
+            is_dynamic=not recipe.static, reduce_range=KERNELS[source.cpu.isa].reduce_range
+        )
+    )
+    for name in recipe.exclude:
+        quantizer.set_module_name_qconfig(name, None)
+    return quantizer
