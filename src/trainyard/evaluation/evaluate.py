@@ -33,8 +33,8 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
     """
     from trainyard.core.eager import load_classifier
 
-    data = _data_config(bundle.facts, overrides)
-    records = _records(bundle.facts, data, changed={_key(word) for word in overrides})
+    data = data_config(bundle.facts, overrides)
+    records = records_to_score(bundle.facts, data, overrides)
     classifier = load_classifier(bundle.path, bundle.facts, bundle.preprocessor)
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
@@ -66,7 +66,12 @@ def score_records(
     return score(logits, torch.from_numpy(split.labels), labels)
 
 
-def _data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | TextsConfig:
+def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | TextsConfig:
+    """The bundle's ``data`` section with the ``data.key=value`` words in it.
+
+    Raises:
+        UsageError: an override isn't a key of the data section, or is one that the bundle fixes.
+    """
     for word in overrides:
         if not word.startswith("data."):
             raise UsageError(f"'{word}' isn't a key of the data; evaluate takes data.path=... and other data.* keys")
@@ -81,14 +86,20 @@ def _key(word: str) -> str:
     return word.partition("=")[0].removeprefix("data.")
 
 
-def _records(facts: BundleFacts, data: ImagesConfig | TextsConfig, changed: set[str]) -> Records:
+def records_to_score(facts: BundleFacts, data: ImagesConfig | TextsConfig, overrides: Sequence[str]) -> Records:
     """The bundle's own test split, also where its data lies elsewhere now, or that of other data.
 
     Args:
-        changed: The keys that the overrides set.
+        facts: The bundle's.
+        data: With the overrides in it.
+        overrides: The words themselves; they tell what the user wants other than in the training.
+
+    Raises:
+        DataError: the data can't be read, has labels that the bundle doesn't know, or changed since the training.
     """
     from trainyard.data.load import has_split, load_split
 
+    changed = {_key(word) for word in overrides}
     moved = "path" in changed
     # Data with a test split of its own needn't be known again, which would read all of it.
     if not changed - SAME_EXAMPLES and not (moved and has_split(data, "test")):
