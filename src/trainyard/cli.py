@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -14,7 +15,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainyard.errors import TrainyardError, UsageError
+from trainyard.core.rungs import EXPORTED
+from trainyard.errors import EXIT_REFUSED, EXIT_SIGTERM, TrainyardError, UsageError
 from trainyard.failures import explain
 
 app = typer.Typer(
@@ -40,7 +42,7 @@ def options(debug: Debug = False) -> None:
         os.environ["TRAINYARD_DEBUG"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # These tell of their requests at a level that is meant for them alone.
-    for noisy in ("httpx", "filelock", "matplotlib", "datasets", "fsspec"):
+    for noisy in ("httpx", "filelock", "matplotlib", "datasets", "fsspec", "torch.utils._pytree"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -120,6 +122,38 @@ def evaluate(
 
 
 @app.command()
+def export(
+    run: Run,
+    overrides: Overrides = None,
+    formats: Annotated[str, typer.Option(help="The rungs to make, as in onnx,onnx-int8.")] = ",".join(EXPORTED),
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call; one for each core by default.")] = None,
+    gate: Annotated[float, typer.Option(min=0, max=1, help="Least share of eager's accuracy and macro-F1.")] = 0.99,
+    allow_refused: Annotated[bool, typer.Option("--allow-refused", help="Keep the files of refused rungs.")] = False,
+) -> None:
+    """Export a bundle to every format, score each on the test split beside the model itself, and refuse what got worse.
+
+    Prints a table and, as its last line on stdout, the export's folder. Exits 3 if a rung was refused.
+    """
+    from trainyard.core.bundle import Bundle
+    from trainyard.core.rungs import parse_rungs
+
+    rungs = parse_rungs(formats)
+    bundle = Bundle.open(run)
+    from trainyard.export.gate import Gate
+    from trainyard.export.ladder import Options
+    from trainyard.export.ladder import export as export_bundle
+    from trainyard.report.ladder import print_ladder
+
+    exit_on_sigterm()
+    options = Options(rungs, threads, Gate(metric_share=gate), allow_refused)
+    made = export_bundle(bundle, options, overrides or [])
+    print_ladder(made.facts)
+    print(made.path)
+    if not allow_refused and any(row.status == "refused" for row in made.facts.formats):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
 def predict(
     run: Run,
     inputs: Annotated[
@@ -193,6 +227,11 @@ def main() -> None:
         print(f"trainyard: {failure.message}", file=sys.stderr)
         sys.stdout.flush()
         raise SystemExit(failure.code) from None
+
+
+def exit_on_sigterm() -> None:
+    """Ends the program as an error would, so that what was half done is taken away."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_SIGTERM))
 
 
 def _debug_first(words: list[str]) -> list[str]:

@@ -81,6 +81,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link(path: Path, target: str) -> None:
+    """Makes ``path`` a link to ``target``, in one step also where it is one to something else."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` as UTF-8, atomically. A byte of a file's name that isn't UTF-8 becomes ``\udcff`` or the like."""
     with atomic_write(path) as file:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Literal, get_args
+
+from trainyard.errors import UsageError
 
 Rung = Literal["eager", "torchscript", "torchscript-int8", "onnx", "onnx-int8", "aoti", "aoti-int8"]
 Status = Literal["reference", "passed", "no_gain", "batch_dependent", "refused", "skipped"]
@@ -29,3 +32,18 @@ def is_int8(rung: Rung) -> bool:
 def fp32_of(rung: Rung) -> Rung:
     """The rung of the same runtime in 32-bit floats; of such a one, itself."""
     return next(one for one in RUNGS if one == rung.removesuffix("-int8"))
+
+
+def parse_rungs(words: str, known: tuple[Rung, ...] = EXPORTED) -> tuple[Rung, ...]:
+    """The rungs of a list such as ``onnx,onnx-int8``, in the order of the ladder.
+
+    Raises:
+        UsageError: one isn't known; names the nearest.
+    """
+    names = {word.strip() for word in words.split(",") if word.strip()}
+    for name in sorted(names - set(known)):
+        [nearest] = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        raise UsageError(f"--formats: there is no format {name}; the nearest is {nearest}")
+    if not names:
+        raise UsageError(f"--formats names no format: it is one or more of {','.join(known)}")
+    return tuple(rung for rung in known if rung in names)

@@ -13,7 +13,7 @@ import yaml
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import dump_yaml
 from trainyard.errors import UsageError
-from trainyard.files import is_writable, write_text
+from trainyard.files import is_writable, link, write_text
 
 log = logging.getLogger(__name__)
 
@@ -116,17 +116,9 @@ def new_run(experiment: Experiment) -> Path:
                 f"the run folder {run} can't be made: {error.strerror}; choose another by out=..."
             ) from error
         write_text(run / CONFIG, dump_yaml(experiment))
-        _link_latest(run)
+        link(run.parent / "latest", run.name)
         return run
     raise UsageError(f"{parent} has a hundred runs of this second")
-
-
-def _link_latest(run: Path) -> None:
-    link = run.parent / "latest"
-    temporary = run.parent / f".latest.{run.name}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(run.name)
-    temporary.replace(link)
 
 
 def _newest_unfinished(experiment: Experiment) -> Path | None:
