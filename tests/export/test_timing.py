@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import repeat
 
 import pytest
 
-from trainyard.export.timing import Timing, speedup, time_in_turns
+from trainyard.export.timing import Timing, speedup, time_in_turns, wait_until_idle
 
 
 class Bench:
@@ -29,6 +29,9 @@ class Bench:
 
         return run
 
+    def time(self, calls: Mapping[str, Callable[[], None]], seconds: float, **options: int) -> dict[str, Timing]:
+        return time_in_turns(calls, seconds=seconds, clock=self.clock, settle=lambda: self.order.append("."), **options)
+
 
 @pytest.fixture
 def bench() -> Bench:
@@ -38,36 +41,68 @@ def bench() -> Bench:
 def test_calls_take_turns_and_the_warm_up_is_not_counted(bench: Bench) -> None:
     calls = {"a": bench.call("a", [3, 3, 1, 2, 4]), "b": bench.call("b", [3, 3, 3, 3, 3])}
 
-    timed = time_in_turns(calls, seconds=34, min_rounds=3, warm_up=2, clock=bench.clock)
+    timed = bench.time(calls, 34, min_rounds=3, warm_up=2)
 
-    assert "".join(bench.order) == "ab" * 5
+    assert "".join(bench.order) == "abab" + ".a.b" * 3
     assert (timed["a"].seconds, timed["b"].seconds) == ((1, 2, 4), (3, 3, 3))
 
 
 def test_rounds_fill_the_time_and_no_more(bench: Bench) -> None:
     calls = {"a": bench.call("a", repeat(0.25)), "b": bench.call("b", repeat(0.5))}
 
-    timed = time_in_turns(calls, seconds=10, clock=bench.clock)
+    timed = bench.time(calls, 10)
 
     assert len(timed["a"].seconds) == len(timed["b"].seconds) == 11
     assert bench.now - 100 == 13 * 0.75, "a 14th round would have ended after 10 seconds"
 
 
 def test_the_slowest_round_says_whether_another_fits(bench: Bench) -> None:
-    calls = {"a": bench.call("a", [1, 1, 4, *repeat(1, 99)])}
+    calls = {"a": bench.call("a", [1, 1, 1, 4, *repeat(1, 99)])}
 
-    timed = time_in_turns(calls, seconds=12, min_rounds=1, warm_up=0, clock=bench.clock)
+    timed = bench.time(calls, 12, min_rounds=1, warm_up=1)
 
-    assert sum(timed["a"].seconds) == bench.now - 100 == 9
+    assert timed["a"].seconds == (1, 1, 4, 1, 1)
+    assert bench.now - 100 == 9
 
 
 def test_slow_calls_get_the_fewest_rounds_and_one_to_warm_up(bench: Bench) -> None:
     calls = {"a": bench.call("a", repeat(30))}
 
-    timed = time_in_turns(calls, seconds=10, min_rounds=5, warm_up=3, clock=bench.clock)
+    timed = bench.time(calls, 10, min_rounds=5, warm_up=3)
 
     assert timed["a"].seconds == (30,) * 5
-    assert len(bench.order) == 6
+    assert "".join(bench.order) == "a" + ".a" * 5
+
+
+def test_short_calls_are_made_several_times_in_a_turn_and_as_often_as_the_slowest(bench: Bench) -> None:
+    calls = {"a": bench.call("a", repeat(1 / 64)), "b": bench.call("b", repeat(1 / 256))}
+
+    timed = bench.time(calls, 0.1, min_rounds=2, warm_up=1)
+
+    assert "".join(bench.order) == "ab" + ".aaaa.bbbb" * 2, "the first in each turn warms the caches"
+    assert (timed["a"].seconds, timed["b"].seconds) == ((1 / 64,) * 6, (1 / 256,) * 6)
+
+
+def test_only_a_slow_call_goes_without_another_before_it(bench: Bench) -> None:
+    calls = {"a": bench.call("a", repeat(1)), "b": bench.call("b", repeat(1 / 64))}
+
+    timed = bench.time(calls, 0.1, min_rounds=2, warm_up=1)
+
+    assert "".join(bench.order) == "ab" + ".a.bb" * 2
+    assert [len(timed[name].seconds) for name in "ab"] == [2, 2]
+
+
+@pytest.mark.parametrize(("burnt", "pauses"), [([0.0], 1), ([0.01, 0.01, 0.0005, 0.01], 3), ([0.01] * 99, 20)])
+def test_waits_for_threads_that_spin_but_not_for_ever(
+    burnt: list[float], pauses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, slept = iter(x for seconds in burnt for x in (1.0, 1.0 + seconds)), []
+    monkeypatch.setattr("time.process_time", lambda: next(used))
+    monkeypatch.setattr("time.sleep", slept.append)
+
+    wait_until_idle()
+
+    assert len(slept) == pauses
 
 
 def test_a_call_that_fails_is_not_hidden(bench: Bench) -> None:
@@ -75,7 +110,7 @@ def test_a_call_that_fails_is_not_hidden(bench: Bench) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        time_in_turns({"a": bench.call("a", repeat(1)), "b": fail}, seconds=1, clock=bench.clock)
+        bench.time({"a": bench.call("a", repeat(1)), "b": fail}, 1)
 
 
 def test_figures_of_a_timing() -> None:
