@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from trainyard.core import selection
 from trainyard.core.bundle import Bundle
 from trainyard.core.eager import EagerRuntime
-from trainyard.core.predictor import Prediction, Predictor
-from trainyard.core.preprocess import Inputs, Item
-from trainyard.errors import ItemError
+from trainyard.core.exports import FormatRow
+from trainyard.core.manifest import digest
+from trainyard.core.predictor import WINDOW, Prediction, Predictor
+from trainyard.core.preprocess import Inputs, Item, TextPreprocessor
+from trainyard.errors import BundleError, ItemError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +67,7 @@ def test_the_batch_size_splits_the_work_and_changes_no_answer(
 
     monkeypatch.setattr(EagerRuntime, "logits", record)
 
-    answers = predictions(Predictor(bundle, batch_size=batch_size), items)
+    answers = predictions(Predictor(bundle, batch_size=batch_size, warm_up=False), items)
 
     assert max(sizes) == batch_size
     assert sum(sizes) == len(items) == 16
@@ -75,7 +86,7 @@ def test_auto_takes_eager_where_there_is_nothing_else(bundle: Bundle, items: lis
 
 def test_the_device_is_where_the_model_runs(bundle: Bundle) -> None:
     runtime = Predictor(bundle, device="cpu")._runtime
-    elsewhere = Predictor(bundle, device="meta")._runtime
+    elsewhere = Predictor(bundle, device="meta", warm_up=False)._runtime
 
     assert {parameter.device.type for parameter in runtime.classifier.parameters()} == {"cpu"}
     assert {parameter.device.type for parameter in elsewhere.classifier.parameters()} == {"meta"}
@@ -106,5 +117,141 @@ def test_bad_items_fail_alone_or_where_none_may_fail(bundle: Bundle, items: list
     for answer, other in zip((answers[2], answers[4]), predictions(predictor, items[:2], 3), strict=True):
         assert isinstance(answer, Prediction)
         assert dict(answer.top) == pytest.approx(dict(other.top), abs=1e-6)
-    with pytest.raises(ItemError):
-        predictor.probabilities([items[0], b""])
+    with pytest.raises(ItemError, match=r"^items\[33\]: the image can't be decoded"):
+        predictor.probabilities([*[items[0]] * 33, b""])
+    with pytest.raises(ItemError, match=r"^nowhere\.png: the image can't be decoded"):
+        predictor.probabilities([items[0], Path("nowhere.png")])
+
+
+def test_onnx_answers_as_eager_does(
+    bare_run: Path, make_export: Callable[..., Path], row: Callable[..., FormatRow], onnx_file: Path, items: list[Item]
+) -> None:
+    make_export(row("onnx"), files={"model.onnx": onnx_file.read_bytes()})
+
+    predictor = Predictor(bare_run, "onnx", threads=1, batch_size=5)
+
+    assert predictor.deployed == (predictor.bundle.digest, "one", "onnx")
+    assert Predictor(bare_run).rung == "onnx"
+    eager = Predictor(bare_run, "eager")
+    assert eager.rung == "eager"
+    np.testing.assert_allclose(predictor.probabilities(items), eager.probabilities(items), atol=1e-5)
+
+
+def test_an_export_is_chosen_by_its_id(
+    bare_run: Path, make_export: Callable[..., Path], row: Callable[..., FormatRow], onnx_file: Path
+) -> None:
+    for id in ("one", "two"):
+        make_export(row("onnx"), id=id, files={"model.onnx": onnx_file.read_bytes()})
+
+    assert Predictor(bare_run).deployed.export == "two"
+    assert Predictor(bare_run, export="one").deployed.export == "one"
+    with pytest.raises(UsageError, match="there is no export three"):
+        Predictor(bare_run, export="three")
+
+
+def test_only_what_is_expected_answers(
+    bare_run: Path, make_export: Callable[..., Path], row: Callable[..., FormatRow], onnx_file: Path
+) -> None:
+    folder = make_export(row("onnx"), files={"model.onnx": onnx_file.read_bytes()})
+    own, export = digest(bare_run / "bundle"), digest(folder)
+
+    assert Predictor(bare_run, expect=own).rung == "eager"
+    assert Predictor(bare_run, expect=export).rung == "onnx"
+    assert Predictor(bare_run, "eager", expect=export).rung == "eager"
+    with pytest.raises(UsageError, match="give the digest of the export for onnx"):
+        Predictor(bare_run, "onnx", expect=own)
+    with pytest.raises(BundleError, match="was expected"):
+        Predictor(bare_run, expect="0" * 64)
+
+
+def test_the_first_call_is_made_at_once_unless_it_is_not_wanted(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(EagerRuntime, "logits", lambda self, inputs: calls.append(len(inputs["images"])))
+
+    Predictor(bundle)
+    assert calls == [1]
+
+    Predictor(bundle, warm_up=False)
+    assert calls == [1]
+
+
+class Counter:
+    """A model whose logits tell which words a text holds; counts what it is given."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def logits(self, inputs: Inputs) -> NDArray[np.float32]:
+        self.shapes.append(inputs["input_ids"].shape)
+        ids = inputs["input_ids"] * inputs["attention_mask"]
+        return np.stack([(ids == token).sum(axis=1) for token in (1, 2, 3)], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def texts(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Predictor, Counter]]:
+    """A predictor of texts made of three words, in batches of 4, and its model."""
+    model, folder = Counter(), tmp_path_factory.mktemp("texts") / "bundle"
+    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "a": 1, "b": 2, "c": 3}, unk_token="[PAD]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    facts = bundle.facts.model_copy(update={"labels": ["a", "b", "c"]})
+    made = replace(bundle, path=folder, facts=facts)
+    made.__dict__["preprocessor"] = TextPreprocessor(tokenizer, max_length=50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "open_runtime", lambda *_: model)
+        yield Predictor(made, batch_size=4), model
+
+
+WORDS = st.lists(st.lists(st.sampled_from("abc"), max_size=12).map(" ".join), max_size=80)
+
+
+@given(items=WORDS)
+def test_texts_are_answered_in_their_order_whatever_their_lengths(
+    items: list[str], texts: tuple[Predictor, Counter]
+) -> None:
+    predictor, model = texts
+    model.shapes.clear()
+
+    answers = predictor.predict(items, top_k=3)
+
+    for item, answer in zip(items, answers, strict=True):
+        if isinstance(answer, ItemError):
+            assert not item
+        else:
+            alone = predictor.predict([item], top_k=3)[0]
+            assert answer == alone
+            assert isinstance(alone, Prediction)
+            counts = {word: item.count(word) for word in "abc"}
+            assert counts[answer.label] == max(counts.values())
+    good = [item for item in items if item]
+    rows = [alone for item in good for alone in predictor.probabilities([item])]
+    np.testing.assert_array_equal(predictor.probabilities(good), np.reshape(rows, (-1, 3)))
+
+
+def test_short_texts_are_not_padded_to_the_longest(texts: tuple[Predictor, Counter]) -> None:
+    predictor, model = texts
+    model.shapes.clear()
+
+    predictor.predict(["a", "b " * 40] * (2 * WINDOW))
+
+    assert model.shapes == [(4, 1)] * (WINDOW // 2) + [(4, 40)] * (WINDOW // 2)
+
+
+def test_a_stream_is_read_as_far_as_it_is_answered(texts: tuple[Predictor, Counter]) -> None:
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "abc"[read % 3]
+
+    answers = texts[0].stream(endless(), top_k=1)
+
+    first = [next(answers) for _ in range(3)]
+    assert [answer.label for answer in first if isinstance(answer, Prediction)] == ["b", "c", "a"]
+    assert read == WINDOW * 4
+    for _ in range(WINDOW * 4):
+        next(answers)
+    assert read == 2 * WINDOW * 4

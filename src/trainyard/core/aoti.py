@@ -38,7 +38,8 @@ class AotiRuntime:
             self._model = aoti_load_package(str(file))
             self._names: list[str] = json.loads(self._model.get_metadata()[INPUT_NAMES])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise BundleError(f"{file} can't be loaded ({str(error).splitlines()[0]}): export again") from error
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(f"{file} can't be loaded ({first_line}): export again") from error
 
     def logits(self, inputs: Inputs) -> NDArray[np.float32]:
         """Gives logits ``[batch, classes] float32``."""

@@ -47,7 +47,8 @@ class OnnxRuntime:
                 file.read_bytes(), options, providers=[provider], disabled_optimizers=SLOW_FUSIONS
             )
         except Exception as error:  # its errors have no base of their own
-            raise BundleError(f"{file} can't be loaded ({str(error).splitlines()[0]}): export again") from error
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(f"{file} can't be loaded ({first_line}): export again") from error
         self._session.disable_fallback()  # to another provider, for which alone it would keep the file's bytes
         self._session._model_bytes = None
         self._names = [entry.name for entry in self._session.get_inputs()]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.core.bundle import Bundle
-from trainyard.core.eager import EagerRuntime
+from trainyard.core.exports import LATEST, Format, open_trusted
 from trainyard.core.preprocess import Encoded, Item
+from trainyard.core.rungs import Rung
+from trainyard.core.selection import choose, sample_inputs
 from trainyard.errors import ItemError
 
-Format = Literal["auto", "eager"]
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+WINDOW = 16
+"""Batches that are encoded at once: texts of like length share one, so that short ones aren't padded to the longest."""
 
 
 @dataclass(frozen=True)
@@ -33,53 +41,107 @@ class Prediction:
     top: list[tuple[str, float]]
 
 
+class Deployed(NamedTuple):
+    """What answers, as every answer can say: the bundle's digest, the export's id (``eager`` has none), the rung."""
+
+    bundle: str
+    export: str | None
+    rung: Rung
+
+
 class Predictor:
     """Turns raw items (image bytes or paths, texts, pairs of texts) into predictions.
 
     Args:
         bundle: A bundle or run folder, verified when it is opened; or one that is open already.
-        format: Which of the model's formats runs; ``auto`` takes the best there is.
-        device: A torch device for ``eager``; by default a GPU if there is one.
+        format: Which of the model's formats runs; ``auto`` takes the fastest that passed and can run here.
+        device: A torch device; by default a GPU if there is one for ``eager``, otherwise the CPU.
         batch_size: Most items that go through the model at once.
+        threads: Of one call; by default the library's own number. Torch's are the whole process's.
+        export: Id of the export whose rungs may run; by default the newest.
+        expect: Digest that the bundle, or the export whose rung runs, must have; see ``open_trusted``.
+        warm_up: Makes a first call with one of the bundle's samples, so that no caller has to wait for it.
+
+    Attributes:
+        bundle: The bundle.
+        rung: Which runs.
+        deployed: What runs, in full.
+
+    Raises:
+        UsageError: there is no bundle or no such format, it can't run here, or ``expect`` is malformed.
+        BundleError: something was changed, or isn't what was expected.
     """
 
     def __init__(
-        self, bundle: Path | Bundle, format: Format = "auto", device: str | None = None, batch_size: int = 32
+        self,
+        bundle: Path | Bundle,
+        format: Format = "auto",
+        device: str | None = None,
+        batch_size: int = 32,
+        threads: int | None = None,
+        export: str = LATEST,
+        expect: str | None = None,
+        warm_up: bool = True,
     ) -> None:
-        assert format in ("auto", "eager")
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        opened = open_trusted(bundle, format, export, expect)
+        self.bundle = opened.bundle
         self.batch_size = batch_size
-        self._runtime = EagerRuntime(self.bundle, device)
+        self.rung, self._runtime = choose(opened, format, device, threads, batch_size)
+        id = opened.export.facts.id if opened.export and self.rung != "eager" else None
+        self.deployed = Deployed(self.bundle.digest, id, self.rung)
+        log.info("%s answers%s", self.rung, f", of the export {id}" if id else "")
+        if warm_up and (inputs := sample_inputs(self.bundle, 1)):
+            self._runtime.logits(inputs)
 
     def predict(self, items: Sequence[Item], top_k: int = 3) -> list[Prediction | ItemError]:
         """Answers each item; one that can't be read gets its error, and its neighbours their answers."""
-        answers: list[Prediction | ItemError] = []
-        for start in range(0, len(items), self.batch_size):
-            answers.extend(self._predict_batch(items[start : start + self.batch_size], top_k))
-        return answers
+        return list(self.stream(items, top_k))
+
+    def stream(self, items: Iterable[Item], top_k: int = 3) -> Iterator[Prediction | ItemError]:
+        """Answers as ``predict`` does, in order, holding ``WINDOW`` batches of items at a time."""
+        for window in self._windows(items):
+            encoded = [self._encode(item) for item in window]
+            rows = iter(self._forward_sorted([row for row in encoded if not isinstance(row, ItemError)]))
+            for row in encoded:
+                yield row if isinstance(row, ItemError) else self._answer(next(rows), top_k)
 
     def probabilities(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Gives ``[items, classes] float32``.
 
         Raises:
-            ItemError: an item can't be read.
+            ItemError: an item can't be read; says which, by its path or its position.
         """
-        encoded = [self.bundle.preprocessor.encode(item) for item in items]
-        rows = [self._forward(encoded[i : i + self.batch_size]) for i in range(0, len(encoded), self.batch_size)]
-        return np.concatenate(rows) if rows else np.zeros((0, len(self.bundle.labels)), np.float32)
+        rows = [np.zeros((0, len(self.bundle.labels)), np.float32)]
+        for window in self._windows(enumerate(items)):
+            rows.append(self._forward_sorted([self._encode_named(i, item) for i, item in window]))
+        return np.concatenate(rows)
 
-    def _predict_batch(self, items: Sequence[Item], top_k: int) -> Iterator[Prediction | ItemError]:
-        encoded = [self._encode(item) for item in items]
-        good = [row for row in encoded if not isinstance(row, ItemError)]
-        rows = iter(self._forward(good) if good else ())
-        for row in encoded:
-            yield row if isinstance(row, ItemError) else self._answer(next(rows), top_k)
+    def _windows(self, items: Iterable[T]) -> Iterator[list[T]]:
+        rest = iter(items)
+        while window := list(islice(rest, WINDOW * self.batch_size)):
+            yield window
 
     def _encode(self, item: Item) -> Encoded | ItemError:
         try:
             return self.bundle.preprocessor.encode(item)
         except ItemError as error:
             return error
+
+    def _encode_named(self, position: int, item: Item) -> Encoded:
+        encoded = self._encode(item)
+        if isinstance(encoded, ItemError):
+            name = item if isinstance(item, Path) else f"items[{position}]"
+            raise ItemError(f"{name}: {encoded}") from encoded
+        return encoded
+
+    def _forward_sorted(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
+        """Gives ``[items, classes] float32`` in the order of the items, which go through the model by length."""
+        order = sorted(range(len(encoded)), key=lambda i: encoded[i].shape[-1])  # stable: images stay as they are
+        rows = np.empty((len(encoded), len(self.bundle.labels)), np.float32)
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            rows[chosen] = self._forward([encoded[i] for i in chosen])
+        return rows
 
     def _forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
         logits = self._runtime.logits(self.bundle.preprocessor.collate(encoded)) / self.bundle.facts.temperature

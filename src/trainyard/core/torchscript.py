@@ -43,7 +43,8 @@ class TorchScriptRuntime:
                 )
             self._names: list[str] = json.loads(extra[INPUT_NAMES])
         except (RuntimeError, ValueError) as error:
-            raise BundleError(f"{file} can't be loaded ({str(error).splitlines()[0]}): export again") from error
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(f"{file} can't be loaded ({first_line}): export again") from error
 
     def logits(self, inputs: Inputs) -> NDArray[np.float32]:
         """Gives logits ``[batch, classes] float32``."""
