@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from torch.fx import Graph
 
 from trainyard.export.aoti import check_compiler, compile_package, export, run_calibration
 from trainyard.export.errors import Skip, first_line
@@ -34,12 +37,32 @@ def make(source: Source, file: Path, recipe: Recipe) -> None:
 
     with quiet_exporter():
         try:
-            prepared = prepare_pt2e(export(source.graph, source).module(), _quantizer(source, recipe))
+            module = export(source.graph, source).module()
+            _tell_calls_apart(module.graph)
+            prepared = prepare_pt2e(module, _quantizer(source, recipe))
             run_calibration(prepared, source)
             quantised = convert_pt2e(prepared)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
             raise Skip(f"torchao can't quantise it: {first_line(error)}") from error
     compile_package(export(quantised, source), source, file)
+
+
+def _tell_calls_apart(graph: Graph) -> None:
+    """Gives each further call of a module a name of its own.
+
+    torchao finds layers by their module's name, and takes a module that is called twice, as a ResNet's block calls its
+    ReLU, for one layer with two outputs.
+    """
+    calls: Counter[tuple[str, object]] = Counter()
+    for node in graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if node.op != "call_function" or not stack:
+            continue
+        key, (name, kind) = list(stack.items())[-1]
+        number = calls[name, node.target]
+        calls[name, node.target] += 1
+        if number:
+            node.meta["nn_module_stack"] = {**stack, key: (f"{name}@{number}", kind)}
 
 
 def _quantizer(source: Source, recipe: Recipe) -> X86InductorQuantizer:
