@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from trainyard.core.rungs import Rung, is_int8
 from trainyard.export.recipes import KERNELS, Recipe, without_the_worst
 from trainyard.export.source import Source
 
-Make = Callable[[Path, Recipe], None]
+
+class Make(Protocol):
+    """Makes an int8 rung."""
+
+    def __call__(self, file: Path, recipe: Recipe) -> None:
+        """Writes the file, or raises ``Skip``."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ def attempts(rung: Rung, source: Source, onnx_file: Path) -> Iterator[Attempt]:
     if is_int8(rung):
         recipes, make = _quantiser(rung, source, onnx_file)
         for recipe in _in_order(recipes, source):
-            yield Attempt(recipe.describe(), lambda file, recipe=recipe: make(file, recipe))
+            yield Attempt(recipe.describe(), partial(make, recipe=recipe))
         return
     if rung == "torchscript":
         from trainyard.export import torchscript

@@ -83,9 +83,9 @@ class Source:
         whole, which a text has none of.
         """
         graph = copy.deepcopy(self.graph)
-        network = graph.classifier.network
-        if hasattr(network, "set_attn_implementation"):  # transformers' models have it
-            network.set_attn_implementation("eager")
+        choose = getattr(graph.classifier.network, "set_attn_implementation", None)
+        if callable(choose):  # transformers' models have it
+            choose("eager")
         return graph
 
     @property
