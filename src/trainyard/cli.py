@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainyard.core.rungs import EXPORTED
+from trainyard.core.rungs import EXPORTED, Rung
 from trainyard.errors import EXIT_REFUSED, EXIT_SIGTERM, TrainyardError, UsageError
 from trainyard.failures import explain
 
@@ -32,6 +32,14 @@ OTHERS_WAIT = 15.0
 Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value words.", metavar="[KEY=VALUE]...")]
 Run = Annotated[Path, typer.Argument(help="A run folder, or its bundle.", metavar="RUN")]
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRAINYARD_EXPECT",
+        help="Digest that the bundle must have (it vouches for eager alone), or its export (for every format).",
+        metavar="DIGEST",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
 
 
@@ -94,29 +102,38 @@ def config(
 def evaluate(
     run: Run,
     overrides: Overrides = None,
-    format: Annotated[Literal["eager"], typer.Option(help="Which of the model's formats to score.")] = "eager",
+    format: Annotated[Rung, typer.Option(help="Which of the model's formats to score.")] = "eager",
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+    expect: Expect = None,
 ) -> None:
-    """Score a bundle on its own test split, or on other data (data.path=..., data.label=..., ...)."""
+    """Score a bundle, or a format of its newest export, on its own test split or on other data (data.path=..., ...)."""
     from trainyard.config.experiment import TrainerConfig
     from trainyard.launch import end_with_launcher, launch, needs_launch
 
     end_with_launcher()
-    trainer = TrainerConfig()
+    trainer = TrainerConfig(devices="auto" if format == "eager" else "cpu")
     if needs_launch(trainer):
-        arguments = ["evaluate", str(run), *(overrides or []), f"--format={format}", *(["--json"] if as_json else [])]
-        raise typer.Exit(launch(arguments, trainer))
-    from trainyard.core.bundle import Bundle
+        if format != "eager":
+            raise UsageError(f"{format} is scored by one process: leave out NPROC and NNODES, which are for eager")
+        options = [*(["--json"] if as_json else []), *([f"--expect={expect}"] if expect else [])]
+        raise typer.Exit(launch(["evaluate", str(run), *(overrides or []), *options], trainer))
+    from trainyard.core.exports import open_trusted
     from trainyard.evaluation.evaluate import evaluate as score_bundle
+    from trainyard.evaluation.evaluate import evaluate_rung
     from trainyard.report.terminal import print_scores
     from trainyard.training.processes import join_processes, mute_other_ranks
 
     mute_other_ranks()
-    bundle = Bundle.open(run)
-    with join_processes() as device:
-        scores = score_bundle(bundle, overrides or [], device)
+    opened = open_trusted(run, format, expect=expect)
+    if format == "eager":
+        with join_processes() as device:
+            scores = score_bundle(opened.bundle, overrides or [], device)
+    else:
+        scores = evaluate_rung(opened, format, overrides or [])
     if as_json:
-        print(json.dumps({"bundle": bundle.digest, "format": format, **scores.to_dict()}, indent=2))
+        export_id = opened.export.facts.id if opened.export else None
+        names = {"bundle": opened.bundle.digest, "export": export_id, "format": format}
+        print(json.dumps({**names, **scores.to_dict()}, indent=2))
     else:
         print_scores(scores)
 
@@ -163,22 +180,27 @@ def predict(
             metavar="[INPUT]...",
         ),
     ] = None,
-    format: Annotated[Literal["auto", "eager"], typer.Option(help="Which of the model's formats answers.")] = "auto",
+    format: Annotated[
+        Literal["auto", Rung],
+        typer.Option(help="Which of the model's formats answers; auto is the fastest that passed and can run here."),
+    ] = "auto",
     top_k: Annotated[int, typer.Option(min=1, help="Classes to show of each item.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the answers to this CSV file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call; by default one for each core.")] = None,
+    expect: Expect = None,
 ) -> None:
     """Classify images or texts: label, probability, runners-up."""
-    from trainyard.core.bundle import Bundle
+    from trainyard.core.exports import open_trusted
     from trainyard.core.inputs import answer, read_inputs
     from trainyard.core.predictor import Predictor
     from trainyard.report.terminal import check_writable, print_predictions, write_predictions
 
     if out is not None:
         check_writable(out)
-    bundle = Bundle.open(run)
-    named = list(read_inputs(inputs or ["-"], bundle))
-    answers = answer(named, Predictor(bundle, format), top_k)
+    opened = open_trusted(run, format, expect=expect)
+    named = list(read_inputs(inputs or ["-"], opened.bundle))
+    answers = answer(named, Predictor(opened, format, threads=threads), top_k)
     if out is not None:
         write_predictions(out, answers)
     if out is None or as_json:

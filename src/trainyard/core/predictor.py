@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.core.bundle import Bundle
-from trainyard.core.exports import LATEST, Format, open_trusted
+from trainyard.core.exports import LATEST, Format, Opened, open_trusted
 from trainyard.core.preprocess import Encoded, Item
 from trainyard.core.rungs import Rung
 from trainyard.core.selection import choose, sample_inputs
@@ -53,7 +53,7 @@ class Predictor:
     """Turns raw items (image bytes or paths, texts, pairs of texts) into predictions.
 
     Args:
-        bundle: A bundle or run folder, verified when it is opened; or one that is open already.
+        bundle: A bundle or run folder, verified when it is opened; or one that is open already, also with its export.
         format: Which of the model's formats runs; ``auto`` takes the fastest that passed and can run here.
         device: A torch device; by default a GPU if there is one for ``eager``, otherwise the CPU.
         batch_size: Most items that go through the model at once.
@@ -74,7 +74,7 @@ class Predictor:
 
     def __init__(
         self,
-        bundle: Path | Bundle,
+        bundle: Path | Bundle | Opened,
         format: Format = "auto",
         device: str | None = None,
         batch_size: int = 32,
@@ -83,7 +83,7 @@ class Predictor:
         expect: str | None = None,
         warm_up: bool = True,
     ) -> None:
-        opened = open_trusted(bundle, format, export, expect)
+        opened = bundle if isinstance(bundle, Opened) else open_trusted(bundle, format, export, expect)
         self.bundle = opened.bundle
         self.batch_size = batch_size
         self.rung, self._runtime = choose(opened, format, device, threads, batch_size)

@@ -27,9 +27,9 @@ SECONDS = 1.0
 """Time for comparing them."""
 TIMED_ITEMS = 8
 """Most items of a call that is timed."""
-WARM_UP_ROUNDS = 1
-"""Rounds that don't count; TorchScript optimises its graph in its second call, and the first was made at loading."""
 MIN_ROUNDS = 2
+REST = 0.05
+"""Seconds before each turn: the threads of the last call spin for up to 40 ms, in the hope of another."""
 MOVABLE: tuple[Rung, ...] = ("eager", "torchscript", "onnx")
 """What runs on a GPU too; the others are made for the processor alone."""
 
@@ -154,15 +154,17 @@ def _fastest(loaded: Sequence[Chosen], inputs: Inputs | None) -> Chosen:
         return loaded[0]
     rounds: list[list[float]] = []
     start = time.perf_counter()
-    while len(rounds) < WARM_UP_ROUNDS + MIN_ROUNDS or time.perf_counter() - start < SECONDS:
+    while len(rounds) < MIN_ROUNDS or time.perf_counter() - start < SECONDS:
         rounds.append([_seconds(one.runtime, inputs) for one in loaded])
-    medians = [statistics.median(times) for times in zip(*rounds[WARM_UP_ROUNDS:], strict=True)]
+    medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
     for one, median in zip(loaded, medians, strict=True):
         log.info("%s: %.2f ms a call", one.rung, 1000 * median)
     return loaded[medians.index(min(medians))]
 
 
 def _seconds(runtime: Runtime, inputs: Inputs) -> float:
+    time.sleep(REST)
+    runtime.logits(inputs)  # wakes the threads and fills the caches
     start = time.perf_counter()
     runtime.logits(inputs)
     return time.perf_counter() - start

@@ -13,8 +13,12 @@ from trainyard.errors import DataError, TrainyardError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from trainyard.core.exports import Opened
     from trainyard.core.preprocess import Preprocessor
+    from trainyard.core.rungs import Rung
+    from trainyard.core.runtimes import Runtime
     from trainyard.data.records import Records
+    from trainyard.evaluation.predict import Forward
     from trainyard.evaluation.scores import Scores
     from trainyard.models.classifier import Classifier
 
@@ -39,15 +43,38 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
 
+def evaluate_rung(opened: Opened, rung: Rung, overrides: Sequence[str]) -> Scores:
+    """Scores a rung of an export on what ``evaluate`` scores on, in this process on the CPU.
+
+    Raises:
+        UsageError: there is no such rung, or it can't run here; or as ``evaluate``.
+        BundleError: the rung can't be loaded.
+        DataError: as ``evaluate``.
+    """
+    import torch
+
+    from trainyard.core.selection import choose
+
+    bundle = opened.bundle
+    data = data_config(bundle.facts, overrides)
+    runtime = choose(opened, rung, "cpu").runtime
+    records = records_to_score(bundle.facts, data, overrides)
+    return score_records(runtime, bundle.preprocessor, records, data, bundle.labels, torch.device("cpu"))
+
+
 def score_records(
-    classifier: Classifier,
+    model: Classifier | Runtime,
     preprocessor: Preprocessor,
     records: Records,
     data: ImagesConfig | TextsConfig,
     labels: Sequence[str],
     device: torch.device,
 ) -> Scores:
-    """Scores a classifier on raw records, over all processes of the job."""
+    """Scores a model on raw records, over all processes of the job.
+
+    Args:
+        device: Where a classifier runs; a runtime takes its inputs from the CPU.
+    """
     import torch
 
     from trainyard.data.encoded import encode_split, loader_workers
@@ -55,15 +82,24 @@ def score_records(
     from trainyard.evaluation.scores import score
 
     split = encode_split(records, preprocessor, data, training=False)
-    model = classifier.to(device).eval()
     logits = predict_split(
-        lambda inputs: model(**inputs),
+        _forward(model, device),
         split,
         batch_size=data.batch_size,
         device=device,
         workers=loader_workers(split, data),
     )
     return score(logits, torch.from_numpy(split.labels), labels)
+
+
+def _forward(model: Classifier | Runtime, device: torch.device) -> Forward:
+    import torch
+
+    if isinstance(model, torch.nn.Module):
+        classifier = model.to(device).eval()
+        return lambda inputs: classifier(**inputs)
+    assert device.type == "cpu"
+    return lambda inputs: torch.from_numpy(model.logits({name: tensor.numpy() for name, tensor in inputs.items()}))
 
 
 def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | TextsConfig:
