@@ -72,4 +72,6 @@ def _quiet() -> Iterator[None]:
     """
     with ignore_deprecation():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        # DeBERTa makes a tensor of a size, which is one already while it is traced.
+        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
         yield
