@@ -60,7 +60,7 @@ class Plan:
 
 
 def parse_numbers(option: str, words: str) -> tuple[int, ...]:
-    """The numbers of a list such as ``1,8,32``, without repetitions.
+    """The numbers of a list such as ``1,8``, without repetitions.
 
     Raises:
         UsageError: one isn't a whole number above 0.
@@ -68,7 +68,7 @@ def parse_numbers(option: str, words: str) -> tuple[int, ...]:
     numbers = [word.strip() for word in words.split(",")]
     for word in numbers:
         if not (word.isascii() and word.isdigit() and int(word) > 0):
-            raise UsageError(f"{option}: {word!r} isn't a whole number above 0; write for example {option}=1,8,32")
+            raise UsageError(f"{option}: {word!r} isn't a whole number above 0; write for example {option}=1,8")
     return tuple(dict.fromkeys(int(word) for word in numbers))
 
 
@@ -286,6 +286,9 @@ def _describe_machine() -> Json:
     for name in ALSO_MATTER:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    # Above the number of cores, somebody else is at work and the figures are worth less.
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {**machine, "cores": this_cpu().cores, "flags": list(this_cpu().flags), "load": load, "packages": versions}
+    cpu = this_cpu()
+    if load and load > cpu.cores / 2:
+        # OpenMP's threads spin while one that another program pushed aside is missing: calls of 8 ms then took 1.5 s.
+        log.warning("others are at work on this machine (load %.1f): more than one thread will look slow", load)
+    return {**machine, "cores": cpu.cores, "flags": list(cpu.flags), "load": load, "packages": versions}
