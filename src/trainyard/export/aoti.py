@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from trainyard.core.aoti import INPUT_NAMES
 from trainyard.export.errors import Skip, first_line
-from trainyard.export.onnx import quiet_exporter
+from trainyard.export.quiet import quiet_exporter
 from trainyard.export.source import Source
 
 

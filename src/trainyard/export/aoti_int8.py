@@ -10,7 +10,7 @@ from torch.fx import Graph
 
 from trainyard.export.aoti import check_compiler, compile_package, export, run_calibration
 from trainyard.export.errors import Skip, first_line
-from trainyard.export.onnx import quiet_exporter
+from trainyard.export.quiet import quiet_exporter
 from trainyard.export.recipes import KERNELS, Recipe
 from trainyard.export.source import Source
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainyard.core.exports import Company
 from trainyard.core.preprocess import Encoded, Inputs, Preprocessor, TextPreprocessor
+from trainyard.export.errors import first_line
 from trainyard.export.gate import largest_difference
 
 Run = Callable[[Inputs], NDArray[np.float32]]
@@ -193,7 +194,7 @@ def sweep(run: Run, cases: Sequence[Case]) -> Sweep:
         try:
             differences[case.name] = _difference(run(case.inputs), case.expected)
         except Exception as error:  # the runtimes' errors have no base in common
-            failures.append(f"{case.name} fails: {_first_line(error)}")
+            failures.append(f"{case.name} fails: {first_line(error)}")
     where = max(differences, key=differences.__getitem__, default="")
     return Sweep(differences.get(where, 0.0), where, tuple(failures))
 
@@ -217,7 +218,3 @@ def _difference(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> f
     if not np.isfinite(logits).all():
         raise ValueError("the logits are not finite")
     return largest_difference(logits, expected)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 MAX_REASON = 200
 """Longest reason, in characters: errors of compilers can fill pages."""
+COLOUR = re.compile(r"\x1b\[\d*m")
+"""How a terminal is told to change its colour."""
 
 
 class Skip(Exception):
@@ -11,7 +15,9 @@ class Skip(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in short."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What an error says, in short: that of its root, since exporters wrap it into advice on how to report it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in COLOUR.sub("", str(error)).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."

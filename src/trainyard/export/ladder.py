@@ -74,6 +74,8 @@ def export(bundle: Bundle, options: Options, overrides: Sequence[str]) -> Export
     source = load_source(bundle, _calibration_items(bundle))
     threads = options.threads or source.cpu.cores
     log.info("scoring eager on %d examples", len(examples.labels))
+    if any(rung.startswith("torchscript") for rung in options.formats):
+        log.warning(DEPRECATED)
     against = reference(bundle, examples, source.calibration, options.gate, threads)
     with new_export(bundle) as (name, folder):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -96,8 +98,6 @@ def _calibration_items(bundle: Bundle) -> list[Item]:
 
 def _climb(rung: Rung, source: Source, against: Reference, scratch: Path) -> Climbed:
     """Tries one way after another to make a rung, until one passes the gate."""
-    if rung.startswith("torchscript"):
-        log.warning(DEPRECATED)
     tried: list[str] = []
     climbed = Climbed(rung)
     for number, attempt in enumerate(attempts(rung, source, scratch / FILES["onnx"])):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +9,7 @@ import onnx
 import torch
 
 from trainyard.export.errors import Skip, first_line
+from trainyard.export.quiet import quiet_exporter
 from trainyard.export.source import BATCH, Source
 from trainyard.files import atomic_write
 
@@ -69,21 +66,6 @@ def _translate(source: Source) -> ModelProto:
     return model
 
 
-@contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """Hides what ``torch.export`` and the packages under it tell their developers."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir", "torchao")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _strip(model: ModelProto) -> None:
     """Takes out stack traces, with the paths of this machine, and names each node by the module that it is from."""
     for node in model.graph.node:
@@ -98,6 +80,10 @@ def _strip(model: ModelProto) -> None:
 
 def _module_of(node: NodeProto) -> str:
     """The innermost module of a node, such as ``classifier.network.layer1.0.conv1``."""
+    # A convolution that took in a batch norm says it is that; its weight's name tells better.
+    for name in node.input:
+        if name.endswith(".weight"):
+            return str(name.removesuffix(".weight"))
     scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
     names = [name.strip(" '\"") for name in scopes.strip("[]").split(",")]
     return names[-2] if len(names) > 1 else ""  # the last is the operation's own

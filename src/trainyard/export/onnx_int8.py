@@ -55,7 +55,7 @@ def make(source: Source, fp32: Path, file: Path, recipe: Recipe) -> None:
         "reduce_range": KERNELS[source.cpu.isa].reduce_range,
         "weight_type": QuantType.QInt8,
         "nodes_to_exclude": _nodes_of(fp32, recipe.exclude),
-        "op_types_to_quantize": PRODUCTS if source.is_text else None,
+        "op_types_to_quantize": ["Conv", *PRODUCTS] if source.is_transformer else None,
     }
     with _quiet():
         if recipe.static:
@@ -110,7 +110,7 @@ def _lookup(node: NodeProto, graph: GraphProto, table: NDArray[np.float32]) -> l
 def _quantize_static(source: Source, fp32: Path, file: Path, recipe: Recipe, options: dict[str, object]) -> None:
     signed = KERNELS[source.cpu.isa].signed_activations
     # A product's result goes on to a norm or an addition in floats: rounding it first would cost accuracy and time.
-    floats_out = {"OpTypesToExcludeOutputQuantization": PRODUCTS, "MatMulConstBOnly": True} if source.is_text else {}
+    floats_out = {"OpTypesToExcludeOutputQuantization": PRODUCTS, "MatMulConstBOnly": True}
     quantize_static(
         fp32,
         file,
@@ -118,7 +118,7 @@ def _quantize_static(source: Source, fp32: Path, file: Path, recipe: Recipe, opt
         quant_format=QuantFormat.QDQ,
         calibrate_method=METHODS[recipe.calibrator],
         activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
-        extra_options=floats_out,
+        extra_options=floats_out if source.is_transformer else {},
         **options,
     )
 

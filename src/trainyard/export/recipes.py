@@ -17,7 +17,8 @@ class Kernels:
 
     Attributes:
         signed_activations: Whether activations are int8; otherwise uint8.
-        reduce_range: Whether weights use 7 bits, because a sum of two products overflows 16.
+        reduce_range: Whether weights (in ONNX Runtime and torchao) or activations (in PyTorch) use 7 bits, because a
+            sum of two products overflows 16.
         engine: PyTorch's quantised engine, of ``torchscript-int8``.
         needs: Flags without which a file that was made for this processor answers differently.
     """

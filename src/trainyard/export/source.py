@@ -93,6 +93,12 @@ class Source:
         """Whether an example's length is dynamic."""
         return any(LENGTH in dimensions.values() for dimensions in self.dynamic.values())
 
+    @property
+    def is_transformer(self) -> bool:
+        """Whether it has norms over the features of each token, which are computed anew for every example."""
+        return any(isinstance(module, nn.LayerNorm) for module in self.graph.modules())
+
+    @property
     def is_recurrent(self) -> bool:
         """Whether there are recurrent layers, which ``torch.export`` would unroll to one length."""
         return any(isinstance(module, nn.RNNBase) for module in self.graph.modules())
@@ -103,7 +109,7 @@ class Source:
         Raises:
             Skip: there are recurrent layers.
         """
-        if self.is_recurrent():
+        if self.is_recurrent:
             raise Skip(
                 "torch.export unrolls recurrent layers to the length of its example, so longer texts would be refused"
             )

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from trainyard.core.torchscript import INPUT_NAMES, ignore_deprecation
-from trainyard.export.errors import Skip
+from trainyard.export.errors import Skip, first_line
+from trainyard.export.quiet import quiet_loggers
 from trainyard.export.source import Source
 
 
@@ -57,11 +58,6 @@ def save_traced(graph: nn.Module, source: Source, file: Path) -> None:
         torch.jit.save(frozen, str(file), _extra_files={INPUT_NAMES: names})
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, or what it is called."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hides what tracing warns of in vain.
@@ -70,7 +66,7 @@ def _quiet() -> Iterator[None]:
     we know these are checks of arguments, whether attention is causal without a mask (we always give one), and the
     scales of quantised layers. A value that does depend on the inputs shows in the answers, which the ladder compares.
     """
-    with ignore_deprecation():
+    with quiet_loggers(), ignore_deprecation():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         # DeBERTa makes a tensor of a size, which is one already while it is traced.
         warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)

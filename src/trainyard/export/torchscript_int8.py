@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainyard.export.errors import Skip
+from trainyard.export.errors import Skip, first_line
 from trainyard.export.recipes import KERNELS, Kernels, Recipe
 from trainyard.export.sensitivity import as_linear, is_conv1d
 from trainyard.export.source import Source
-from trainyard.export.torchscript import copy_for_cpu, first_line, save_traced
+from trainyard.export.torchscript import copy_for_cpu, save_traced
 
 NETWORK = "classifier.network."
 """What the names of a network's modules begin with in the graph."""
