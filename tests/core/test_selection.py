@@ -134,7 +134,7 @@ def test_what_was_not_made_is_told_with_its_reason(
 
     with pytest.raises(UsageError, match=rf"aoti was {status} when .* \(there is no compiler\): choose another format"):
         choose(opened, "aoti")
-    with pytest.raises(UsageError, match="onnx isn't in .*: export it first: trainyard export"):
+    with pytest.raises(UsageError, match="onnx isn't in .*; export it first: trainyard export"):
         choose(opened, "onnx")
     assert choose(opened).rung == "eager"
 
@@ -144,7 +144,7 @@ def test_without_an_export_there_is_eager(bare_run: Path, machine: Machine) -> N
 
     assert choose(opened).rung == choose(opened, "eager").rung == "eager"
     for rung in EXPORTED:
-        with pytest.raises(UsageError, match=f"{rung} isn't there, .*: export it first: trainyard export {bare_run}"):
+        with pytest.raises(UsageError, match=f"{rung} isn't there, .*; export it first: trainyard export {bare_run}"):
             choose(opened, rung)
 
 

@@ -75,11 +75,11 @@ def _check_named(rung: Rung, opened: Opened, device: str | None) -> None:
     bundle, export = opened
     if export is None:
         raise UsageError(
-            f"{rung} isn't there, because nothing was exported: export it first: trainyard export {bundle.path}"
+            f"{rung} isn't there, as nothing was exported; export it first: trainyard export {bundle.path}"
         )
     row = export.facts.row(rung)
     if row is None:
-        raise UsageError(f"{rung} isn't in {export.path}: export it first: trainyard export {bundle.path}")
+        raise UsageError(f"{rung} isn't in {export.path}; export it first: trainyard export {bundle.path}")
     if row.file is None:
         raise UsageError(f"{rung} was {row.status} when it was exported ({row.reason}): choose another format")
     if row.status != "passed":
