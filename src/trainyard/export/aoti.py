@@ -73,7 +73,11 @@ def compile_package(program: ExportedProgram, source: Source, file: Path) -> Non
     """
     from torch._inductor import aoti_compile_and_package
 
-    options = {"freezing": True, "aot_inductor.metadata": {INPUT_NAMES: json.dumps(source.names)}}
+    options = {
+        "freezing": True,  # weights are constants, laid out for this processor
+        "cpp.dynamic_threads": True,  # else the loops are written for today's number of threads
+        "aot_inductor.metadata": {INPUT_NAMES: json.dumps(source.names)},
+    }
     with quiet_exporter(), torch.no_grad():
         try:
             aoti_compile_and_package(program, package_path=str(file), inductor_configs=options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -144,6 +145,7 @@ def _facts(
         "flags": list(source.cpu.flags),
         "threads": threads,
         "batch_size": TIMED_BATCH,
+        "load": round(os.getloadavg()[0], 1),
     }
     return ExportFacts(
         schema_version=SCHEMA_VERSION,

@@ -7,7 +7,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "lightning", "transformers", "tokenizers", "datasets", "numpy", "pillow")
+PACKAGES = ("torch", "torchvision", "lightning", "transformers", "tokenizers", "datasets", "numpy", "pillow",
+            "onnx", "onnxruntime", "torchao")  # fmt: skip
 
 
 def describe_environment() -> dict[str, object]:
