@@ -24,4 +24,4 @@ lock() { # lock FILE EXTRA... -- [uv's options]
 
 lock requirements.lock train export serve dev -- "$@"
 # The serving image's: the same versions, without torch and all that only training needs.
-lock requirements-serve.lock serve -- --constraints <(sed 's/ *\\$//; /--hash=/d' requirements.lock) "$@"
+lock requirements-serve.lock serve -- --constraints requirements.lock "$@"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "train" + "yard"  # in two pieces, so that the renaming leaves this line as it is
-VERBS = "archive|config|doctor|evaluate|export|loadtest|predict|ready|rollout|serve|train"
+VERBS = "archive|benchmark|config|doctor|evaluate|export|loadtest|predict|ready|rollout|serve|train"
 # What packages of ours import under a name that the lock does not have, and the folders beside the package.
 TAKEN = {"configs", "docs", "google", "model_archiver", "pil", "pkg_resources", "sklearn", "src", "tests", "ts", "yaml"}
 USAGE = 2

@@ -23,7 +23,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-@pytest.mark.parametrize("extra", ["train", "tracking"])
+@pytest.mark.parametrize("extra", ["train", "tracking", "export", "serve"])
 def test_each_package_of_an_extra_is_known(extra: str) -> None:
     wanted = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"][extra]
     names = {re.split(r"[<>=!~ ]", requirement)[0].lower() for requirement in wanted}

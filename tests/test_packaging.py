@@ -1,4 +1,4 @@
-"""The lock file and pyproject.toml agree, and nothing unchecked or known as malicious can be installed."""
+"""The lock files and pyproject.toml agree, and nothing unchecked or known as malicious can be installed."""
 
 import re
 import tomllib
@@ -12,13 +12,18 @@ from packaging.utils import canonicalize_name
 import trainyard
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = (ROOT / "requirements.lock").read_text()
+MAIN, SERVE = "requirements.lock", "requirements-serve.lock"
+LOCKS = {name: (ROOT / name).read_text() for name in (MAIN, SERVE)}
+EXTRAS = {MAIN: ("train", "export", "serve", "tracking", "dev"), SERVE: ("serve",)}
+"""What each lock holds besides the core; see scripts/lock.sh."""
+TRAINING_STACK = {"datasets", "lightning", "onnx", "onnxscript", "pytorch-lightning", "torch", "torchao",
+                  "torchmetrics", "torchvision", "transformers", "triton"}  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def locked_entries() -> dict[str, tuple[Requirement, int]]:
+def locked_entries(text: str) -> dict[str, tuple[Requirement, int]]:
     """Each locked requirement by name, with the number of its hashes."""
-    joined = re.sub(r"\\\n\s*", " ", LOCK)
+    joined = re.sub(r"\\\n\s*", " ", text)
     lines = [line for line in joined.splitlines() if line and not line.lstrip().startswith("#")]
     entries = {}
     for line in lines:
@@ -30,7 +35,7 @@ def locked_entries() -> dict[str, tuple[Requirement, int]]:
     return entries
 
 
-ENTRIES = locked_entries()
+ENTRIES = {name: locked_entries(text) for name, text in LOCKS.items()}
 
 
 def declared(*extras: str) -> list[Requirement]:
@@ -42,28 +47,60 @@ def declared(*extras: str) -> list[Requirement]:
     return [requirement for requirement in requirements if requirement.name != PROJECT["name"]]
 
 
-def locked_version(name: str) -> str:
+def locked_version(name: str, lock: str = MAIN) -> str:
     """The one version at which a package is locked."""
-    (specifier,) = ENTRIES[canonicalize_name(name)][0].specifier
+    (specifier,) = ENTRIES[lock][canonicalize_name(name)][0].specifier
     assert specifier.operator == "=="
     return specifier.version
 
 
-def test_every_locked_requirement_is_pinned_and_hashed():
-    assert len(ENTRIES) > 50
-    for name, (_, hashes) in ENTRIES.items():
-        assert locked_version(name)
+@pytest.mark.parametrize(("lock", "least"), [(MAIN, 50), (SERVE, 20)])
+def test_every_locked_requirement_is_pinned_and_hashed(lock, least):
+    assert len(ENTRIES[lock]) > least
+    for name, (_, hashes) in ENTRIES[lock].items():
+        assert locked_version(name, lock)
         assert hashes > 0, name
 
 
-@pytest.mark.parametrize("requirement", declared("train", "tracking", "dev"), ids=lambda requirement: requirement.name)
-def test_the_lock_has_what_is_declared(requirement):
-    assert locked_version(requirement.name) in requirement.specifier
+@pytest.mark.parametrize(
+    ("lock", "extra", "requirement"),
+    [
+        pytest.param(lock, extra, requirement, id=f"{lock}-{extra or 'core'}-{requirement.name}")
+        for lock, extras in EXTRAS.items()
+        for extra in ("", *extras)
+        for requirement in (declared(extra)[len(declared()) :] if extra else declared())
+    ],
+)
+def test_a_lock_has_what_is_declared(lock, extra, requirement):
+    assert locked_version(requirement.name, lock) in requirement.specifier
 
 
-def test_the_lock_names_no_host_and_no_path():
-    assert not re.search(r"://|file:|--index-url|--extra-index-url|--find-links|(?<= )@ ", LOCK)
-    assert not re.search(r"(?m)(^|\s)/\w", LOCK)
+def test_every_extra_is_in_the_main_lock():
+    assert set(EXTRAS[MAIN]) == set(PROJECT["optional-dependencies"])
+
+
+def test_the_serving_lock_is_a_part_of_the_main_one():
+    """A bundle is answered by the versions that it was tested with."""
+    assert ENTRIES[SERVE].keys() < ENTRIES[MAIN].keys()
+    for name, (_, hashes) in ENTRIES[SERVE].items():
+        assert (locked_version(name, SERVE), hashes) == (locked_version(name), ENTRIES[MAIN][name][1])
+
+
+def test_the_serving_lock_is_without_the_training_stack():
+    assert ENTRIES[MAIN].keys() >= TRAINING_STACK
+    assert not ENTRIES[SERVE].keys() & TRAINING_STACK
+    assert not [name for name in ENTRIES[SERVE] if name.startswith(("nvidia-", "cuda-"))]
+
+
+@pytest.mark.parametrize("text", LOCKS.values(), ids=LOCKS)
+def test_a_lock_names_no_host_and_no_path(text):
+    assert not re.search(r"://|file:|--index-url|--extra-index-url|--find-links|(?<= )@ ", text)
+    assert not re.search(r"(?m)(^|\s)/\w", text)
+
+
+def test_a_review_folds_the_locks():
+    attributes = (ROOT / ".gitattributes").read_text().splitlines()
+    assert {f"{lock} linguist-generated" for lock in LOCKS} <= set(attributes)
 
 
 @pytest.mark.parametrize("malicious", ["2.6.2", "2.6.3"])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from trainyard.cli import app
+
 ROOT = Path(__file__).resolve().parent.parent
 NAME, PACKAGE = "my-project", "my_project"  # the harder case: command and package differ
 OLD = "train" + "yard"  # in two pieces, so that this file survives the renaming that it tests
@@ -76,9 +78,10 @@ def test_nothing_of_the_old_name_is_left(clone):
     assert git("status", "--porcelain", cwd=clone) == ""
 
 
-def test_nothing_else_has_changed(clone):
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-serve.lock"])
+def test_nothing_else_has_changed(clone, lock):
     def words(commit: str) -> str:
-        text = git("show", f"{commit}:requirements.lock", cwd=clone)
+        text = git("show", f"{commit}:{lock}", cwd=clone)
         return re.sub(rf"{OLD}|{PACKAGE}", "NAME", text)
 
     assert words("HEAD") == words("HEAD~1")
@@ -94,6 +97,19 @@ def test_the_renamed_command_answers(clone):
     assert result.returncode == 0, result.stderr
     assert NAME in result.stdout
     assert OLD not in result.stdout.lower()
+
+
+def test_every_verb_is_one_that_the_renaming_knows():
+    """Else a page of the renamed project would call the command by the package's name."""
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert verbs <= set(rename.VERBS.split("|"))
+
+
+def test_the_renamed_command_takes_its_environment_variables(clone):
+    words = ["-m", PACKAGE, "predict", "no_run"]
+    result = run(sys.executable, *words, cwd=clone, PYTHONPATH=str(clone / "src"), MY_PROJECT_EXPECT="no digest")
+    assert result.returncode == 2, result.stderr
+    assert "no digest" in result.stderr
 
 
 def test_renaming_again_does_nothing(clone):
@@ -150,6 +166,9 @@ def test_a_name_that_would_not_work_is_refused(name, reason, capsys):
         ("class {camel}Error(Exception)", "class MyProjectError(Exception)"),
         ("# {camel}\n{camel} is small", "# My Project\nMyProject is small"),
         ("{upper}_PYTHON=python3", "MY_PROJECT_PYTHON=python3"),
+        ('envvar="{upper}_EXPECT",', 'envvar="MY_PROJECT_EXPECT",'),
+        ("{old} benchmark RUN", "my-project benchmark RUN"),
+        ("pip install '{old}[serve]'", "pip install 'my-project[serve]'"),
         ("src/{old}/{old}.json", "src/my_project/my_project.json"),
         ("docker run {old}:latest", "docker run my_project:latest"),
     ],
