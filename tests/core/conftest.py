@@ -35,7 +35,7 @@ def make_export(bare_run: Path) -> MakeExport:
             if row.file:
                 (folder / row.file).write_bytes((files or {}).get(row.file, row.name.encode()))
         values = {"schema_version": SCHEMA_VERSION, "bundle": digest(bare_run / "bundle"), "id": id, "created": "now",
-                  "formats": rows, "recommended": "eager", "gate": {}, "data": {}, "machine": {}, **facts}  # fmt: skip
+                  "formats": rows, "recommended": rows[0].name if rows else "eager", "gate": {}, "data": {}, "machine": {}, **facts}  # fmt: skip
         write_json(folder / FACTS, ExportFacts.model_validate(values).model_dump())
         write_manifest(folder)
         latest = folder.parent / "latest"

@@ -236,6 +236,17 @@ def test_a_bundle_without_samples_leaves_nothing_to_time_with(
     assert not machine.now
 
 
+def test_auto_is_eager_where_that_was_the_fastest(
+    bare_run: Path, make_export: MakeExport, row: Row, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_export(row("onnx"), row("onnx-int8", "no_gain"), recommended="eager")
+
+    assert choose(open_trusted(bare_run)).rung == "eager"
+
+    monkeypatch.setattr(selection, "find_spec", lambda package: None if package == "torch" else object())
+    assert choose(open_trusted(bare_run)).rung == "onnx"
+
+
 SPEEDS = st.floats(1, 1000)
 ROWS = st.dictionaries(
     st.sampled_from(EXPORTED),
@@ -252,7 +263,7 @@ def test_auto_is_the_fastest_here_of_those_near_the_best_that_was_recorded(
     made = [row(name, status, throughput=speed, needs=["avx2", "sve"] if foreign else ["avx2"])
             for name, (status, speed, _, foreign) in rows.items()]  # fmt: skip
     facts = ExportFacts(schema_version=1, bundle=bundle.digest, id="one", created="", formats=made,
-                        recommended="eager", gate={}, data={}, machine={})  # fmt: skip
+                        recommended="onnx", gate={}, data={}, machine={})  # fmt: skip
     machine.seconds = {name: 1 / here for name, (_, _, here, _) in rows.items()}
 
     answers = choose(Opened(bundle, Export(digits_run, "", facts))).rung

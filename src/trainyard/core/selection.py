@@ -44,7 +44,9 @@ class Chosen(NamedTuple):
 def choose(
     opened: Opened, format: Format = "auto", device: str | None = None, threads: int | None = None, batch_size: int = 32
 ) -> Chosen:
-    """Loads the rung of this name or, of ``auto``, the fastest that passed and can run here, if need be ``eager``.
+    """Loads the rung of this name or, of ``auto``, the fastest that passed and can run here.
+
+    That is ``eager`` where no rung was faster when they were exported, and where none can run.
 
     The speeds that the export recorded are of the machine that made it, so those that come near are timed again. On a
     device other than the CPU ``auto`` is ``eager``: the speeds say nothing of it.
@@ -93,7 +95,8 @@ def _check_named(rung: Rung, opened: Opened, device: str | None) -> None:
 
 def _auto(opened: Opened, device: str | None, threads: int | None, batch_size: int) -> Chosen:
     obstacles: list[str] = []
-    rows = _candidates(opened.export, obstacles) if opened.export and _is_cpu(device) else []
+    worthwhile = opened.export and (opened.export.facts.recommended != "eager" or find_spec("torch") is None)
+    rows = _candidates(opened.export, obstacles) if opened.export and worthwhile and _is_cpu(device) else []
     inputs = sample_inputs(opened.bundle, min(batch_size, TIMED_ITEMS)) if rows else None
     while rows:
         near = [row for row in rows if _speed(row) * NEAR >= _speed(rows[0])]
