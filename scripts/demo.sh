@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/demo.sh    trains an image and a text classifier on the data in the package, scores and asks both
+# Usage: scripts/demo.sh    trains an image and a text classifier on the data in the package, scores, exports and asks both
 # Minutes on a CPU; needs no download after the set-up. The runs stay in runs/ of the working directory.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,6 +20,8 @@ train() { # train CONFIG: sets $run; the run folder is the last line that traini
   run=$("$root/scripts/train.sh" "$root/$1" | show_and_keep_last)
   say "trainyard evaluate $run"
   "$root/scripts/evaluate.sh" "$run"
+  say "trainyard export $run"
+  "$root/scripts/export.sh" "$run" || [[ $? == 3 ]] # 3: a format was refused, and the table says why
 }
 
 predict() { # predict ITEM
@@ -48,5 +50,6 @@ texts=$run
 predict "I was charged twice for my order, please refund one of the payments."
 
 say "done"
-printf 'images: %s/bundle\ntexts:  %s/bundle\n' "$images" "$texts"
+printf 'images: %s/bundle and %s/exports/latest\ntexts:  %s/bundle and %s/exports/latest\n' \
+  "$images" "$images" "$texts" "$texts"
 printf 'next:   scripts/train.sh CONFIG on data of your own; what a config may say: trainyard config CONFIG\n'
