@@ -34,8 +34,10 @@ def make_export(bare_run: Path) -> MakeExport:
         for row in rows:
             if row.file:
                 (folder / row.file).write_bytes((files or {}).get(row.file, row.name.encode()))
+        recommended = next((row.name for row in rows if row.name != "eager"), "eager")
         values = {"schema_version": SCHEMA_VERSION, "bundle": digest(bare_run / "bundle"), "id": id, "created": "now",
-                  "formats": rows, "recommended": rows[0].name if rows else "eager", "gate": {}, "data": {}, "machine": {}, **facts}  # fmt: skip
+                  "formats": rows, "recommended": recommended, "gate": {}, "data": {}, "machine": {},
+                  **facts}  # fmt: skip
         write_json(folder / FACTS, ExportFacts.model_validate(values).model_dump())
         write_manifest(folder)
         latest = folder.parent / "latest"
