@@ -74,34 +74,50 @@ def test_example_trains_a_step_and_is_restored(example: ModelConfig, tmp_path: P
 
 
 def command_line(folder: Path, verb: str, *words: str) -> str:
-    """What a verb prints for the document's config, in a process where the document's model is registered.
+    """What a verb prints in a process where the document's model is registered.
 
     One of its own: the config's types are made of the kinds that are registered at import.
+
+    Args:
+        folder: Where the model's file is written, and the document's config as ``tiny.yaml``.
+        verb: Of the command line.
+        words: Its arguments.
     """
     file, line, section = code_blocks()
     (folder / "tiny_cnn.py").write_text(file)
     tree = yaml.safe_load((DOCUMENT.parents[1] / "configs" / "digits_resnet.yaml").read_text())
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**tree, **yaml.safe_load(section), "name": "tiny"}))
-    command = [sys.executable, "-c", COMMAND.format(line=line), str(folder), verb, str(folder / "tiny.yaml"), *words]
+    command = [sys.executable, "-c", COMMAND.format(line=line), str(folder), verb, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_example_is_a_kind_of_the_config(tmp_path: Path) -> None:
-    resolved = yaml.safe_load(command_line(tmp_path, "config", "model.layers=2"))
+    resolved = yaml.safe_load(command_line(tmp_path, "config", str(tmp_path / "tiny.yaml"), "model.layers=2"))
 
     assert {"kind": "tiny_cnn", "width": 16, "layers": 2}.items() <= resolved["model"].items()
 
 
 @pytest.mark.slow
-def test_example_trains_from_a_config_file_to_a_bundle(tmp_path: Path) -> None:
-    words = ["data.limit=64", f"data.cache={tmp_path}/cache", f"out={tmp_path}/runs", "trainer.max_epochs=1",
+def test_example_trains_from_a_config_file_to_a_bundle_and_is_exported(tmp_path: Path) -> None:
+    words = ["data.limit=800", f"data.cache={tmp_path}/cache", f"out={tmp_path}/runs", "trainer.max_epochs=8",
              "trainer.devices=cpu", "trainer.threads=1", "trainer.loggers=[]"]  # fmt: skip
-    run = command_line(tmp_path, "train", *words).splitlines()[-1]
+    run = command_line(tmp_path, "train", str(tmp_path / "tiny.yaml"), *words).splitlines()[-1]
 
     facts = json.loads((Path(run) / "bundle" / "trainyard.json").read_text())
     assert (facts["model"]["kind"], facts["model"]["width"]) == ("tiny_cnn", 16)
+    # Of a model that hardly knows its classes, int8 would be a toss of a coin.
+    assert facts["metrics"]["test"]["accuracy"] > 0.85
+
+    formats = ["torchscript", "onnx", "onnx-int8"]
+    printed = command_line(tmp_path, "export", run, "--formats", ",".join(formats), "--threads", "1")
+
+    rows = json.loads((Path(printed.splitlines()[-1]) / "export.json").read_text())["formats"]
+    assert [row["name"] for row in rows] == ["eager", *formats]
+    statuses = {row["name"]: row["status"] for row in rows}
+    assert statuses["torchscript"] == statuses["onnx"] == "passed"
+    assert statuses["onnx-int8"] in ("passed", "no_gain", "batch_dependent")
 
 
 def test_example_refuses_what_it_cannot_do(example: ModelConfig) -> None:
