@@ -1,10 +1,11 @@
-"""The README's commands: each config and override in them is valid, each verb and option exists."""
+"""The commands of the README and of docs/exports.md: configs and overrides are valid, verbs and options exist."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,13 +14,17 @@ from typer.main import get_command
 from trainyard.cli import app
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import load_experiment
+from trainyard.core.exports import Company, ExportFacts, FormatRow, Latency
 from trainyard.core.predictor import Predictor
+from trainyard.core.rungs import FILES, RUNGS, Status
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+EXPORTS = (ROOT / "docs" / "exports.md").read_text()
 COMMANDS = [
     line.partition("#")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for page in (README, EXPORTS)
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     for line in block.splitlines()
     if line.partition("#")[0].strip()
 ]
@@ -77,6 +82,14 @@ def test_the_python_example_is_code_with_our_names() -> None:
 
     compile(example, "README.md", "exec")
     assert hasattr(Predictor, "predict")
+
+
+def test_the_page_on_exports_tells_of_every_rung_status_and_key() -> None:
+    named = set(re.findall(r"`([\w.-]+)`", EXPORTS))
+    keys = {*ExportFacts.model_fields, *FormatRow.model_fields, *Latency.model_fields, *Company.model_fields}
+
+    assert named >= {*RUNGS, *get_args(Status), *FILES.values(), *keys}
+    assert len(EXPORTS.splitlines()) < 120
 
 
 def test_the_readme_is_short() -> None:
