@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from trainyard.core.aoti import INPUT_NAMES
 from trainyard.export.errors import Skip, first_line
 from trainyard.export.quiet import quiet_exporter
 from trainyard.export.source import Source
+
+REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What torch's exporters raise, and networks under them; not the system's errors, such as that the disk is full."""
 
 
 def make(source: Source, file: Path) -> None:
@@ -38,8 +42,8 @@ def check_compiler() -> None:
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
-        compiler = get_cpp_compiler()
-        subprocess.run([compiler, "--version"], check=True, capture_output=True)
+        # torch remembers the compiler that it found once, and takes several words, such as "ccache g++".
+        subprocess.run([*shlex.split(get_cpp_compiler()), "--version"], check=True, capture_output=True)
     except (InvalidCxxCompiler, OSError, subprocess.CalledProcessError) as error:
         raise Skip(
             f"AOTInductor compiles with a C++ compiler, and {os.environ.get('CXX', 'g++')} isn't there: install g++"
@@ -55,7 +59,7 @@ def export(module: nn.Module, source: Source) -> ExportedProgram:
     with quiet_exporter():
         try:
             return torch.export.export(module, source.examples, dynamic_shapes=_shapes(module, source), strict=False)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+        except REFUSALS as error:
             raise Skip(f"torch.export can't trace it: {first_line(error)}") from error
 
 
@@ -81,7 +85,7 @@ def compile_package(program: ExportedProgram, source: Source, file: Path) -> Non
     with quiet_exporter(), torch.no_grad():
         try:
             aoti_compile_and_package(program, package_path=str(file), inductor_configs=options)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+        except REFUSALS as error:
             raise Skip(f"AOTInductor can't compile it: {first_line(error)}") from error
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch.fx import Graph
+from torch.fx import Graph, GraphModule
 
-from trainyard.export.aoti import check_compiler, compile_package, export, run_calibration
+from trainyard.export.aoti import REFUSALS, check_compiler, compile_package, export, run_calibration
 from trainyard.export.errors import Skip, first_line
 from trainyard.export.quiet import quiet_exporter
 from trainyard.export.recipes import KERNELS, Recipe
@@ -33,18 +34,28 @@ def make(source: Source, file: Path, recipe: Recipe) -> None:
     check_compiler()
     if source.cpu.isa == "arm64":
         raise Skip("torchao's X86InductorQuantizer is for x86: export there, or use onnx-int8")
+    compile_package(export(quantise(source, recipe), source), source, file)
+
+
+def quantise(source: Source, recipe: Recipe) -> GraphModule:
+    """Gives the model's graph with its roundings written out, which the compiler makes int8 kernels of.
+
+    Raises:
+        Skip: the model can't be exported or quantised.
+    """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    module = export(source.graph, source).module()
+    assert isinstance(module, GraphModule)
     with quiet_exporter():
         try:
-            module = export(source.graph, source).module()
             _tell_calls_apart(module.graph)
-            prepared = prepare_pt2e(module, _quantizer(source, recipe))
+            prepared = prepare_pt2e(module, _quantizer(source, recipe, module.graph))
             run_calibration(prepared, source)
-            quantised = convert_pt2e(prepared)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+            quantised: GraphModule = convert_pt2e(prepared)
+        except REFUSALS as error:
             raise Skip(f"torchao can't quantise it: {first_line(error)}") from error
-    compile_package(export(quantised, source), source, file)
+    return quantised
 
 
 def _tell_calls_apart(graph: Graph) -> None:
@@ -62,10 +73,10 @@ def _tell_calls_apart(graph: Graph) -> None:
         number = calls[name, node.target]
         calls[name, node.target] += 1
         if number:
-            node.meta["nn_module_stack"] = {**stack, key: (f"{name}@{number}", kind)}
+            node.meta["nn_module_stack"] = {**stack, key: (f"{name}@again{number}", kind)}
 
 
-def _quantizer(source: Source, recipe: Recipe) -> X86InductorQuantizer:
+def _quantizer(source: Source, recipe: Recipe, graph: Graph) -> X86InductorQuantizer:
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
     quantizer = x86.X86InductorQuantizer()
@@ -74,6 +85,13 @@ def _quantizer(source: Source, recipe: Recipe) -> X86InductorQuantizer:
             is_dynamic=not recipe.static, reduce_range=KERNELS[source.cpu.isa].reduce_range
         )
     )
-    for name in recipe.exclude:
+    for name in _calls_of(recipe.exclude, graph):
         quantizer.set_module_name_qconfig(name, None)
     return quantizer
+
+
+def _calls_of(modules: Sequence[str], graph: Graph) -> list[str]:
+    """The names that all calls of these modules go by: ``layer@1`` is the second of ``layer``."""
+    stacks = (node.meta.get("nn_module_stack") or {} for node in graph.nodes)
+    names = dict.fromkeys(name for stack in stacks for name, _ in stack.values())
+    return [name for name in names if name.partition("@")[0] in modules]
