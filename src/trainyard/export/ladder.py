@@ -85,7 +85,9 @@ def export(bundle: Bundle, options: Options, overrides: Sequence[str]) -> Export
             rows = rank(climbed, against, source.batch(source.calibration[:TIMED_BATCH]))
             rows = [_keep(row, one, folder, options) for row, one in zip(rows, [None, *climbed], strict=True)]
         _seal(folder, _facts(name, bundle, source, examples, rows, options, threads))
-    return Export.open(exports_folder(bundle) / name, bundle)
+    made = Export.open(exports_folder(bundle) / name, bundle)
+    log.info("its digest, for --expect: %s", made.digest)
+    return made
 
 
 def _calibration_items(bundle: Bundle) -> list[Item]:
