@@ -141,7 +141,7 @@ def test_recipes() -> None:
     assert torchscript_int8.recipes(bert_source()) == [DYNAMIC]
 
 
-@pytest.mark.parametrize("recipe", [STATIC, Recipe(calibrator="entropy"), Recipe(per_channel=False)])
+@pytest.mark.parametrize("recipe", [STATIC, Recipe(calibrator="histogram"), Recipe(per_channel=False)])
 def test_convolutions_in_int8(tmp_path: Path, recipe: Recipe) -> None:
     source = image_source()
     runtime = make(source, tmp_path, recipe)
@@ -159,7 +159,7 @@ def test_recipes_differ(tmp_path: Path) -> None:
     ways = [
         (source, STATIC),
         (source, Recipe(per_channel=False)),
-        (source, Recipe(calibrator="entropy")),
+        (source, Recipe(calibrator="histogram")),
         (replace(source, cpu=AVX2), STATIC),
     ]
     encoded = images(7, 8)
@@ -308,7 +308,7 @@ def test_engine_is_put_back(tmp_path: Path) -> None:
 
 
 @on_x86
-@pytest.mark.parametrize("recipe", [STATIC, Recipe(calibrator="entropy"), DYNAMIC])
+@pytest.mark.parametrize("recipe", [STATIC, Recipe(calibrator="histogram"), DYNAMIC])
 def test_nothing_is_warned_of(tmp_path: Path, recipe: Recipe) -> None:
     source = replace(image_source() if recipe.static else bert_source(), cpu=AVX2)
     with warnings.catch_warnings():

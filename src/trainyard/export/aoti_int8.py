@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def recipes(source: Source) -> list[Recipe]:
     """What to try, in this order; the scan for sensitive layers follows."""
-    return [Recipe()]
+    return [Recipe(calibrator="histogram")]
 
 
 def make(source: Source, file: Path, recipe: Recipe) -> None:

@@ -26,7 +26,7 @@ def recipes(source: Source) -> list[Recipe]:
     """Ways to quantise, the best first: static ones for images, a dynamic one for texts."""
     if source.is_text:
         return [Recipe(static=False)]
-    return [Recipe(calibrator="minmax"), Recipe(calibrator="entropy")]
+    return [Recipe(calibrator="minmax"), Recipe(calibrator="histogram")]
 
 
 def make(source: Source, file: Path, recipe: Recipe) -> None:
@@ -35,8 +35,7 @@ def make(source: Source, file: Path, recipe: Recipe) -> None:
     Args:
         source: The model, which stays as it is.
         file: Where to.
-        recipe: How. Of the static calibrators, ``minmax`` takes the range that was seen, and the others that which
-            has the least squared error: torch counts neither percentiles nor entropy.
+        recipe: How. Of the static calibrators torch has ``minmax`` and ``histogram``.
 
     Raises:
         Skip: this torch can't quantise, or not this network.
