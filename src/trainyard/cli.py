@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import signal
 import sys
 import time
 import traceback
@@ -16,7 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from trainyard.core.rungs import EXPORTED, Rung
-from trainyard.errors import EXIT_REFUSED, EXIT_SIGTERM, TrainyardError, UsageError
+from trainyard.errors import EXIT_REFUSED, TrainyardError, UsageError
 from trainyard.failures import explain
 
 app = typer.Typer(
@@ -155,7 +154,9 @@ def export(
     """
     from trainyard.core.bundle import Bundle
     from trainyard.core.rungs import parse_rungs
+    from trainyard.launch import exit_on_sigterm
 
+    exit_on_sigterm()
     rungs = parse_rungs(formats)
     bundle = Bundle.open(run)
     from trainyard.export.gate import Gate
@@ -163,7 +164,6 @@ def export(
     from trainyard.export.ladder import export as export_bundle
     from trainyard.report.ladder import print_ladder
 
-    exit_on_sigterm()
     options = Options(rungs, threads, Gate(metric_share=gate), allow_refused)
     made = export_bundle(bundle, options, overrides or [])
     print_ladder(made.facts)
@@ -286,11 +286,6 @@ def main() -> None:
         print(f"trainyard: {failure.message}", file=sys.stderr)
         sys.stdout.flush()
         raise SystemExit(failure.code) from None
-
-
-def exit_on_sigterm() -> None:
-    """Ends the program as an error would, so that what was half done is taken away."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_SIGTERM))
 
 
 def _debug_first(words: list[str]) -> list[str]:

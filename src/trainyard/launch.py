@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from trainyard.config.experiment import TrainerConfig
-from trainyard.errors import EXIT_FAILED, UsageError
+from trainyard.errors import EXIT_FAILED, EXIT_SIGTERM, UsageError
 
 DEFAULT_PORT = 29500
 LAST_PORT = 65535
@@ -96,6 +96,11 @@ def end_with_launcher() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL.value)
     if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):
         os.kill(os.getpid(), signal.SIGKILL)  # it was killed before the system knew
+
+
+def exit_on_sigterm() -> None:
+    """Ends this process by SIGTERM as an error would, so that what was half done is taken away."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_SIGTERM))
 
 
 def _rendezvous() -> list[str]:

@@ -348,6 +348,21 @@ def test_killed_at_any_moment_nothing_is_half_there(copied_run: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_sigterm_takes_away_what_was_half_done(copied_run: Path, tmp_path: Path) -> None:
+    sign = tmp_path / "held"
+    words = [sys.executable, "-m", "trainyard", "export", str(copied_run), "--formats", "onnx", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(HOLDING), "HELD": str(sign), "HOLD_BEFORE": "export.json"}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not sign.exists():
+        assert process.poll() is None, "it ended before it was held"
+        time.sleep(0.05)
+    process.terminate()
+
+    assert process.wait() == 143
+    assert list((copied_run / "exports").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_two_exports_in_two_places_give_the_same_onnx_files(copied_run: Path, tmp_path: Path) -> None:
     digests = []
     for place, seed in (("here", "1"), ("there", "2")):
