@@ -128,6 +128,10 @@ def test_nothing_is_said_where_all_passed(monkeypatch: pytest.MonkeyPatch, capsy
     assert "tried" not in shown
 
 
+OURS = "trainyard".replace("_", "\\_")
+"""As Markdown writes it, whatever the project is called."""
+
+
 def test_markdown_tells_what_the_figures_are_of() -> None:
     text = ladder_markdown(FACTS)
 
@@ -138,7 +142,7 @@ def test_markdown_tells_what_the_figures_are_of() -> None:
         "| its flags | avx2 avx512\\_vnni |",
         "| threads | 2 |",
         "| examples of a call | 8 |",
-        "| versions | Python 3.11.9, trainyard 0.1, torch 2.14.1, numpy 2.4.6 |",
+        f"| versions | Python 3.11.9, {OURS} 0.1, torch 2.14.1, numpy 2.4.6 |",
     ):
         assert fact in text
     assert "/home" not in text
