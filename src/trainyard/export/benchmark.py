@@ -8,11 +8,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -35,8 +33,6 @@ BENCHMARKS = "benchmarks"
 SYNTHETIC_ITEMS = 32
 SYNTHETIC_LENGTH = 32
 """Tokens of a synthetic text, unless the user says how many."""
-ALSO_MATTER = ("onnxruntime", "torchao")
-"""Packages whose versions matter here, besides those of a training."""
 
 
 @dataclass(frozen=True)
@@ -282,13 +278,9 @@ def _threads_restored() -> Iterator[None]:
 def _describe_machine() -> Json:
     machine = describe_environment()
     del machine["threads"]  # what torch would take, and each cell has its own
-    versions = dict(cast(dict[str, str], machine["packages"]))
-    for name in ALSO_MATTER:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     cpu = this_cpu()
     if load and load > cpu.cores / 2:
         # OpenMP's threads spin while one that another program pushed aside is missing: calls of 8 ms then took 1.5 s.
         log.warning("others are at work on this machine (load %.1f): more than one thread will look slow", load)
-    return {**machine, "cores": cpu.cores, "flags": list(cpu.flags), "load": load, "packages": versions}
+    return {**machine, "cores": cpu.cores, "flags": list(cpu.flags), "load": load}

@@ -12,7 +12,7 @@ from trainyard.core.preprocess import Inputs
 from trainyard.core.rungs import Rung, Status, fp32_of, is_int8
 from trainyard.export.company import MAX_MOVE
 from trainyard.export.examine import Examined, Reference
-from trainyard.export.gate import judge
+from trainyard.export.gate import Verdict, judge
 from trainyard.export.timing import Timing, speedup, time_in_turns
 
 TIMED_BATCH = 8
@@ -72,37 +72,36 @@ def _eager_row(against: Reference, timings: Mapping[str, Timing]) -> FormatRow:
     row = FormatRow(
         name="eager",
         size_mb=(against.bundle.path / WEIGHTS).stat().st_size / 1e6,
-        accuracy=verdict.accuracy,
-        accuracy_interval=verdict.accuracy_interval,
-        macro_f1=verdict.macro_f1,
-        agreement=verdict.agreement,
-        max_abs_diff=verdict.max_abs_diff,
         status="reference",
     )
-    return row.model_copy(update=_speed("eager", timings))
+    return row.model_copy(update=_scores(verdict) | _speed("eager", timings))
 
 
 def _row(one: Climbed, timings: Mapping[str, Timing]) -> FormatRow:
     if one.examined is None or one.file is None:
         return FormatRow(name=one.rung, status="skipped", reason=one.skipped, made_with=list(one.tried))
     status, reason = _status(one.rung, one.examined, timings)
-    verdict = one.examined.verdict
     row = FormatRow(
         name=one.rung,
         file=one.file.name,
         size_mb=one.file.stat().st_size / 1e6,
-        accuracy=verdict.accuracy,
-        accuracy_interval=verdict.accuracy_interval,
-        macro_f1=verdict.macro_f1,
-        agreement=verdict.agreement,
-        max_abs_diff=verdict.max_abs_diff,
         company=one.examined.company,
         status=status,
         reason=reason,
         made_with=list(one.tried),
         needs=list(one.needs),
     )
-    return row.model_copy(update=_speed(one.rung, timings))
+    return row.model_copy(update=_scores(one.examined.verdict) | _speed(one.rung, timings))
+
+
+def _scores(verdict: Verdict) -> dict[str, object]:
+    return {
+        "accuracy": verdict.accuracy,
+        "accuracy_interval": verdict.accuracy_interval,
+        "macro_f1": verdict.macro_f1,
+        "agreement": verdict.agreement,
+        "max_abs_diff": verdict.max_abs_diff,
+    }
 
 
 def _speed(name: str, timings: Mapping[str, Timing]) -> dict[str, object]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
+
+from trainyard.core.cpu import this_cpu
 
 PACKAGES = ("torch", "torchvision", "lightning", "transformers", "tokenizers", "datasets", "numpy", "pillow",
             "onnx", "onnxruntime", "torchao")  # fmt: skip
@@ -22,7 +23,7 @@ def describe_environment() -> dict[str, object]:
         "trainyard": trainyard.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": this_cpu().name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
@@ -35,12 +36,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
