@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,12 @@ def digits(folder: Path, **sections: dict[str, object]) -> Experiment:
             },
         }
     )
+
+
+@pytest.fixture(autouse=True)
+def no_inherited_tracking() -> None:
+    """MLflow exports where it tracks, so that a test's processes would log into another test's folder."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture

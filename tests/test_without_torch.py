@@ -73,8 +73,9 @@ def deploy(run: Path, folder: Path) -> Path:
 
 
 def python(interpreter: Path, *words: object, cwd: Path) -> str:
-    """What an interpreter prints, which finds this project as it does by itself."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    """What an interpreter prints; another environment's has to find the project by itself."""
+    own = interpreter == Path(sys.executable)
+    environment = {name: value for name, value in os.environ.items() if own or name != "PYTHONPATH"}
     done = subprocess.run([interpreter, *map(str, words)], cwd=cwd, env={**environment, "PYTHONNOUSERSITE": "1"},
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
