@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/lock.sh [uv's options, e.g. --upgrade or --upgrade-package lightning]    writes both locks
+# Usage: scripts/lock.sh [uv's options, e.g. --upgrade or --upgrade-package lightning]    writes the locks
 # Needs uv (pip install uv). One version of each package serves Linux and macOS, Python 3.11 to 3.13; versions that
 # are in a lock already stay unless the options say otherwise. Pins with their reasons: pyproject.toml, [tool.uv].
 set -euo pipefail
