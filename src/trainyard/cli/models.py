@@ -1,58 +1,17 @@
-"""The verbs of the command line. Heavy imports stay inside them, so that ``--help`` answers at once."""
+"""The verbs that make a model and measure it: train, config, evaluate, export, benchmark, doctor."""
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import os
 import sys
-import time
-import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from trainyard.cli.app import Config, Expect, Overrides, Run, app
 from trainyard.core.rungs import EXPORTED, Rung
-from trainyard.errors import EXIT_REFUSED, TrainyardError, UsageError
-from trainyard.failures import explain
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
-)
-
-OTHERS_WAIT = 15.0
-"""Seconds that a failing process leaves another to say it first."""
-
-Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value words.", metavar="[KEY=VALUE]...")]
-Run = Annotated[Path, typer.Argument(help="A run folder, or its bundle.", metavar="RUN")]
-Expect = Annotated[
-    str | None,
-    typer.Option(
-        envvar="TRAINYARD_EXPECT",
-        help="Digest that the bundle must have (it vouches for eager alone), or its export (for every format).",
-        metavar="DIGEST",
-    ),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
-
-
-@app.callback()
-def options(debug: Debug = False) -> None:
-    """Options of all verbs."""
-    if debug:
-        os.environ["TRAINYARD_DEBUG"] = "1"
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # These tell of their requests at a level that is meant for them alone.
-    for noisy in ("httpx", "filelock", "matplotlib", "datasets", "fsspec"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # torchao registers its types in a way that torch deprecates. A filter, since torch sets its loggers' levels anew.
-    logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant()" not in record.getMessage())
+from trainyard.errors import EXIT_REFUSED, UsageError
 
 
 @app.command()
@@ -173,45 +132,6 @@ def export(
 
 
 @app.command()
-def predict(
-    run: Run,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Images, folders of images; texts, text files; tables (CSV, TSV, JSONL, Parquet); - reads stdin.",
-            metavar="[INPUT]...",
-        ),
-    ] = None,
-    format: Annotated[
-        Literal["auto", Rung],
-        typer.Option(help="Which of the model's formats answers; auto is the fastest that passed and can run here."),
-    ] = "auto",
-    top_k: Annotated[int, typer.Option(min=1, help="Classes to show of each item.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the answers to this CSV file.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call; by default one for each core.")] = None,
-    expect: Expect = None,
-) -> None:
-    """Classify images or texts: label, probability, runners-up."""
-    from trainyard.core.exports import open_trusted
-    from trainyard.core.inputs import answer, read_inputs
-    from trainyard.core.predictor import Predictor
-    from trainyard.report.terminal import check_writable, print_predictions, write_predictions
-
-    if out is not None:
-        check_writable(out)
-    opened = open_trusted(run, format, expect=expect)
-    named = list(read_inputs(inputs or ["-"], opened.bundle))
-    answers = answer(named, Predictor(opened, format, threads=threads), top_k)
-    if out is not None:
-        write_predictions(out, answers)
-    if out is None or as_json:
-        print_predictions(answers, as_json)
-    if any(isinstance(given, TrainyardError) for _, given in answers):
-        raise typer.Exit(1)
-
-
-@app.command()
 def benchmark(
     run: Run,
     formats: Annotated[str | None, typer.Option(help="The formats to time, as in onnx,aoti; all by default.")] = None,
@@ -265,32 +185,3 @@ def doctor(
         checks += check_start(experiment) + check_data(experiment)
     Console().print(render(checks))
     raise typer.Exit(exit_code(checks))
-
-
-def main() -> None:
-    """Runs the command line; what a user can mend is one sentence and its exit code, without a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal can't show isn't worth a traceback
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app(_debug_first(sys.argv[1:]))
-    except (KeyboardInterrupt, Exception) as error:
-        failure = explain(error)
-        if failure is None:
-            raise
-        if os.environ.get("TRAINYARD_DEBUG"):
-            traceback.print_exception(error)
-        if failure.others_know_more:
-            # torchrun ends this process as soon as another one, which knows more, has ended.
-            time.sleep(OTHERS_WAIT)
-        print(f"trainyard: {failure.message}", file=sys.stderr)
-        sys.stdout.flush()
-        raise SystemExit(failure.code) from None
-
-
-def _debug_first(words: list[str]) -> list[str]:
-    """Puts ``--debug`` where the options of all verbs are; behind ``--`` it is an input as any other."""
-    end = words.index("--") if "--" in words else len(words)
-    if "--debug" not in words[:end]:
-        return words
-    return ["--debug", *(word for word in words[:end] if word != "--debug"), *words[end:]]

@@ -1,0 +1,46 @@
+"""The command line. Heavy imports stay inside the verbs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import traceback
+
+# Importing the verbs puts them into the application, in the order of the help.
+from trainyard.cli import models, serving  # noqa: F401
+from trainyard.cli.app import app
+from trainyard.failures import explain
+
+OTHERS_WAIT = 15.0
+"""Seconds that a failing process leaves another to say it first."""
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend is one sentence and its exit code, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal can't show isn't worth a traceback
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(_debug_first(sys.argv[1:]))
+    except (KeyboardInterrupt, Exception) as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        if os.environ.get("TRAINYARD_DEBUG"):
+            traceback.print_exception(error)
+        if failure.others_know_more:
+            # torchrun ends this process as soon as another one, which knows more, has ended.
+            time.sleep(OTHERS_WAIT)
+        print(f"trainyard: {failure.message}", file=sys.stderr)
+        sys.stdout.flush()
+        raise SystemExit(failure.code) from None
+
+
+def _debug_first(words: list[str]) -> list[str]:
+    """Puts ``--debug`` where the options of all verbs are; behind ``--`` it is an input as any other."""
+    end = words.index("--") if "--" in words else len(words)
+    if "--debug" not in words[:end]:
+        return words
+    return ["--debug", *(word for word in words[:end] if word != "--debug"), *words[end:]]

@@ -1,0 +1,44 @@
+"""The command line's application, and the arguments that its verbs share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
+)
+
+Config = Annotated[Path, typer.Argument(help="A YAML file, as in configs/.", metavar="CONFIG")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="dotted.key=value words.", metavar="[KEY=VALUE]...")]
+Run = Annotated[Path, typer.Argument(help="A run folder, or its bundle.", metavar="RUN")]
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TRAINYARD_EXPECT",
+        help="Digest that the bundle must have (it vouches for eager alone), or its export (for every format).",
+        metavar="DIGEST",
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
+
+
+@app.callback()
+def options(debug: Debug = False) -> None:
+    """Options of all verbs."""
+    if debug:
+        os.environ["TRAINYARD_DEBUG"] = "1"
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # These tell of their requests at a level that is meant for them alone.
+    for noisy in ("httpx", "filelock", "matplotlib", "datasets", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # torchao registers its types in a way that torch deprecates. A filter, since torch sets its loggers' levels anew.
+    logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant()" not in record.getMessage())
