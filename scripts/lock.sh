@@ -10,18 +10,23 @@ command -v uv >/dev/null || {
   exit 2
 }
 
-lock() { # lock FILE EXTRA... -- [uv's options]
-  local file=$1 extras=()
+lock() { # lock FILE WHAT... -- [uv's options]
+  local file=$1 what=()
   shift
   while [[ $1 != -- ]]; do
-    extras+=(--extra "$1")
+    what+=("$1")
     shift
   done
-  uv pip compile pyproject.toml "${extras[@]}" --output-file "$file" \
+  uv pip compile "${what[@]}" --output-file "$file" \
     --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --system-certs \
     --no-emit-index-url --no-emit-find-links --custom-compile-command "scripts/lock.sh" --quiet "${@:2}"
 }
 
-lock requirements.lock train export serve dev -- "$@"
-# The serving image's: the same versions, without torch and all that only training needs.
-lock requirements-serve.lock serve -- --constraints requirements.lock "$@"
+same=(--constraints requirements.lock) # the versions that the project was tested with
+lock requirements.lock pyproject.toml --extra train --extra export --extra serve --extra dev -- "$@"
+# The serving image's: without torch and all that only training needs.
+lock requirements-serve.lock pyproject.toml --extra serve -- "${same[@]}" "$@"
+# Its variants': the same with torch, and both builds of onnxruntime, of which serving/install.sh takes one.
+lock requirements-serve-torch.lock pyproject.toml --extra serve --group image-torch -- "${same[@]}" "$@"
+# What builds the image and stays out of it.
+lock requirements-image.lock --group image -- "${same[@]}" "$@"

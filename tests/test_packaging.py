@@ -13,7 +13,8 @@ import trainyard
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN, SERVE = "requirements.lock", "requirements-serve.lock"
-LOCKS = {name: (ROOT / name).read_text() for name in (MAIN, SERVE)}
+TORCH, IMAGE = "requirements-serve-torch.lock", "requirements-image.lock"
+LOCKS = {name: (ROOT / name).read_text() for name in (MAIN, SERVE, TORCH, IMAGE)}
 EXTRAS = {MAIN: ("train", "export", "serve", "tracking", "dev"), SERVE: ("serve",)}
 """What each lock holds besides the core; see scripts/lock.sh."""
 TRAINING_STACK = {"datasets", "lightning", "onnx", "onnxscript", "pytorch-lightning", "torch", "torchao",
@@ -54,7 +55,7 @@ def locked_version(name: str, lock: str = MAIN) -> str:
     return specifier.version
 
 
-@pytest.mark.parametrize(("lock", "least"), [(MAIN, 50), (SERVE, 20)])
+@pytest.mark.parametrize(("lock", "least"), [(MAIN, 50), (SERVE, 20), (TORCH, 40), (IMAGE, 10)])
 def test_every_locked_requirement_is_pinned_and_hashed(lock, least):
     assert len(ENTRIES[lock]) > least
     for name, (_, hashes) in ENTRIES[lock].items():
@@ -84,6 +85,26 @@ def test_the_serving_lock_is_a_part_of_the_main_one():
     assert ENTRIES[SERVE].keys() < ENTRIES[MAIN].keys()
     for name, (_, hashes) in ENTRIES[SERVE].items():
         assert (locked_version(name, SERVE), hashes) == (locked_version(name), ENTRIES[MAIN][name][1])
+
+
+def test_the_images_locks_differ_from_the_main_one_in_packages_of_their_own_alone():
+    assert ENTRIES[TORCH].keys() - ENTRIES[MAIN].keys() == {"onnxruntime-gpu"}
+    assert ENTRIES[SERVE].keys() < ENTRIES[TORCH].keys()
+    for lock in (TORCH, IMAGE):
+        for name in ENTRIES[lock].keys() & ENTRIES[MAIN].keys():
+            assert (locked_version(name, lock), ENTRIES[lock][name][1]) == (
+                locked_version(name),
+                ENTRIES[MAIN][name][1],
+            )
+
+
+def test_the_images_locks_have_what_is_declared():
+    groups = {TORCH: "image-torch", IMAGE: "image"}
+    declarations = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert set(groups.values()) == set(declarations)
+    for lock, group in groups.items():
+        for requirement in map(Requirement, declarations[group]):
+            assert locked_version(requirement.name, lock) in requirement.specifier
 
 
 def test_the_serving_lock_is_without_the_training_stack():
