@@ -210,3 +210,20 @@ def test_no_byte_can_be_changed(data: st.DataObject, tmp_path_factory: pytest.Te
 
     with pytest.raises(BundleError):
         verify(folder, expected)
+
+
+def test_what_is_left_out_may_be_missing_and_nothing_else(sealed: Path) -> None:
+    own = digest(sealed)
+    assert verify(sealed, left_out=["samples/a.txt", "other"]) == own, "it may be there"
+    (sealed / "samples" / "a.txt").write_text("b")
+    with pytest.raises(BundleError, match=r"samples/a\.txt was changed"):
+        verify(sealed, left_out=["samples/a.txt"])
+
+    (sealed / "samples" / "a.txt").unlink()
+    assert verify(sealed, own, left_out=["samples/a.txt"]) == own
+    with pytest.raises(BundleError, match=r"samples/a\.txt is missing"):
+        verify(sealed, own, left_out=["a.txt"])
+
+    (sealed / "other").write_text("")
+    with pytest.raises(BundleError, match="other isn't in the manifest"):
+        verify(sealed, left_out=["samples/a.txt", "other"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,8 +86,16 @@ class Bundle:
             UsageError: there is no bundle.
             BundleError: a file is changed, missing or additional, or the bundle was written by a newer version.
         """
-        path = find_bundle(run)
-        return Bundle(path, verify(path), read_facts(path))
+        return Bundle.read(find_bundle(run))
+
+    @staticmethod
+    def read(path: Path, expect: str | None = None, left_out: Collection[str] = ()) -> Bundle:
+        """Opens the bundle in this folder and compares each file with the manifest.
+
+        Raises:
+            UsageError, BundleError: see ``verify``; or the bundle was written by a newer version.
+        """
+        return Bundle(path, verify(path, expect, left_out), read_facts(path))
 
     @property
     def labels(self) -> list[str]:
@@ -129,5 +138,5 @@ def read_facts(folder: Path) -> BundleFacts:
                 f"{folder} has schema version {version}, this trainyard reads {SCHEMA_VERSION}; update it"
             )
         return BundleFacts.model_validate(content)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         raise BundleError(f"{folder}: {FACTS} can't be read ({error}); use the original") from error

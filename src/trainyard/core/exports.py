@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -107,16 +108,16 @@ class Export:
     facts: ExportFacts
 
     @staticmethod
-    def read(path: Path, expect: str | None = None) -> Export:
+    def read(path: Path, expect: str | None = None, left_out: Collection[str] = ()) -> Export:
         """Compares each file with the manifest. Whose export it is, ``check_bundle`` asks.
 
         Raises:
             BundleError: a file is changed, missing or additional, the digest isn't ``expect``, or it is of a newer
                 version.
         """
-        digest = verify(path, expect)
+        digest = verify(path, expect, left_out)
         facts = _read_facts(path)
-        known = {None, *(file.name for file in path.iterdir())}
+        known = {None, *left_out, *(file.name for file in path.iterdir())}
         if lost := [row.file for row in facts.formats if row.file not in known]:
             raise BundleError(f"{path}: {FACTS} names {lost[0]}, which isn't a file of it: export again")
         return Export(path, digest, facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def check_digest(expect: str) -> str:
     return expect.lower()
 
 
-def verify(folder: Path, expect: str | None = None) -> str:
+def verify(folder: Path, expect: str | None = None, left_out: Collection[str] = ()) -> str:
     """Compares every file with the manifest before anything parses one; returns the digest.
 
     All sizes are compared before the first file is hashed, so that a wrong one costs no time.
@@ -66,6 +67,7 @@ def verify(folder: Path, expect: str | None = None) -> str:
     Args:
         folder: The sealed folder.
         expect: The digest that it must have. Without it a folder that was sealed anew after a change passes.
+        left_out: Names of files that may be missing, because what is deployed doesn't need them.
 
     Raises:
         UsageError: ``expect`` isn't a digest.
@@ -80,18 +82,20 @@ def verify(folder: Path, expect: str | None = None) -> str:
             "use the original, or expect this one if you know that it is right"
         )
     recorded = _parse(content, folder)
-    _compare_names(folder, set(_file_names(folder)), set(recorded))
-    for name, entry in recorded.items():
+    present = set(_file_names(folder))
+    _compare_names(folder, present, set(recorded), set(left_out))
+    there = {name: entry for name, entry in recorded.items() if name in present}
+    for name, entry in there.items():
         if (folder / name).stat().st_size != entry.size:
             raise _changed(folder, name)
-    for name, entry in recorded.items():
+    for name, entry in there.items():
         if sha256_file(folder / name) != entry.sha256:
             raise _changed(folder, name)
     return found
 
 
-def _compare_names(folder: Path, present: set[str], recorded: set[str]) -> None:
-    for name in sorted(present ^ recorded):
+def _compare_names(folder: Path, present: set[str], recorded: set[str], left_out: set[str]) -> None:
+    for name in sorted((present ^ recorded) - (left_out - present)):
         if name in present:
             raise BundleError(f"{folder}: the file {name} isn't in the manifest; remove it or use the original")
         raise BundleError(f"{folder}: the file {name} is missing; use the original")
