@@ -50,6 +50,9 @@ def test_an_unsealed_bundle_is_refused(sealed: Path) -> None:
 def test_facts_of_a_newer_version_or_without_keys_are_refused(sealed: Path) -> None:
     with pytest.raises(BundleError, match=r"trainyard\.json can't be read"):
         read_facts(sealed)
+    (sealed / "trainyard.json").write_text("[" * 10_000)
+    with pytest.raises(BundleError, match=r"trainyard\.json can't be read"):
+        read_facts(sealed)
     (sealed / "trainyard.json").write_text(json.dumps({"schema_version": 99}))
     with pytest.raises(BundleError, match="update it"):
         read_facts(sealed)

@@ -166,7 +166,7 @@ def test_a_file_that_was_left_out_does_not_come_back_as_another(deployed: Path) 
 
 @pytest.mark.parametrize("rung", ["onnx-int8", "aoti", "aoti-int8"])
 def test_a_rung_that_is_not_in_it_is_refused(rung: Rung, deployed: Path) -> None:
-    with pytest.raises(BundleError, match=f"has no file of {rung}|model.onnx is missing"):
+    with pytest.raises(BundleError, match=f"has no file of {rung}|the file {FILES[rung]} is missing"):
         open_deployed(deployed, rung)
 
 
