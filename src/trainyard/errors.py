@@ -38,3 +38,7 @@ class BundleError(TrainyardError):
 
 class ItemError(TrainyardError):
     """One item can't be turned into tensors: an image that can't be decoded, an empty text."""
+
+
+class OutputError(ItemError):
+    """The model's output for an item isn't finite: the item may be good, the model isn't."""

@@ -22,7 +22,7 @@ from trainyard.core.exports import FormatRow
 from trainyard.core.manifest import digest
 from trainyard.core.predictor import WINDOW, Prediction, Predictor
 from trainyard.core.preprocess import Inputs, Item, TextPreprocessor
-from trainyard.errors import BundleError, ItemError, UsageError
+from trainyard.errors import BundleError, ItemError, OutputError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +227,39 @@ def test_texts_are_answered_in_their_order_whatever_their_lengths(
     good = [item for item in items if item]
     rows = [alone for item in good for alone in predictor.probabilities([item])]
     np.testing.assert_array_equal(predictor.probabilities(good), np.reshape(rows, (-1, 3)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_no_answer_and_touches_no_other(
+    texts: tuple[Predictor, Counter], value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, model = texts
+    items: list[Item] = ["a", "b b", "c"]
+    expected = predictor.predict(items)
+    logits = model.logits
+
+    def broken(inputs: Inputs) -> NDArray[np.float32]:
+        rows = logits(inputs)
+        rows[(inputs["input_ids"] == 2).any(axis=1), 0] = value
+        return rows
+
+    monkeypatch.setattr(model, "logits", broken)
+
+    answers = predictor.predict(items)
+
+    assert isinstance(answers[1], OutputError)
+    assert answers[::2] == expected[::2]
+    with pytest.raises(OutputError, match=r"items\[1\]: the model's output"):
+        predictor.probabilities(items)
+
+
+def test_scores_are_the_probabilities_or_the_error(texts: tuple[Predictor, Counter]) -> None:
+    predictor, _ = texts
+
+    first, bad, last = predictor.score(["a", "", "b"])
+
+    assert isinstance(bad, ItemError)
+    np.testing.assert_array_equal([first, last], predictor.probabilities(["a", "b"]))
 
 
 def test_short_texts_are_not_padded_to_the_longest(texts: tuple[Predictor, Counter]) -> None:

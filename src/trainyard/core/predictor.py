@@ -17,7 +17,7 @@ from trainyard.core.exports import LATEST, Format, Opened, open_trusted
 from trainyard.core.preprocess import Encoded, Item
 from trainyard.core.rungs import Rung
 from trainyard.core.selection import choose, sample_inputs
-from trainyard.errors import ItemError
+from trainyard.errors import ItemError, OutputError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,6 +39,14 @@ class Prediction:
     label: str
     probability: float
     top: list[tuple[str, float]]
+
+
+def answer_row(answer: Prediction | ItemError) -> dict[str, object]:
+    """An answer or an error as an object of JSON, as the command line and the servers show it."""
+    if isinstance(answer, ItemError):
+        return {"error": str(answer)}
+    top = [{"label": label, "probability": probability} for label, probability in answer.top]
+    return {"label": answer.label, "probability": answer.probability, "top": top}
 
 
 class Deployed(NamedTuple):
@@ -99,22 +107,39 @@ class Predictor:
 
     def stream(self, items: Iterable[Item], top_k: int = 3) -> Iterator[Prediction | ItemError]:
         """Answers as ``predict`` does, in order, holding ``WINDOW`` batches of items at a time."""
-        for window in self._windows(items):
-            encoded = [self._encode(item) for item in window]
-            rows = iter(self._forward_sorted([row for row in encoded if not isinstance(row, ItemError)]))
-            for row in encoded:
-                yield row if isinstance(row, ItemError) else self._answer(next(rows), top_k)
+        for scores in self._scores(items):
+            yield scores if isinstance(scores, ItemError) else self.best(scores, top_k)
+
+    def score(self, items: Sequence[Item]) -> list[NDArray[np.float32] | ItemError]:
+        """Gives each item's probabilities ``[classes] float32`` in the order of the labels, or its error."""
+        return list(self._scores(items))
+
+    def best(self, probabilities: NDArray[np.float32], top_k: int = 3) -> Prediction:
+        """The answer that an item's probabilities ``[classes]`` give."""
+        best = np.argsort(-probabilities, kind="stable")[: max(1, top_k)]
+        top = [(self.bundle.labels[i], float(probabilities[i])) for i in best]
+        return Prediction(label=top[0][0], probability=top[0][1], top=top)
 
     def probabilities(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Gives ``[items, classes] float32``.
 
         Raises:
-            ItemError: an item can't be read; says which, by its path or its position.
+            ItemError: an item can't be read or has no answer; says which, by its path or its position.
         """
-        rows = [np.zeros((0, len(self.bundle.labels)), np.float32)]
-        for window in self._windows(enumerate(items)):
-            rows.append(self._forward_sorted([self._encode_named(i, item) for i, item in window]))
-        return np.concatenate(rows)
+        rows = np.empty((len(items), len(self.bundle.labels)), np.float32)
+        for position, (item, scores) in enumerate(zip(items, self._scores(items), strict=True)):
+            if isinstance(scores, ItemError):
+                name = item if isinstance(item, Path) else f"items[{position}]"
+                raise type(scores)(f"{name}: {scores}") from scores
+            rows[position] = scores
+        return rows
+
+    def _scores(self, items: Iterable[Item]) -> Iterator[NDArray[np.float32] | ItemError]:
+        for window in self._windows(items):
+            encoded = [self._encode(item) for item in window]
+            rows = iter(self._forward_sorted([row for row in encoded if not isinstance(row, ItemError)]))
+            for row in encoded:
+                yield row if isinstance(row, ItemError) else _finite(next(rows))
 
     def _windows(self, items: Iterable[T]) -> Iterator[list[T]]:
         rest = iter(items)
@@ -127,13 +152,6 @@ class Predictor:
         except ItemError as error:
             return error
 
-    def _encode_named(self, position: int, item: Item) -> Encoded:
-        encoded = self._encode(item)
-        if isinstance(encoded, ItemError):
-            name = item if isinstance(item, Path) else f"items[{position}]"
-            raise ItemError(f"{name}: {encoded}") from encoded
-        return encoded
-
     def _forward_sorted(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
         """Gives ``[items, classes] float32`` in the order of the items, which go through the model by length."""
         order = sorted(range(len(encoded)), key=lambda i: encoded[i].shape[-1])  # stable: images stay as they are
@@ -144,12 +162,15 @@ class Predictor:
         return rows
 
     def _forward(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
+        """Gives ``[items, classes] float32``; the row of an item whose logits aren't finite holds NaN."""
         logits = self._runtime.logits(self.bundle.preprocessor.collate(encoded)) / self.bundle.facts.temperature
+        logits[~np.isfinite(logits).all(axis=1)] = np.nan
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
         return probabilities
 
-    def _answer(self, probabilities: NDArray[np.float32], top_k: int) -> Prediction:
-        best = np.argsort(-probabilities, kind="stable")[: max(1, top_k)]
-        top = [(self.bundle.labels[i], float(probabilities[i])) for i in best]
-        return Prediction(label=top[0][0], probability=top[0][1], top=top)
+
+def _finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32] | OutputError:
+    if np.isnan(probabilities).any():
+        return OutputError("the model's output for this item isn't finite")
+    return probabilities

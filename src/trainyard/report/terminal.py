@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainyard.core.predictor import Prediction
+from trainyard.core.predictor import Prediction, answer_row
 from trainyard.core.preprocess import without_surrogates
 from trainyard.errors import ItemError, TrainyardError, UsageError
 from trainyard.files import write_text
@@ -43,7 +43,7 @@ def print_predictions(answers: Answers, as_json: bool) -> None:
     """Prints a table, or a JSON object per line."""
     if as_json:
         for name, answer in answers:
-            print(json.dumps({"input": without_surrogates(name), **_as_json(answer)}, ensure_ascii=False))
+            print(json.dumps({"input": without_surrogates(name), **answer_row(answer)}, ensure_ascii=False))
         return
     table = Table("input", "label", "probability", "next")
     for name, answer in answers:
@@ -88,13 +88,6 @@ def write_predictions(path: Path, answers: Answers) -> None:
         write_text(path, text.getvalue())
     except OSError as error:
         raise TrainyardError(f"--out={path} can't be written ({error.strerror}): name another file") from error
-
-
-def _as_json(answer: Prediction | ItemError) -> dict[str, object]:
-    if isinstance(answer, ItemError):
-        return {"error": str(answer)}
-    top = [{"label": label, "probability": probability} for label, probability in answer.top]
-    return {"label": answer.label, "probability": answer.probability, "top": top}
 
 
 def _short(name: str, width: int = 60) -> str:
