@@ -19,7 +19,7 @@ from trainyard.core.bundle import Bundle
 from trainyard.core.cpu import Cpu
 from trainyard.core.exports import Export, ExportFacts, FormatRow, Opened, open_trusted
 from trainyard.core.preprocess import Inputs
-from trainyard.core.rungs import EXPORTED, FILES, Rung
+from trainyard.core.rungs import CPU_RUNGS, EXPORTED, FILES, GPU_RUNGS, Rung
 from trainyard.core.selection import NEAR, REST, SECONDS, choose
 from trainyard.errors import BundleError, UsageError
 
@@ -249,7 +249,7 @@ def test_auto_is_eager_where_that_was_the_fastest(
 
 SPEEDS = st.floats(1, 1000)
 ROWS = st.dictionaries(
-    st.sampled_from(EXPORTED),
+    st.sampled_from(CPU_RUNGS),
     st.tuples(st.sampled_from(["passed", "passed", "no_gain", "batch_dependent"]), SPEEDS, SPEEDS, st.booleans()),
 )
 
@@ -274,6 +274,34 @@ def test_auto_is_the_fastest_here_of_those_near_the_best_that_was_recorded(
     if len(near) > 1:
         assert rows[answers][2] == max(rows[name][2] for name in near)
     assert answers in (near or ["eager"])
+
+
+def test_auto_on_a_gpu_is_the_fastest_that_was_made_for_one(
+    bare_run: Path, make_export: MakeExport, row: Row, machine: Machine
+) -> None:
+    machine.seconds = {"onnx-cuda": 0.03, "aoti-fp16": 0.01, "aoti-bf16": 0.02, "aoti-int8": 0.001}
+    make_export(row("aoti-int8"), *(row(rung, speedup=2.0) for rung in GPU_RUNGS))
+
+    assert choose(open_trusted(bare_run), device="cuda").rung == "aoti-fp16"
+    assert choose(open_trusted(bare_run), device="cpu").rung == "aoti-int8"
+
+
+def test_auto_on_a_gpu_is_eager_where_nothing_was_faster(
+    bare_run: Path, make_export: MakeExport, row: Row, machine: Machine
+) -> None:
+    make_export(row("onnx"), row("onnx-cuda", speedup=0.9), row("aoti-bf16", "no_gain", speedup=0.8))
+
+    assert choose(open_trusted(bare_run), device="cuda").rung == "eager"
+
+
+def test_what_is_made_for_a_gpu_is_refused_on_the_cpu(
+    bare_run: Path, make_export: MakeExport, row: Row, machine: Machine
+) -> None:
+    make_export(row("aoti-bf16", speedup=2.0))
+
+    with pytest.raises(UsageError, match="aoti-bf16 runs on a GPU alone"):
+        choose(open_trusted(bare_run), "aoti-bf16", device="cpu")
+    assert choose(open_trusted(bare_run), "aoti-bf16").rung == "aoti-bf16"
 
 
 def test_the_choice_is_told(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from trainyard.cli.app import Config, Expect, Overrides, Run, app
-from trainyard.core.rungs import EXPORTED, Rung
+from trainyard.core.rungs import Rung
 from trainyard.errors import EXIT_REFUSED, UsageError
 
 
@@ -102,7 +102,9 @@ def evaluate(
 def export(
     run: Run,
     overrides: Overrides = None,
-    formats: Annotated[str, typer.Option(help="The rungs to make, as in onnx,onnx-int8.")] = ",".join(EXPORTED),
+    formats: Annotated[
+        str | None, typer.Option(help="The rungs to make, as in onnx,onnx-int8; by default all of this machine.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call; one for each core by default.")] = None,
     gate: Annotated[float, typer.Option(min=0, max=1, help="Least share of eager's accuracy and macro-F1.")] = 0.99,
     allow_refused: Annotated[bool, typer.Option("--allow-refused", help="Keep the files of refused rungs.")] = False,
@@ -116,14 +118,15 @@ def export(
     from trainyard.launch import exit_on_sigterm
 
     exit_on_sigterm()
-    rungs = parse_rungs(formats)
+    rungs = parse_rungs(formats) if formats is not None else None
     bundle = Bundle.open(run)
     from trainyard.export.gate import Gate
     from trainyard.export.ladder import Options
     from trainyard.export.ladder import export as export_bundle
+    from trainyard.export.makers import rungs_here
     from trainyard.report.ladder import print_ladder
 
-    options = Options(rungs, threads, Gate(metric_share=gate), allow_refused)
+    options = Options(rungs or rungs_here(), threads, Gate(metric_share=gate), allow_refused)
     made = export_bundle(bundle, options, overrides or [])
     print_ladder(made.facts)
     print(made.path)

@@ -35,7 +35,8 @@ class AotiRuntime:
             torch.set_num_threads(threads)
         self.device = torch.device(device or "cpu")
         try:
-            self._model = aoti_load_package(str(file))
+            index = -1 if self.device.index is None else self.device.index
+            self._model = aoti_load_package(str(file), device_index=index)
             self._names: list[str] = json.loads(self._model.get_metadata()[INPUT_NAMES])
         except (RuntimeError, ValueError, KeyError) as error:
             first_line = str(error).partition("\n")[0]

@@ -23,7 +23,7 @@ class OnnxRuntime:
 
     Args:
         file: The model.
-        device: ``cuda`` runs it with the CUDA provider; by default the CPU does.
+        device: ``cuda``, or ``cuda:1``, runs it with the CUDA provider; by default the CPU does.
         threads: Of one call; by default one for each core.
 
     Raises:
@@ -39,12 +39,12 @@ class OnnxRuntime:
         # An ONNX file can name others as its weights, found from its folder or, of a model in memory, from the working
         # directory. No file was sealed for that, and none is found here: the null device holds no files.
         options.add_session_config_entry(EXTERNAL_DATA_FOLDER, os.devnull)
-        provider = "CUDAExecutionProvider" if device and device.startswith("cuda") else "CPUExecutionProvider"
+        provider, settings = _provider(device)
         if provider not in onnxruntime.get_available_providers():
             raise BundleError(f"this onnxruntime has no {provider}: install onnxruntime-gpu, or use the CPU")
         try:
             self._session = onnxruntime.InferenceSession(
-                file.read_bytes(), options, providers=[provider], disabled_optimizers=SLOW_FUSIONS
+                file.read_bytes(), options, providers=[(provider, settings)], disabled_optimizers=SLOW_FUSIONS
             )
         except Exception as error:  # its errors have no base of their own
             first_line = str(error).partition("\n")[0]
@@ -57,3 +57,12 @@ class OnnxRuntime:
         """Gives logits ``[batch, classes] float32``."""
         [logits] = self._session.run(None, {name: inputs[name] for name in self._names})
         return np.asarray(logits, dtype=np.float32)
+
+
+def _provider(device: str | None) -> tuple[str, dict[str, str]]:
+    """ONNX Runtime's name for a torch device, and its settings."""
+    kind, _, index = (device or "cpu").partition(":")
+    if kind != "cuda":
+        return "CPUExecutionProvider", {}
+    # TF32 has 10 bits of mantissa: not the 32-bit floats that the rung is scored as.
+    return "CUDAExecutionProvider", {"device_id": index or "0", "use_tf32": "0"}

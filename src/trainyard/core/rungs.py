@@ -7,12 +7,26 @@ from typing import Literal, get_args
 
 from trainyard.errors import UsageError
 
-Rung = Literal["eager", "torchscript", "torchscript-int8", "onnx", "onnx-int8", "aoti", "aoti-int8"]
+Rung = Literal[
+    "eager",
+    "torchscript",
+    "torchscript-int8",
+    "onnx",
+    "onnx-int8",
+    "aoti",
+    "aoti-int8",
+    "onnx-cuda",
+    "aoti-fp16",
+    "aoti-bf16",
+]
 Status = Literal["reference", "passed", "no_gain", "batch_dependent", "refused", "skipped"]
 
 RUNGS: tuple[Rung, ...] = get_args(Rung)
 EXPORTED: tuple[Rung, ...] = RUNGS[1:]
 """All but the reference, which is the bundle itself."""
+GPU_RUNGS: tuple[Rung, ...] = ("onnx-cuda", "aoti-fp16", "aoti-bf16")
+"""Those that run on a GPU, and can only be made where there is one."""
+CPU_RUNGS: tuple[Rung, ...] = tuple(rung for rung in EXPORTED if rung not in GPU_RUNGS)
 FILES: dict[Rung, str] = {
     "torchscript": "model.torchscript.pt",
     "torchscript-int8": "model.int8.torchscript.pt",
@@ -20,6 +34,9 @@ FILES: dict[Rung, str] = {
     "onnx-int8": "model.int8.onnx",
     "aoti": "model.pt2",
     "aoti-int8": "model.int8.pt2",
+    "onnx-cuda": "model.onnx",  # the same graph, run by another provider
+    "aoti-fp16": "model.fp16.pt2",
+    "aoti-bf16": "model.bf16.pt2",
 }
 """The file of each rung within an export."""
 
@@ -27,6 +44,16 @@ FILES: dict[Rung, str] = {
 def is_int8(rung: Rung) -> bool:
     """Whether a rung computes in 8-bit integers."""
     return rung.endswith("-int8")
+
+
+def is_fp32(rung: Rung) -> bool:
+    """Whether a rung computes in 32-bit floats, as the model itself does."""
+    return not rung.endswith(("-int8", "-fp16", "-bf16"))
+
+
+def is_gpu(rung: Rung) -> bool:
+    """Whether a rung is for GPUs."""
+    return rung in GPU_RUNGS
 
 
 def fp32_of(rung: Rung) -> Rung:

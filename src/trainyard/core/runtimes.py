@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainyard.core.bundle import Bundle
 from trainyard.core.preprocess import Inputs
-from trainyard.core.rungs import Rung
+from trainyard.core.rungs import Rung, is_gpu
 
 
 class Runtime(Protocol):
@@ -30,7 +30,7 @@ def open_runtime(
         rung: Which.
         bundle: The bundle that it is of; all there is to ``eager``.
         file: The rung's file in an export.
-        device: A torch device; by default a GPU if there is one for ``eager``, otherwise the CPU.
+        device: A torch device; by default a GPU for what is made for one, and for ``eager`` if there is one.
         threads: Of one call; by default the library's own number.
 
     Raises:
@@ -42,11 +42,13 @@ def open_runtime(
 
         return EagerRuntime(bundle, device, threads)
     assert file is not None, f"{rung} is a file"
-    if rung in ("onnx", "onnx-int8"):
+    if is_gpu(rung):
+        device = device or "cuda"
+    if rung.startswith("onnx"):
         from trainyard.core.onnx import OnnxRuntime
 
         return OnnxRuntime(file, device, threads)
-    if rung in ("torchscript", "torchscript-int8"):
+    if rung.startswith("torchscript"):
         from trainyard.core.torchscript import TorchScriptRuntime
 
         return TorchScriptRuntime(file, device, threads)

@@ -13,7 +13,7 @@ from trainyard.core.bundle import Bundle
 from trainyard.core.cpu import this_cpu
 from trainyard.core.exports import Export, Format, FormatRow, Opened
 from trainyard.core.preprocess import Inputs, encode_all
-from trainyard.core.rungs import Rung
+from trainyard.core.rungs import GPU_RUNGS, Rung, is_gpu
 from trainyard.core.runtimes import Runtime, open_runtime
 from trainyard.core.samples import calibration_samples, golden_samples
 from trainyard.errors import UsageError
@@ -31,7 +31,7 @@ MIN_ROUNDS = 2
 REST = 0.05
 """Seconds before each turn: the threads of the last call spin for up to 40 ms, in the hope of another."""
 MOVABLE: tuple[Rung, ...] = ("eager", "torchscript", "onnx")
-"""What runs on a GPU too; the others are made for the processor alone."""
+"""What runs on processors and on GPUs; the others are made for one of the two."""
 
 
 class Chosen(NamedTuple):
@@ -49,7 +49,7 @@ def choose(
     That is ``eager`` where no rung was faster when they were exported, and where none can run.
 
     The speeds that the export recorded are of the machine that made it, so those that come near are timed again. On a
-    device other than the CPU ``auto`` is ``eager``: the speeds say nothing of it.
+    GPU, those that were made for one are compared, and ``eager`` answers where there are none.
 
     Raises:
         UsageError: there is no such rung, it was refused or skipped, or this machine can't run it.
@@ -70,7 +70,9 @@ def sample_inputs(bundle: Bundle, count: int) -> Inputs | None:
 
 
 def _check_named(rung: Rung, opened: Opened, device: str | None) -> None:
-    if rung not in MOVABLE and not _is_cpu(device):
+    if is_gpu(rung) and device is not None and _is_cpu(device):
+        raise UsageError(f"{rung} runs on a GPU alone: name one as the device, or choose eager")
+    if rung not in (*MOVABLE, *GPU_RUNGS) and not _is_cpu(device):
         raise UsageError(f"{rung} runs on the CPU alone: leave out the device {device}, or choose eager")
     if rung == "eager":
         return
@@ -95,12 +97,13 @@ def _check_named(rung: Rung, opened: Opened, device: str | None) -> None:
 
 def _auto(opened: Opened, device: str | None, threads: int | None, batch_size: int) -> Chosen:
     obstacles: list[str] = []
-    worthwhile = opened.export and (opened.export.facts.recommended != "eager" or find_spec("torch") is None)
-    rows = _candidates(opened.export, obstacles) if opened.export and worthwhile and _is_cpu(device) else []
+    rows = _candidates(opened.export, device, obstacles) if opened.export else []
+    if _is_cpu(device) and opened.export and opened.export.facts.recommended == "eager" and find_spec("torch"):
+        rows = []
     inputs = sample_inputs(opened.bundle, min(batch_size, TIMED_ITEMS)) if rows else None
     while rows:
         near = [row for row in rows if _speed(row) * NEAR >= _speed(rows[0])]
-        if loaded := _load_all(near, opened, threads, inputs, obstacles):
+        if loaded := _load_all(near, opened, device, threads, inputs, obstacles):
             return _fastest(loaded, inputs)
         rows = rows[len(near) :]
     if find_spec("torch") is None:
@@ -112,11 +115,13 @@ def _auto(opened: Opened, device: str | None, threads: int | None, batch_size: i
     return _load("eager", opened, device, threads)
 
 
-def _candidates(export: Export, obstacles: list[str]) -> list[FormatRow]:
+def _candidates(export: Export, device: str | None, obstacles: list[str]) -> list[FormatRow]:
     """The rungs that passed and can run here, the fastest first; why others can't goes to ``obstacles``."""
     rows = []
     for row in export.facts.formats:
-        if row.status != "passed" or row.file is None:
+        if row.status != "passed" or row.file is None or is_gpu(row.name) == _is_cpu(device):
+            continue
+        if is_gpu(row.name) and (row.speedup or 0) <= 1:  # of the time that eager took on that GPU
             continue
         package = "onnxruntime" if row.name.startswith("onnx") else "torch"
         if find_spec(package) is None:
@@ -129,13 +134,18 @@ def _candidates(export: Export, obstacles: list[str]) -> list[FormatRow]:
 
 
 def _load_all(
-    rows: Sequence[FormatRow], opened: Opened, threads: int | None, inputs: Inputs | None, obstacles: list[str]
+    rows: Sequence[FormatRow],
+    opened: Opened,
+    device: str | None,
+    threads: int | None,
+    inputs: Inputs | None,
+    obstacles: list[str],
 ) -> list[Chosen]:
     """Those that load and answer a first call."""
     loaded = []
     for row in rows:
         try:
-            one = _load(row.name, opened, None, threads)
+            one = _load(row.name, opened, device, threads)
             if inputs is not None:
                 one.runtime.logits(inputs)
             loaded.append(one)

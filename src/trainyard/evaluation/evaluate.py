@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.load import apply_overrides, parse_data
 from trainyard.core.bundle import Bundle, BundleFacts
+from trainyard.core.rungs import is_gpu
 from trainyard.errors import DataError, TrainyardError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
 
 
 def evaluate_rung(opened: Opened, rung: Rung, overrides: Sequence[str]) -> Scores:
-    """Scores a rung of an export on what ``evaluate`` scores on, in this process on the CPU.
+    """Scores a rung of an export on what ``evaluate`` scores on, in this process, on the CPU unless it is for GPUs.
 
     Raises:
         UsageError: there is no such rung, or it can't run here; or as ``evaluate``.
@@ -57,7 +58,7 @@ def evaluate_rung(opened: Opened, rung: Rung, overrides: Sequence[str]) -> Score
 
     bundle = opened.bundle
     data = data_config(bundle.facts, overrides)
-    runtime = choose(opened, rung, "cpu").runtime
+    runtime = choose(opened, rung, None if is_gpu(rung) else "cpu").runtime
     records = records_to_score(bundle.facts, data, overrides)
     return score_records(runtime, bundle.preprocessor, records, data, bundle.labels, torch.device("cpu"))
 

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from trainyard.core.aoti import INPUT_NAMES
 from trainyard.export.errors import Skip, first_line
 from trainyard.export.quiet import quiet_exporter
-from trainyard.export.source import Source
+from trainyard.export.source import Graph, Source
 
 REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What torch's exporters raise, and networks under them; not the system's errors, such as that the disk is full."""
@@ -29,7 +29,7 @@ def make(source: Source, file: Path) -> None:
     """
     source.refuse_recurrent()
     check_compiler()
-    compile_package(export(source.graph, source), source, file)
+    compile_package(export(source.graph, source, source.examples), source, file)
 
 
 def check_compiler() -> None:
@@ -50,23 +50,28 @@ def check_compiler() -> None:
         ) from error
 
 
-def export(module: nn.Module, source: Source) -> ExportedProgram:
+def export(module: nn.Module, source: Source, examples: tuple[Tensor, ...]) -> ExportedProgram:
     """Exports a module that takes the source's inputs, their dynamic dimensions left open.
+
+    Args:
+        module: On the device of the examples.
+        source: Says which dimensions are dynamic.
+        examples: The source's, to trace with.
 
     Raises:
         Skip: the module has Python control flow over its inputs, or an operator that can't be exported.
     """
     with quiet_exporter():
         try:
-            return torch.export.export(module, source.examples, dynamic_shapes=_shapes(module, source), strict=False)
+            return torch.export.export(module, examples, dynamic_shapes=_shapes(module, source), strict=False)
         except REFUSALS as error:
             raise Skip(f"torch.export can't trace it: {first_line(error)}") from error
 
 
 def _shapes(module: nn.Module, source: Source) -> object:
     each = tuple(dict.fromkeys(source.dynamic[name], torch.export.Dim.DYNAMIC) for name in source.names)
-    # The graph takes ``*inputs``, one argument that holds all; what was exported from it takes each by itself.
-    return (each,) if module is source.graph else each
+    # A graph takes ``*inputs``, one argument that holds all; what was exported from it takes each by itself.
+    return (each,) if isinstance(module, Graph) else each
 
 
 def compile_package(program: ExportedProgram, source: Source, file: Path) -> None:

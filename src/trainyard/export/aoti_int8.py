@@ -34,7 +34,7 @@ def make(source: Source, file: Path, recipe: Recipe) -> None:
     check_compiler()
     if source.cpu.isa == "arm64":
         raise Skip("torchao's X86InductorQuantizer is for x86: export there, or use onnx-int8")
-    compile_package(export(quantise(source, recipe), source), source, file)
+    compile_package(export(quantise(source, recipe), source, source.examples), source, file)
 
 
 def quantise(source: Source, recipe: Recipe) -> GraphModule:
@@ -45,7 +45,7 @@ def quantise(source: Source, recipe: Recipe) -> GraphModule:
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    module = export(source.graph, source).module()
+    module = export(source.graph, source, source.examples).module()
     assert isinstance(module, GraphModule)
     with quiet_exporter():
         try:

@@ -18,7 +18,7 @@ from trainyard.core.bundle import Bundle, Json
 from trainyard.core.cpu import this_cpu
 from trainyard.core.exports import Export, FormatRow, Opened
 from trainyard.core.preprocess import Encoded, ImagePreprocessor, Inputs, TextPreprocessor, encode_all
-from trainyard.core.rungs import EXPORTED, RUNGS, Rung
+from trainyard.core.rungs import CPU_RUNGS, RUNGS, Rung, is_gpu
 from trainyard.core.runtimes import Runtime, open_runtime
 from trainyard.core.samples import calibration_samples, golden_samples
 from trainyard.errors import UsageError
@@ -143,7 +143,7 @@ def choose_rungs(plan: Plan, export: Export | None) -> tuple[list[Rung], dict[st
             left_out[row.name] = obstacle
             log.warning("%s is left out: %s", row.name, obstacle)
     usable = {row.name for row in rows} - set(left_out)
-    return ["eager", *(rung for rung in EXPORTED if rung in usable)], left_out
+    return ["eager", *(rung for rung in CPU_RUNGS if rung in usable)], left_out
 
 
 def _obstacle(row: FormatRow) -> str:
@@ -152,6 +152,8 @@ def _obstacle(row: FormatRow) -> str:
         return ""
     if row.status in ("refused", "skipped") or row.file is None:
         return f"it was {row.status} when it was exported ({row.reason})"
+    if is_gpu(row.name):
+        return "it runs on a GPU, and this times the CPU"
     package = "onnxruntime" if row.name.startswith("onnx") else "torch"
     if find_spec(package) is None:
         return f"the package {package} isn't installed"

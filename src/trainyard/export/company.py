@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainyard.core.exports import Company
 from trainyard.core.preprocess import Encoded, Inputs, Preprocessor, TextPreprocessor
+from trainyard.core.rungs import Rung, is_fp32, is_int8
 from trainyard.export.errors import first_line
 from trainyard.export.gate import largest_difference
 
@@ -22,6 +23,9 @@ Run = Callable[[Inputs], NDArray[np.float32]]
 
 MAX_MOVE = 1e-5
 """Largest difference of a probability that is rounding: a sum over more terms rounds otherwise, by some 1e-7."""
+MAX_MOVE_HALF = 1e-2
+"""The same in 16-bit floats: a GPU chooses the order of its sums by the size of the batch, and rounds each to 8 bits
+(bfloat16) or 11 (float16)."""
 
 ITEMS = 128
 """Most items whose answers are compared. A rounding that tips over is rare: 32 texts showed none, 128 some."""
@@ -41,9 +45,14 @@ SHAPE_LENGTHS = (1, 16, 128, 512)
 SEED = 0
 
 
-def moves(company: Company) -> bool:
+def max_move(rung: Rung) -> float:
+    """Largest difference of a probability that is rounding, in this rung's numbers."""
+    return MAX_MOVE if is_fp32(rung) or is_int8(rung) else MAX_MOVE_HALF
+
+
+def moves(company: Company, most: float = MAX_MOVE) -> bool:
     """Whether an answer depends on what shares its batch."""
-    return max(company.neighbours, company.padding) > MAX_MOVE
+    return max(company.neighbours, company.padding) > most
 
 
 def measure_company(run: Run, encoded: Sequence[Encoded], preprocessor: Preprocessor) -> Company:

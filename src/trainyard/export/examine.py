@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from trainyard.core.bundle import Bundle
 from trainyard.core.exports import Company
 from trainyard.core.preprocess import Encoded
-from trainyard.core.rungs import Rung, is_int8
+from trainyard.core.rungs import Rung, is_fp32, is_gpu
 from trainyard.core.runtimes import Runtime, open_runtime
 from trainyard.errors import BundleError
-from trainyard.export.company import Case, make_cases, measure_company, moves, sweep
+from trainyard.export.company import Case, make_cases, measure_company, sweep
 from trainyard.export.errors import first_line
 from trainyard.export.examples import Examples
 from trainyard.export.gate import Gate, Verdict, judge
@@ -61,11 +61,6 @@ class Examined:
         """Whether the gate lets it through."""
         return not self.reasons
 
-    @property
-    def is_batch_dependent(self) -> bool:
-        """Whether its answers depend on what shares the batch."""
-        return self.company is not None and moves(self.company)
-
 
 def reference(bundle: Bundle, examples: Examples, encoded: Sequence[Encoded], gate: Gate, threads: int) -> Reference:
     """Has eager answer everything that the rungs will be asked.
@@ -85,7 +80,8 @@ def reference(bundle: Bundle, examples: Examples, encoded: Sequence[Encoded], ga
 def examine(rung: Rung, file: Path, against: Reference) -> Examined:
     """Scores a rung, runs it in all shapes, and puts it in company."""
     try:
-        runtime = open_runtime(rung, against.bundle, file, device="cpu", threads=against.threads)
+        device = None if is_gpu(rung) else "cpu"
+        runtime = open_runtime(rung, against.bundle, file, device, against.threads)
     except BundleError as error:
         return Examined(None, Verdict(), (str(error),))
     verdict, reasons = _score(rung, runtime, against)
@@ -106,7 +102,7 @@ def _score(rung: Rung, runtime: Runtime, against: Reference) -> tuple[Verdict, t
 def _shapes(rung: Rung, runtime: Runtime, against: Reference) -> tuple[str, ...]:
     found = sweep(runtime.logits, against.cases)
     reasons = found.failures[:1]
-    if not is_int8(rung) and found.max_abs_diff > against.gate.max_abs_diff:
+    if is_fp32(rung) and found.max_abs_diff > against.gate.max_abs_diff:
         reasons += (
             f"a logit of {found.where} differs by {found.max_abs_diff:.2g} from eager's, "
             f"and {against.gate.max_abs_diff:g} is the most",

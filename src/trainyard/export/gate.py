@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.core.rungs import Rung, is_int8
+from trainyard.core.rungs import Rung, is_fp32
 from trainyard.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Gate:
     Attributes:
         metric_share: Least share of eager's accuracy, and of its macro-F1. That a model in any precision keeps 99 % of
             fp32's quality is the rule of MLPerf Inference for most models (Reddi et al. 2020, arXiv:1911.02549).
-        int8_agreement: Least share of the examples that get eager's class, of an int8 rung. Of an fp32 rung it is all
-            of them, but for ties.
+        int8_agreement: Least share of the examples that get eager's class, of a rung in int8, or in 16-bit floats. Of
+            an fp32 rung it is all of them, but for ties.
         max_abs_diff: Largest difference of a logit to eager's, of an fp32 rung.
     """
 
@@ -140,7 +140,7 @@ def _agreeing(rung: Rung, logits: Logits, reference: Logits, difference: float, 
     move.) So an fp32 rung that is within its bound disagrees on ties alone, and nothing is left to count. Beyond its
     bound nothing is forgiven.
     """
-    if not is_int8(rung) and difference <= gate.max_abs_diff:
+    if is_fp32(rung) and difference <= gate.max_abs_diff:
         return len(logits)
     return int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum())
 
@@ -153,14 +153,14 @@ def _worse_scores(scores: Scores, eager: Scores, gate: Gate) -> Iterator[str]:
 
 
 def _too_few_agree(rung: Rung, agreeing: int, examples: int, gate: Gate) -> Iterator[str]:
-    least = gate.int8_agreement if is_int8(rung) else 1.0
+    least = 1.0 if is_fp32(rung) else gate.int8_agreement
     if agreeing / examples < least - SLACK:
         # Counts, because one example of a million would read as a share of 1.
         yield f"only {agreeing} of {examples} examples get eager's class, and {100 * least:.4g} % must"
 
 
 def _too_different(rung: Rung, difference: float, gate: Gate) -> Iterator[str]:
-    if not is_int8(rung) and difference > gate.max_abs_diff:
+    if is_fp32(rung) and difference > gate.max_abs_diff:
         yield f"a logit differs by {difference:.2g} from eager's, and {gate.max_abs_diff:g} is the most"
 
 

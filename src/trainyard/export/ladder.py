@@ -15,7 +15,7 @@ from trainyard.core.bundle import Bundle, Json
 from trainyard.core.exports import FACTS, SCHEMA_VERSION, Export, ExportFacts, FormatRow, exports_folder
 from trainyard.core.manifest import write_manifest
 from trainyard.core.preprocess import Item
-from trainyard.core.rungs import EXPORTED, FILES, Rung
+from trainyard.core.rungs import CPU_RUNGS, FILES, Rung
 from trainyard.core.samples import calibration_samples
 from trainyard.errors import UsageError
 from trainyard.export.errors import Skip
@@ -51,7 +51,7 @@ class Options:
         allow_refused: Keep the files of refused rungs.
     """
 
-    formats: Sequence[Rung] = EXPORTED
+    formats: Sequence[Rung] = CPU_RUNGS
     threads: int | None = None
     gate: Gate = field(default_factory=Gate)
     allow_refused: bool = False

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from trainyard.core.rungs import Rung, is_int8
+from trainyard.core.rungs import CPU_RUNGS, EXPORTED, Rung, is_gpu, is_int8
 from trainyard.export.recipes import KERNELS, Recipe, without_the_worst
 from trainyard.export.source import Source
 
@@ -33,6 +33,13 @@ class Attempt:
     make: Callable[[Path], None]
 
 
+def rungs_here() -> tuple[Rung, ...]:
+    """What is made when nobody says which: all rungs for processors and, where there is a GPU, those for it too."""
+    import torch
+
+    return EXPORTED if torch.cuda.is_available() else CPU_RUNGS
+
+
 def attempts(rung: Rung, source: Source, onnx_file: Path) -> Iterator[Attempt]:
     """The ways to make a rung.
 
@@ -52,14 +59,18 @@ def attempts(rung: Rung, source: Source, onnx_file: Path) -> Iterator[Attempt]:
         yield Attempt("", lambda file: torchscript.make(source, file))
     elif rung == "onnx":
         yield Attempt("", lambda file: _copy(_onnx(source, onnx_file), file))
-    else:
+    elif rung == "aoti":
         from trainyard.export import aoti
 
         yield Attempt("", lambda file: aoti.make(source, file))
+    else:
+        yield Attempt("", lambda file: _make_for_gpu(rung, source, onnx_file, file))
 
 
 def needs(rung: Rung, source: Source) -> list[str]:
     """Flags of the processor without which a rung made here must not run."""
+    if is_gpu(rung):
+        return []
     if rung.startswith("aoti"):  # compiled for this processor and all that it has
         return list(source.cpu.flags)
     return list(KERNELS[source.cpu.isa].needs) if is_int8(rung) else []
@@ -79,6 +90,17 @@ def _quantiser(rung: Rung, source: Source, onnx_file: Path) -> tuple[Sequence[Re
     from trainyard.export import aoti_int8
 
     return aoti_int8.recipes(source), lambda file, recipe: aoti_int8.make(source, file, recipe)
+
+
+def _make_for_gpu(rung: Rung, source: Source, onnx_file: Path, file: Path) -> None:
+    from trainyard.export import gpu
+
+    gpu.check_gpu()
+    if rung == "onnx-cuda":
+        gpu.check_provider()
+        _copy(_onnx(source, onnx_file), file)
+    else:
+        gpu.compile_half(source, file, gpu.PRECISIONS[rung])
 
 
 def _in_order(recipes: Sequence[Recipe], source: Source) -> Iterator[Recipe]:

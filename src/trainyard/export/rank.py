@@ -9,8 +9,9 @@ from pathlib import Path
 from trainyard.core.bundle import WEIGHTS
 from trainyard.core.exports import FormatRow, Latency
 from trainyard.core.preprocess import Inputs
-from trainyard.core.rungs import Rung, Status, fp32_of, is_int8
-from trainyard.export.company import MAX_MOVE
+from trainyard.core.rungs import Rung, Status, fp32_of, is_fp32, is_gpu
+from trainyard.core.runtimes import open_runtime
+from trainyard.export.company import max_move, moves
 from trainyard.export.examine import Examined, Reference
 from trainyard.export.gate import Verdict, judge
 from trainyard.export.timing import Timing, speedup, time_in_turns
@@ -20,6 +21,8 @@ TIMED_BATCH = 8
 SECONDS = 12.0
 """For all timed calls together."""
 MIN_ROUNDS = 11
+EAGER_ON_GPU = "eager on the GPU"
+"""What the rungs for GPUs are timed against."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,16 @@ def rank(climbed: Sequence[Climbed], against: Reference, batch: Inputs) -> list[
     for one in climbed:
         if one.examined is not None and one.examined.passed and one.examined.runtime is not None:
             runtimes[one.rung] = one.examined.runtime
+    if any(is_gpu(one.rung) for one in climbed if one.rung in runtimes):
+        runtimes[EAGER_ON_GPU] = open_runtime("eager", against.bundle, device="cuda")
     calls = {name: (lambda runtime=runtime: runtime.logits(batch)) for name, runtime in runtimes.items()}
     timings = time_in_turns(calls, seconds=SECONDS, min_rounds=MIN_ROUNDS)
     return [_eager_row(against, timings), *(_row(one, timings) for one in climbed)]
 
 
 def recommended(rows: Sequence[FormatRow]) -> Rung:
-    """The fastest rung that may be recommended; eager, if none is faster."""
-    candidates = [row for row in rows if row.status in ("reference", "passed")]
+    """The fastest rung that may be recommended for processors; eager, if none is faster."""
+    candidates = [row for row in rows if row.status in ("reference", "passed") and not is_gpu(row.name)]
     return max(candidates, key=lambda row: row.speedup or 0.0).name
 
 
@@ -104,29 +109,36 @@ def _scores(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _speed(name: str, timings: Mapping[str, Timing]) -> dict[str, object]:
+def _speed(name: Rung, timings: Mapping[str, Timing]) -> dict[str, object]:
     if name not in timings:
         return {}
     timing = timings[name]
     return {
         "latency_ms": Latency(p50=timing.p50 * 1e3, p95=timing.p95 * 1e3),
         "throughput": timing.throughput(TIMED_BATCH),
-        "speedup": speedup(timings, name, "eager"),
+        "speedup": speedup(timings, name, EAGER_ON_GPU if is_gpu(name) else "eager"),
     }
 
 
 def _status(rung: Rung, examined: Examined, timings: Mapping[str, Timing]) -> tuple[Status, str]:
     if not examined.passed:
         return "refused", "; ".join(examined.reasons)
-    if examined.is_batch_dependent and examined.company is not None:
-        company = examined.company
+    company, most = examined.company, max_move(rung)
+    if company is not None and moves(company, most):
         return "batch_dependent", (
             f"a probability moves by {company.neighbours:.1g} with its neighbours and by {company.padding:.1g} with "
-            f"padding, and {MAX_MOVE:g} is the most: for use offline"
+            f"padding, and {most:g} is the most: for use offline"
         )
-    if is_int8(rung):
-        reference = fp32_of(rung) if fp32_of(rung) in timings else "eager"
+    if not is_fp32(rung):
+        reference = _fp32_reference(rung, timings)
         gain = speedup(timings, rung, reference)
         if gain <= 1:
             return "no_gain", f"it has {gain:.2f} of the speed of {reference}"
     return "passed", ""
+
+
+def _fp32_reference(rung: Rung, timings: Mapping[str, Timing]) -> str:
+    """What a rung in less than 32 bits must be faster than, to be worth it."""
+    if is_gpu(rung):
+        return EAGER_ON_GPU
+    return fp32_of(rung) if fp32_of(rung) in timings else "eager"

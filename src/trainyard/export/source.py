@@ -36,11 +36,11 @@ class Graph(nn.Module):
     def __init__(self, classifier: Classifier, names: Sequence[str]) -> None:
         super().__init__()
         self.classifier = classifier
-        self._names = tuple(names)
+        self.names = tuple(names)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Gives logits ``[batch, classes] float32``."""
-        return cast(Tensor, self.classifier(**dict(zip(self._names, inputs, strict=True))))
+        return cast(Tensor, self.classifier(**dict(zip(self.names, inputs, strict=True))))
 
 
 @dataclass(frozen=True)
