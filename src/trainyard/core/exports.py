@@ -240,12 +240,24 @@ def _open_bundle(run: Path | Bundle, known: str) -> Bundle:
 
 def _read_facts(folder: Path) -> ExportFacts:
     try:
-        content = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return parse_facts((folder / FACTS).read_text(encoding="utf-8"), folder)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder}: {FACTS} can't be read ({error}); export again") from error
+
+
+def parse_facts(text: str, folder: Path) -> ExportFacts:
+    """Reads the content of an ``export.json``.
+
+    Raises:
+        BundleError: it doesn't hold what it should, or is of a newer version.
+    """
+    try:
+        content = json.loads(text)
         version = content["schema_version"]
         if version > SCHEMA_VERSION:
             raise BundleError(
                 f"{folder} has schema version {version}, this trainyard reads {SCHEMA_VERSION}; update it"
             )
         return ExportFacts.model_validate(content)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, ValidationError, RecursionError) as error:
         raise BundleError(f"{folder}: {FACTS} can't be read ({error}); export again") from error

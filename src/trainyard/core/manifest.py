@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,15 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(_manifest_bytes(folder)).hexdigest()
 
 
+def sealed_names(folder: Path) -> list[str]:
+    """The files that a manifest names, sorted.
+
+    Raises:
+        BundleError: there is no manifest, or it isn't one.
+    """
+    return sorted(_parse(_manifest_bytes(folder), folder))
+
+
 def check_digest(expect: str) -> str:
     """A digest that somebody wrote down, in small letters.
 
@@ -57,6 +66,15 @@ def check_digest(expect: str) -> str:
     if not _SHA256.fullmatch(expect.lower()):
         raise UsageError(f"'{expect}' isn't a digest: give all 64 hexadecimal digits of it")
     return expect.lower()
+
+
+def check_digests(expect: str) -> frozenset[str]:
+    """The digests in a list with commas or spaces between them, in small letters.
+
+    Raises:
+        UsageError: one isn't a digest.
+    """
+    return frozenset(check_digest(word) for word in expect.replace(",", " ").split())
 
 
 def verify(folder: Path, expect: str | None = None, left_out: Collection[str] = ()) -> str:
@@ -92,6 +110,25 @@ def verify(folder: Path, expect: str | None = None, left_out: Collection[str] = 
         if sha256_file(folder / name) != entry.sha256:
             raise _changed(folder, name)
     return found
+
+
+def compare(where: Path, manifest: bytes, present: Mapping[str, Entry], left_out: Collection[str] = ()) -> None:
+    """Compares files that were hashed already, as those in an archive, with the content of their manifest.
+
+    Args:
+        where: The folder, for errors.
+        manifest: The content of its manifest.
+        present: Its files but the manifest, by their POSIX paths.
+        left_out: As in ``verify``.
+
+    Raises:
+        BundleError: one is changed, missing or additional.
+    """
+    recorded = _parse(manifest, where)
+    _compare_names(where, set(present), set(recorded), set(left_out))
+    for name, entry in present.items():
+        if recorded[name] != entry:
+            raise _changed(where, name)
 
 
 def _compare_names(folder: Path, present: set[str], recorded: set[str], left_out: set[str]) -> None:
