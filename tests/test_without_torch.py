@@ -16,7 +16,7 @@ import pytest
 from trainyard.config.load import load_experiment
 from trainyard.core.bundle import Bundle
 from trainyard.core.exports import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
-from trainyard.core.inputs import read_inputs
+from trainyard.core.inputs import Reads, read_inputs
 from trainyard.core.manifest import write_manifest
 from trainyard.core.predictor import Prediction, Predictor
 from trainyard.core.preprocess import Item, TextPreprocessor
@@ -84,7 +84,7 @@ def python(interpreter: Path, *words: object, cwd: Path) -> str:
 
 def check_answers(printed: str, bundle: Bundle, inputs: Sequence[str]) -> None:
     """Compares the lines of ``predict --json`` with what the model itself answers."""
-    items: list[Item] = [item for _, item in read_inputs(inputs, bundle) if not isinstance(item, Exception)]
+    items: list[Item] = [item for _, item in read_inputs(inputs, Reads.of(bundle)) if not isinstance(item, Exception)]
     lines = [json.loads(line) for line in printed.splitlines()]
     assert len(lines) == len(items) > 1
     for line, answer in zip(lines, Predictor(bundle, "eager").predict(items, top_k=99), strict=True):

@@ -18,7 +18,7 @@ import pytest
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.core.bundle import Bundle
 from trainyard.core.folders import IMAGE_SUFFIXES
-from trainyard.core.inputs import answer, read_inputs
+from trainyard.core.inputs import Reads, answer, read_inputs
 from trainyard.core.predictor import Prediction, Predictor
 from trainyard.core.preprocess import Item
 from trainyard.data.examples import read_examples
@@ -34,11 +34,11 @@ def bundle(task: str, **data: object) -> Bundle:
 
 
 def images(*words: Path | str, **data: object) -> list[tuple[str, Item | ItemError]]:
-    return list(read_inputs([str(word) for word in words], bundle("image", **data)))
+    return list(read_inputs([str(word) for word in words], Reads.of(bundle("image", **data))))
 
 
 def named_texts(*words: Path | str, **data: object) -> list[tuple[str, Item | ItemError]]:
-    return list(read_inputs([str(word) for word in words], bundle("text", **data)))
+    return list(read_inputs([str(word) for word in words], Reads.of(bundle("text", **data))))
 
 
 def texts(*words: Path | str, **data: object) -> list[Item | ItemError]:

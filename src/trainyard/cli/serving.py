@@ -34,14 +34,14 @@ def predict(
 ) -> None:
     """Classify images or texts: label, probability, runners-up."""
     from trainyard.core.exports import open_trusted
-    from trainyard.core.inputs import answer, read_inputs
+    from trainyard.core.inputs import Reads, answer, read_inputs
     from trainyard.core.predictor import Predictor
     from trainyard.report.terminal import check_writable, print_predictions, write_predictions
 
     if out is not None:
         check_writable(out)
     opened = open_trusted(run, format, expect=expect)
-    named = list(read_inputs(inputs or ["-"], opened.bundle))
+    named = list(read_inputs(inputs or ["-"], Reads.of(opened.bundle)))
     answers = answer(named, Predictor(opened, format, threads=threads), top_k)
     if out is not None:
         write_predictions(out, answers)

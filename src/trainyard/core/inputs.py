@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.core.bundle import Bundle
@@ -13,6 +14,7 @@ from trainyard.core.folders import IMAGE_SUFFIXES, files_below, is_image
 from trainyard.core.items import image_item, text_item
 from trainyard.core.predictor import Prediction, Predictor
 from trainyard.core.preprocess import Item
+from trainyard.core.request_types import Accepts
 from trainyard.core.tables import (
     TABLE_SUFFIXES,
     BadRow,
@@ -31,7 +33,30 @@ Named = tuple[str, Item | ItemError]
 """What to show for an item, and the item, or what is wrong with its row."""
 
 
-def read_inputs(words: Sequence[str], bundle: Bundle) -> Iterator[Named]:
+@dataclass(frozen=True)
+class Reads:
+    """How a model's items are read from what a user hands over.
+
+    Attributes:
+        accepts: What an item is.
+        columns: Of a table, that hold an item.
+        header: Whether a table has a header though the columns are positions.
+    """
+
+    accepts: Accepts
+    columns: tuple[Column, ...]
+    header: bool = False
+
+    @staticmethod
+    def of(bundle: Bundle) -> Reads:
+        """As the bundle's own data were read in training."""
+        accepts, config = Accepts.of(bundle), bundle.facts.data.config
+        columns = config.get(accepts.kind, accepts.kind)
+        listed = columns if isinstance(columns, list) else [columns]
+        return Reads(accepts, tuple(map(_column, listed)), config.get("header") is True)
+
+
+def read_inputs(words: Sequence[str], reads: Reads) -> Iterator[Named]:
     """Gives every item with a name to show for it. ``-`` reads lines from standard input.
 
     A row of a table that training would count as bad is an ``ItemError`` in its place.
@@ -39,7 +64,7 @@ def read_inputs(words: Sequence[str], bundle: Bundle) -> Iterator[Named]:
     Raises:
         UsageError: a file isn't there or is broken as a whole, a folder holds no images, a table lacks the column.
     """
-    is_image = bundle.facts.task == "image-classification"
+    is_image = reads.accepts.kind == "image"
     read = _read_images if is_image else _read_texts
     # A line that looks like a file's name is a text all the same: it came out of somebody's data.
     read_line = _read_images if is_image else _read_text
@@ -47,9 +72,9 @@ def read_inputs(words: Sequence[str], bundle: Bundle) -> Iterator[Named]:
         for word in words:
             if word == "-":
                 for line in filter(str.strip, _standard_input("surrogateescape" if is_image else "replace")):
-                    yield from read_line(line.rstrip("\n"), bundle)
+                    yield from read_line(line.rstrip("\n"), reads)
             else:
-                yield from read(word, bundle)
+                yield from read(word, reads)
     except DataError as error:
         raise UsageError(str(error)) from error
 
@@ -66,7 +91,7 @@ def _standard_input(errors: str) -> Iterator[str]:
     return sys.stdin
 
 
-def _read_images(word: str, bundle: Bundle) -> Iterator[Named]:
+def _read_images(word: str, reads: Reads) -> Iterator[Named]:
     path = Path(word)
     # Unlike Path's, these say no to a name that is too long or holds a NUL.
     if os.path.isdir(word):
@@ -74,8 +99,7 @@ def _read_images(word: str, bundle: Bundle) -> Iterator[Named]:
     elif not os.path.isfile(word):
         raise UsageError(f"there is no image {_shown(word)}: give an image, a folder of images, or {TABLES} of paths")
     elif path.suffix.lower() in TABLE_SUFFIXES:
-        column = _column(bundle.facts.data.config.get("image", "image"))
-        yield from _read_rows(path, [column], bundle, lambda values: _named_image(values[0], path.parent))
+        yield from _read_rows(path, reads, lambda values: _named_image(values[0], path.parent))
     else:
         yield word, path
 
@@ -94,7 +118,7 @@ def _named_image(value: object, folder: Path) -> tuple[str, Item]:
     return value if isinstance(value, str) else "", image_item(value, folder)
 
 
-def _read_texts(word: str, bundle: Bundle) -> Iterator[Named]:
+def _read_texts(word: str, reads: Reads) -> Iterator[Named]:
     path = Path(word)
     otherwise = "if it is a text itself, give it through standard input, as a line for the argument -"
     if os.path.isdir(word):
@@ -102,28 +126,26 @@ def _read_texts(word: str, bundle: Bundle) -> Iterator[Named]:
     if not os.path.isfile(word):
         if path.suffix.lower() in {*TABLE_SUFFIXES, ".txt"} and " " not in word:
             raise UsageError(f"there is no file {_shown(word)}: check its path; {otherwise}")
-        yield from _read_text(word, bundle)
+        yield from _read_text(word, reads)
     elif path.suffix.lower() in TABLE_SUFFIXES:
-        pair = bool(bundle.facts.data.config.get("pair"))
-        yield from _read_rows(path, _text_columns(bundle), bundle, lambda values: _named_text(values, pair))
+        yield from _read_rows(path, reads, lambda values: _named_text(values, reads.accepts.pair))
     else:
-        yield from _read_lines(path, bundle)
+        yield from _read_lines(path, reads)
 
 
-def _read_text(text: str, bundle: Bundle) -> Iterator[Named]:
-    if bundle.facts.data.config.get("pair"):
-        columns = _listed(_text_columns(bundle))
-        raise UsageError(f"this model classifies pairs of texts: give {TABLES} with {columns}")
+def _read_text(text: str, reads: Reads) -> Iterator[Named]:
+    if reads.accepts.pair:
+        raise UsageError(f"this model classifies pairs of texts: give {TABLES} with {_listed(reads.columns)}")
     yield text, text
 
 
-def _read_lines(path: Path, bundle: Bundle) -> Iterator[Named]:
+def _read_lines(path: Path, reads: Reads) -> Iterator[Named]:
     try:
         refuse_utf16(path, str(path))
         # Not str.splitlines: it also breaks lines where Unicode says so, within a text.
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
             for line in filter(str.strip, lines):
-                yield from _read_text(line.rstrip("\n"), bundle)
+                yield from _read_text(line.rstrip("\n"), reads)
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror}): change its permissions") from error
 
@@ -133,11 +155,9 @@ def _named_text(values: Sequence[object], pair: bool) -> tuple[str, Item]:
     return item if isinstance(item, str) else " ".join(item), item
 
 
-def _read_rows(
-    path: Path, columns: Sequence[Column], bundle: Bundle, named: Callable[[Sequence[object]], tuple[str, Item]]
-) -> Iterator[Named]:
+def _read_rows(path: Path, reads: Reads, named: Callable[[Sequence[object]], tuple[str, Item]]) -> Iterator[Named]:
     """Rows as training reads them; one without a name of its own is shown as ``file.csv:12``."""
-    table, columns = _read_columns(path, columns, bundle)
+    table, columns = _read_columns(path, reads)
     for row in table.in_order(columns):
         if isinstance(row, BadRow):
             yield row.where, ItemError(row.reason)
@@ -150,25 +170,20 @@ def _read_rows(
             yield where, ItemError(f"the row has nothing in {_listed(columns)}")
 
 
-def _read_columns(path: Path, columns: Sequence[Column], bundle: Bundle) -> tuple[Table, Sequence[Column]]:
+def _read_columns(path: Path, reads: Reads) -> tuple[Table, Sequence[Column]]:
     """The table, and its names of the columns; the only column of a file can be no other, whatever its name."""
-    says_header = bundle.facts.data.config.get("header") is True
-    header = says_header or any(isinstance(column, str) for column in columns)
+    columns = reads.columns
+    header = reads.header or any(isinstance(column, str) for column in columns)
     try:
         return read_table(path, str(path), columns, header=header), columns
     except MissingColumn as error:
         if not error.names:
             raise UsageError(f"{path} is empty: give {TABLES} with {_listed(columns)}") from None
-        if len(columns) == len(error.names) == 1 and is_delimited(path) and not says_header:
+        if len(columns) == len(error.names) == 1 and is_delimited(path) and not reads.header:
             return read_table(path, str(path), [0], header=False), [0]
         raise UsageError(
             f"{error}: this model reads {_listed(columns)}, as in its training data; name or order the columns so"
         ) from None
-
-
-def _text_columns(bundle: Bundle) -> list[Column]:
-    wanted = bundle.facts.data.config.get("text", "text")
-    return [_column(column) for column in (wanted if isinstance(wanted, list) else [wanted])]
 
 
 def _column(value: object) -> Column:
