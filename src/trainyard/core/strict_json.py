@@ -1,0 +1,61 @@
+"""JSON without what Python's reader lets pass: keys given twice, NaN and Infinity, and depths that end in a crash."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import NoReturn, TypeAlias
+
+Value: TypeAlias = object
+"""What JSON can say: dict, list, str, int, float, bool or None."""
+
+
+class JsonError(ValueError):
+    """Half a sentence on what isn't right."""
+
+
+def parse_json(body: bytes) -> Value:
+    """Reads a JSON text in UTF-8.
+
+    Raises:
+        JsonError: it isn't one, says a key twice, has a number that JSON doesn't know, or is too deep.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JsonError(f"it isn't UTF-8 at byte {error.start}") from None
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
+    except JsonError:
+        raise
+    except json.JSONDecodeError as error:
+        raise JsonError(f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise JsonError("it is too deep") from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise JsonError("a number in it is too long") from None
+
+
+def kind_of(value: Value) -> str:
+    """What a value is, in the words of JSON."""
+    if isinstance(value, bool):
+        return "true or false"
+    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
+    return next((name for type_, name in names.items() if isinstance(value, type_)), "null")
+
+
+def shown(text: str, width: int = 40) -> str:
+    """A client's own words, quoted for a message: bounded in length, with nothing that isn't printable."""
+    return repr(text if len(text) <= width else f"{text[:width]}...")
+
+
+def _distinct(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise JsonError(f"it has the key {shown(twice)} twice")
+    return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise JsonError(f"{name} isn't JSON")
