@@ -1,8 +1,10 @@
-"""One small training that many tests look at."""
+"""One small training that many tests look at, and exports of it: made up, or with a real ONNX file."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,12 @@ import pytest
 from hypothesis import settings
 
 from trainyard.config.experiment import Experiment
+from trainyard.core.exports import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
+from trainyard.core.manifest import digest, write_manifest
+from trainyard.core.rungs import FILES
+from trainyard.files import write_json
+
+MakeExport = Callable[..., Path]
 
 # No test asserts a time, and a loaded machine is slow.
 settings.register_profile("untimed", deadline=None)
@@ -64,3 +72,111 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trainyard.training.run import train
 
     return train(digits(tmp_path_factory.mktemp("digits"), trainer={"loggers": ["tensorboard", "mlflow"]}))
+
+
+@pytest.fixture
+def bare_run(digits_run: Path, tmp_path: Path) -> Path:
+    """A run folder with nothing but the bundle."""
+    shutil.copytree(digits_run / "bundle", tmp_path / "run" / "bundle")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def make_export(bare_run: Path) -> MakeExport:
+    """Seals an export of these rows beside the bundle; ``files`` are contents by name."""
+
+    def make(*rows: FormatRow, id: str = "one", files: dict[str, bytes] | None = None, **facts: object) -> Path:
+        folder = bare_run / "exports" / id
+        folder.mkdir(parents=True)
+        for row in rows:
+            if row.file:
+                (folder / row.file).write_bytes((files or {}).get(row.file, row.name.encode()))
+        recommended = next((row.name for row in rows if row.name != "eager"), "eager")
+        values = {"schema_version": SCHEMA_VERSION, "bundle": digest(bare_run / "bundle"), "id": id, "created": "now",
+                  "formats": rows, "recommended": recommended, "gate": {}, "data": {}, "machine": {},
+                  **facts}  # fmt: skip
+        write_json(folder / FACTS, ExportFacts.model_validate(values).model_dump())
+        write_manifest(folder)
+        latest = folder.parent / "latest"
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(id)
+        return folder
+
+    return make
+
+
+def row(name: str, status: str = "passed", throughput: float = 100, **values: object) -> FormatRow:
+    there = {} if status in ("refused", "skipped") else {"file": FILES.get(name), "throughput": throughput}  # type: ignore[call-overload]
+    return FormatRow.model_validate({"name": name, "status": status, **there, **values})
+
+
+@pytest.fixture(name="row")
+def row_fixture() -> Callable[..., FormatRow]:
+    """Makes a row of ``export.json``, as in ``row("onnx", "no_gain", needs=["avx2"])``."""
+    return row
+
+
+@pytest.fixture(scope="session")
+def onnx_file(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's model as an ONNX file."""
+    import torch
+
+    from trainyard.core.samples import calibration_samples
+    from trainyard.export.source import load_source
+
+    bundle = Bundle.open(digits_run)
+    source = load_source(bundle, [sample.item for sample in calibration_samples(bundle.path)])
+    file = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    with warnings.catch_warnings(action="ignore"):  # what the exporter says of its own insides
+        torch.onnx.export(
+            source.graph, source.examples, file, input_names=source.names, dynamo=True, external_data=False,
+            verbose=False, dynamic_shapes=(tuple({0: "batch"} for _ in source.names),),
+        )  # fmt: skip
+    return file
+
+
+class SumModel:
+    """Logits that follow from the sum of an item's pixels or token ids; counts its calls.
+
+    Attributes:
+        calls: Sizes of the batches.
+        broken: Items whose sum is one of these have no finite output.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.broken: set[int] = set()
+
+    def logits(self, inputs: Inputs) -> NDArray[np.float32]:
+        items = inputs["images"] if "images" in inputs else inputs["input_ids"]
+        sums = items.reshape(len(items), -1).sum(axis=1, dtype=np.int64)
+        self.calls.append(len(items))
+        logits = np.sin(sums[:, None] * np.arange(1, 11) / 7).astype(np.float32)
+        logits[np.isin(sums, list(self.broken))] = np.nan
+        return logits
+
+
+@pytest.fixture
+def sum_model() -> Iterator[SumModel]:
+    """What the predictors below run."""
+    model = SumModel()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "open_runtime", lambda *_: model)
+        yield model
+
+
+@pytest.fixture
+def image_predictor(digits_run: Path, sum_model: SumModel) -> Predictor:
+    """Ten classes of images of 8 x 8 pixels."""
+    return Predictor(Bundle.open(digits_run), warm_up=False)
+
+
+@pytest.fixture
+def text_predictor(digits_run: Path, sum_model: SumModel) -> Predictor:
+    """Ten classes of texts; ``late`` is token 2, ``parcel`` 3, and all else 1."""
+    bundle = Bundle.open(digits_run)
+    tokenizer = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "late": 2, "parcel": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    texts = replace(bundle, facts=bundle.facts.model_copy(update={"task": "text-classification"}))
+    texts.__dict__["preprocessor"] = TextPreprocessor(tokenizer, max_length=8)
+    return Predictor(texts, warm_up=False)
