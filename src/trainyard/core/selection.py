@@ -62,6 +62,22 @@ def choose(
     return _load(format, opened, device, threads)
 
 
+def pick_rung(opened: Opened, format: Format = "auto", device: str | None = None) -> Rung:
+    """The rung of this name or, of ``auto``, the one that was fastest where the export was made, without loading it.
+
+    Raises:
+        UsageError: as of ``choose``.
+    """
+    if format != "auto":
+        _check_named(format, opened, device)
+        return format
+    obstacles: list[str] = []
+    rows = _worthwhile(opened.export, device, obstacles)
+    if not rows:
+        _check_eager(opened, obstacles)
+    return rows[0].name if rows else "eager"
+
+
 def sample_inputs(bundle: Bundle, count: int) -> Inputs | None:
     """Inputs of at most ``count`` of the bundle's own samples; none if it carries none."""
     samples = golden_samples(bundle.path) or calibration_samples(bundle.path)
@@ -97,22 +113,31 @@ def _check_named(rung: Rung, opened: Opened, device: str | None) -> None:
 
 def _auto(opened: Opened, device: str | None, threads: int | None, batch_size: int) -> Chosen:
     obstacles: list[str] = []
-    rows = _candidates(opened.export, device, obstacles) if opened.export else []
-    if _is_cpu(device) and opened.export and opened.export.facts.recommended == "eager" and find_spec("torch"):
-        rows = []
+    rows = _worthwhile(opened.export, device, obstacles)
     inputs = sample_inputs(opened.bundle, min(batch_size, TIMED_ITEMS)) if rows else None
     while rows:
         near = [row for row in rows if _speed(row) * NEAR >= _speed(rows[0])]
         if loaded := _load_all(near, opened, device, threads, inputs, obstacles):
             return _fastest(loaded, inputs)
         rows = rows[len(near) :]
+    _check_eager(opened, obstacles)
+    return _load("eager", opened, device, threads)
+
+
+def _worthwhile(export: Export | None, device: str | None, obstacles: list[str]) -> list[FormatRow]:
+    """The ``_candidates``; none where ``eager`` was the fastest and can run too."""
+    if export is None or (_is_cpu(device) and export.facts.recommended == "eager" and find_spec("torch")):
+        return []
+    return _candidates(export, device, obstacles)
+
+
+def _check_eager(opened: Opened, obstacles: Sequence[str]) -> None:
     if find_spec("torch") is None:
         why = "; ".join([*obstacles, "eager needs the package torch"])
         raise UsageError(
             f"nothing of {opened.bundle.path} can run here ({why}): "
             "install what is missing, or export on a machine of this kind"
         )
-    return _load("eager", opened, device, threads)
 
 
 def _candidates(export: Export, device: str | None, obstacles: list[str]) -> list[FormatRow]:
