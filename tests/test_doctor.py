@@ -22,9 +22,10 @@ from trainyard.data.report import DataReport, Duplicates, duplicate_warning
 from trainyard.doctor import Check, check_data, check_machine, check_start, exit_code, render
 from trainyard.doctor.data import judge
 from trainyard.doctor.gpu import check_gpu
-from trainyard.doctor.java import check_java, java_version
+from trainyard.doctor.java import check_java
 from trainyard.doctor.machine import check_disk, check_memory, check_ports, check_python
 from trainyard.doctor.packages import FLOORS, check_packages
+from trainyard.serving.java import java_version
 
 H200 = "NVIDIA H200, 143771 MiB, 570.86.15"
 Usage = namedtuple("Usage", "total used free")

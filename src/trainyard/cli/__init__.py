@@ -9,7 +9,7 @@ import time
 import traceback
 
 # Importing the verbs puts them into the application, in the order of the help.
-from trainyard.cli import models, serving  # noqa: F401
+from trainyard.cli import models, server, serving  # noqa: F401
 from trainyard.cli.app import app
 from trainyard.failures import explain
 

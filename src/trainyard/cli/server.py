@@ -1,0 +1,94 @@
+"""The verbs of a server: serve and ready."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from trainyard.cli.app import app
+from trainyard.core.rungs import Rung
+
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        help="A run folder, a bundle, a .mar archive, or a folder of these; NAME=RUN gives it a name.",
+        metavar="[NAME=]RUN...",
+    ),
+]
+
+
+@app.command()
+def serve(
+    models: Models,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for others to reach it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    as_json: Annotated[bool, typer.Option("--json", help="Say that it is ready as a line of JSON on stdout.")] = False,
+    format: Annotated[
+        Literal["auto", Rung],
+        typer.Option(help="Which format answers; auto is the fastest that passed and can run here."),
+    ] = "auto",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="With cuda each worker gets a GPU, in turn.")] = "cpu",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of each model.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a worker.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests that are answered at once.")] = None,
+    max_batch_delay: Annotated[
+        int | None, typer.Option(min=0, help="Milliseconds that a request waits for others to come.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the token that clients show, made if it isn't there; by default a new token."),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TRAINYARD_EXPECT",
+            help="Digests of which each model must have one, with commas between them.",
+            metavar="DIGESTS",
+        ),
+    ] = None,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of the largest request.")] = 16.0,
+    request_seconds: Annotated[float, typer.Option(min=0.1, help="Time within which a request is answered.")] = 60.0,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="Time to answer what came in before, when it is told to end.")
+    ] = 30.0,
+) -> None:
+    """Serve models with TorchServe; says that it is ready once their golden requests have come back right.
+
+    Ends on Ctrl-C (exit 0) and SIGTERM (exit 143): it answers what came in before, and takes all processes down.
+    """
+    from trainyard.serving.bodies import Limits
+    from trainyard.serving.models import Choices
+    from trainyard.serving.server import Options
+    from trainyard.serving.server import serve as run_server
+
+    digests = tuple((expect or "").replace(",", " ").split())
+    choices = Choices(format, device, workers, threads, batch_size, max_batch_delay, digests)
+    options = Options(
+        models=models,
+        choices=choices,
+        host=host,
+        port=port,
+        token_file=token_file,
+        drain_seconds=drain_seconds,
+        request_seconds=request_seconds,
+        limits=Limits.of(int(max_body_mb * 1e6)),
+        as_json=as_json,
+    )
+    raise typer.Exit(run_server(options))
+
+
+@app.command()
+def ready(
+    url: Annotated[str, typer.Argument(help="Where the server is, as http://127.0.0.1:8080.", metavar="URL")],
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer.")] = 10.0,
+) -> None:
+    """Ask a server whether each of its models answers right: exit 0 if so, 1 if not. A probe for containers.
+
+    The server has each model answer one of its golden requests, so that the probe needs no token. What it finds is
+    told to all that ask within 5 seconds.
+    """
+    from trainyard.serving.ready import check_ready
+
+    check_ready(url, timeout)
