@@ -1,0 +1,91 @@
+"""What TorchServe's workers run: a shell around the predictor. ``docs/requests.md`` shows what it answers.
+
+TorchServe takes the one class that this file defines for the handler.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainyard.core.deployed import open_deployed
+from trainyard.core.media_types import parse_media_type
+from trainyard.core.multipart import Part
+from trainyard.core.predictor import Predictor
+from trainyard.core.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError
+from trainyard.core.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
+from trainyard.core.responses import Responder
+
+if TYPE_CHECKING:
+    from ts.context import Context
+
+Row = Mapping[str, object]
+"""A request as TorchServe gives it: the body by the name ``body``, or the fields of a form by theirs."""
+
+
+class Handler:
+    """Answers a batch of requests with the model that lies beside it in the archive."""
+
+    def initialize(self, context: Context) -> None:
+        """Opens what is deployed; raises if it isn't as it was sealed, or not what ``TRAINYARD_EXPECT`` names."""
+        settings = context.model_yaml_config["handler"]
+        model, system = context.manifest["model"], context.system_properties
+        expect = os.environ.get("TRAINYARD_EXPECT", "").replace(",", " ").split()
+        opened = open_deployed(Path(system["model_dir"]) / "deployed", settings["rung"], expect)
+        device = _device(settings.get("device", "cpu"), system.get("gpu_id"))
+        batch_size = max(1, system.get("batch_size") or 1)
+        predictor = Predictor(opened, settings["rung"], device, batch_size, settings.get("threads"))
+        self._responder = Responder(predictor, model["modelName"], model["modelVersion"])
+
+    def handle(self, data: Sequence[Row], context: Context) -> list[bytes]:
+        """Answers all requests of a batch by one call of the predictor; gives each its own status."""
+        accepts = self._responder.accepts
+        requests = [_request(row, context.get_all_request_header(i), accepts) for i, row in enumerate(data)]
+        replies = self._responder.answer(requests)
+        for i, reply in enumerate(replies):
+            context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, i)
+            context.set_response_content_type(i, JSON)
+        return [reply.body for reply in replies]
+
+
+def _device(device: str, gpu: int | None) -> str:
+    """TorchServe deals the GPUs out to the workers."""
+    return f"cuda:{gpu}" if device == "cuda" and gpu is not None else device
+
+
+def _request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Request | RequestError:
+    try:
+        original = next((value for name, value in headers.items() if name.lower() == ORIGINAL_TYPE.lower()), None)
+        if isinstance(original, str) and row.keys() <= {"body"}:
+            return parse_request(_bytes(row.get("body", b"")), original, accepts)
+        return _decoded_request(row, headers, accepts)
+    except RequestError as error:
+        return error
+
+
+def _decoded_request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Request:
+    """The request of a row that came to TorchServe without our front, so that JSON and texts are decoded already."""
+    if len(row) > 1:
+        return parts_request([Part(parse_media_type(_type(name, headers)), _bytes(row[name])) for name in row], accepts)
+    [(name, value)] = row.items() or [("body", b"")]
+    if not isinstance(value, bytes | bytearray | str):
+        return json_request(value, accepts)
+    # `curl -T FILE`, as TorchServe's own examples have it, names no type.
+    default = OCTETS if accepts.kind == "image" else TEXT
+    return parse_request(_bytes(value), _type(name, headers) or default, accepts)
+
+
+def _type(name: str, headers: Mapping[str, object]) -> str:
+    """The Content-Type of a body or field."""
+    own = headers.get(name)
+    return str(own.get("content-type") or "") if isinstance(own, dict) else ""
+
+
+def _bytes(value: object) -> bytes:
+    """The content of a body or field; nothing of decoded JSON, which isn't an item."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    return bytes(value) if isinstance(value, bytes | bytearray) else b""
