@@ -28,13 +28,14 @@ from pydantic import BaseModel, ConfigDict
 import trainyard
 from trainyard.core.bundle import Json
 from trainyard.core.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
-from trainyard.core.exports import EXPORTS, Opened
+from trainyard.core.exports import EXPORTS, Format, Opened
 from trainyard.core.manifest import MANIFEST, Entry, sealed_names
-from trainyard.core.rungs import Rung
+from trainyard.core.rungs import Rung, is_gpu
+from trainyard.core.selection import MOVABLE
 from trainyard.errors import EXIT_REFUSED, TrainyardError, UsageError
 from trainyard.files import atomic_write, sha256_file
 from trainyard.serving.modules import HANDLER, served_code
-from trainyard.serving.settings import Settings, model_config
+from trainyard.serving.settings import Device, Settings, model_config
 from trainyard.serving.zipped import MAX_BYTES
 
 MAR_MANIFEST = "MAR-INF/MANIFEST.json"
@@ -103,6 +104,7 @@ def make_archive(
         NotArchivedError: the rung was refused or skipped, or its answers depend on their company.
     """
     check_rung(opened, rung)
+    check_device(rung, settings.device)
     check_name(name, version)
     contents: dict[str, Content] = {**_deployed(opened, rung), **served_code(with_models=rung == "eager")}
     contents[MAR_MANIFEST] = _mar_manifest(opened, rung, name, version).to_json()
@@ -114,6 +116,35 @@ def make_archive(
     with atomic_write(path) as file:
         _write(file, contents)
     return path
+
+
+def choose_rung(opened: Opened, format: Format, device: Device) -> Rung:
+    """The rung of this name; of ``auto`` the one that its export recommends, or ``eager`` without an export.
+
+    On a GPU that is the fastest of those that passed and were made for one. Which is the fastest isn't measured again,
+    as ``predict`` does: the archive may be served by another machine.
+    """
+    if format != "auto":
+        return format
+    export = opened.export
+    if export is None:
+        return "eager"
+    if device == "cpu":
+        return export.facts.recommended
+    rows = [row for row in export.facts.formats if is_gpu(row.name) and row.status == "passed"]
+    return max(rows, key=lambda row: row.throughput or 0.0).name if rows else "eager"
+
+
+def check_device(rung: Rung, device: Device) -> None:
+    """Checks that a rung runs on a device.
+
+    Raises:
+        UsageError: it doesn't.
+    """
+    if device == "cuda" and not (is_gpu(rung) or rung in MOVABLE):
+        raise UsageError(f"{rung} runs on the CPU alone: leave out the device cuda, or choose eager")
+    if device == "cpu" and is_gpu(rung):
+        raise UsageError(f"{rung} runs on a GPU alone: choose the device cuda, or another format")
 
 
 def check_rung(opened: Opened, rung: Rung) -> None:

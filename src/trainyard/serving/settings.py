@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
@@ -45,13 +45,36 @@ class Settings:
     queue_size: int = 128
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What a user chose of the settings; the rest is none."""
+
+    workers: int | None = None
+    threads: int | None = None
+    batch_size: int | None = None
+    max_batch_delay_ms: int | None = None
+
+    def applied(self, settings: Settings) -> Settings:
+        """The settings, with what was chosen in its place."""
+        return replace(settings, **{name: value for name, value in vars(self).items() if value is not None})
+
+
 def default_settings(device: Device = "cpu") -> Settings:
     """What serves well on this machine without measuring: all its cores, or one worker on a GPU."""
+    return choose_settings(Chosen(), device)
+
+
+def choose_settings(chosen: Chosen, device: Device = "cpu") -> Settings:
+    """What was chosen and, for the rest, what serves well on this machine without measuring.
+
+    One worker for each core, up to ``MOST_WORKERS``; what cores there are beyond are threads of each. On a GPU one
+    worker.
+    """
     if device == "cuda":
-        return Settings(workers=1, device=device)
+        return chosen.applied(Settings(workers=1, device=device))
     cores = this_cpu().cores
-    workers = min(cores, MOST_WORKERS)
-    return Settings(workers, threads=cores // workers)
+    workers = chosen.workers or min(cores // min(chosen.threads or 1, cores), MOST_WORKERS)
+    return chosen.applied(Settings(workers, threads=max(1, cores // workers)))
 
 
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1024, strict=True)]
