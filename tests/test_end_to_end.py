@@ -102,6 +102,12 @@ def test_the_bundle_is_sealed_and_complete(run: Path) -> None:
     assert facts.environment["packages"]["torch"]
 
 
+def test_who_may_read_the_folder_may_read_the_whole_bundle(run: Path) -> None:
+    """A server's container has a user of its own."""
+    files = [path for path in (run / "bundle").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {(run / "bundle").stat().st_mode & 0o666}
+
+
 def test_evaluate_gives_exactly_the_runs_own_metrics_from_anywhere(run: Path, tmp_path: Path) -> None:
     done = process("evaluate", str(run), "--json", cwd=tmp_path)
 

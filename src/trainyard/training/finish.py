@@ -114,6 +114,8 @@ def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFa
     experiment, dataset, task = trained.experiment, trained.dataset, trained.task
     weights = {name: tensor.cpu().contiguous() for name, tensor in trained.classifier.network.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    # It makes the file for its owner alone; who may read the folder, as a container's user, is to read this too.
+    (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)
     task.preprocessor.save(folder)
     trained.classifier.save_config(folder, task.labels)
     data = experiment.data.model_dump(mode="json") | {"path": dataset.location}
