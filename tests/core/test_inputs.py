@@ -19,7 +19,7 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.core.bundle import Bundle
 from trainyard.core.folders import IMAGE_SUFFIXES
 from trainyard.core.inputs import Reads, answer, read_inputs
-from trainyard.core.predictor import Prediction, Predictor
+from trainyard.core.predictor import Prediction
 from trainyard.core.preprocess import Item
 from trainyard.data.examples import read_examples
 from trainyard.data.folders import read_folder
@@ -351,13 +351,12 @@ def test_a_text_file_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkey
 
 
 def test_what_is_wrong_already_is_not_predicted() -> None:
-    class Upper:
-        def predict(self, items: Sequence[str], top_k: int) -> list[Prediction | ItemError]:
-            return [Prediction(item.upper(), 1.0, []) if item else ItemError("empty") for item in items]
+    def predict(items: Sequence[Item]) -> list[Prediction | ItemError]:
+        return [Prediction(str(item).upper(), 1.0, []) if item else ItemError("empty") for item in items]
 
     wrong = ItemError("not JSON")
 
-    answers = answer([("1", "a"), ("2", wrong), ("3", ""), ("4", "b")], cast(Predictor, Upper()), 1)
+    answers = answer([("1", "a"), ("2", wrong), ("3", ""), ("4", "b")], predict)
 
     assert [(name, str(given) if isinstance(given, ItemError) else given.label) for name, given in answers] == [
         ("1", "A"), ("2", "not JSON"), ("3", "empty"), ("4", "B"),

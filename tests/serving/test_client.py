@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from trainyard.core.inputs import Reads
 from trainyard.core.predictor import Deployed
 from trainyard.core.request_types import Accepts
 from trainyard.errors import ItemError, UsageError
@@ -400,14 +401,14 @@ def test_top_k_below_one_is_refused(ask: Ask, server: Server) -> None:
 
 
 def test_what_a_model_takes(ask: Ask, server: Server) -> None:
-    for name, shape, accepts in (
-        ("image", [-1], Accepts("image")),
-        ("text", [-1], Accepts("text")),
-        ("text", [-1, 2], Accepts("text", pair=True)),
+    for name, shape, parameters, reads in (
+        ("image", [-1], {}, Reads(Accepts("image"), ("image",))),
+        ("text", [-1], {"parameters": {"columns": ["title", 3]}}, Reads(Accepts("text"), ("title", 3))),
+        ("text", [-1, 2], {}, Reads(Accepts("text", pair=True), (0, 1))),
     ):
-        told = {"inputs": [{"name": name, "datatype": "BYTES", "shape": shape}], "outputs": [], "platform": "x"}
-        server.answer = says(200, {"name": "m", "versions": ["1.0"], **told})
-        assert ask("model", "m") == ServedModel("m", ("1.0",), accepts)
+        told = {"inputs": [{"name": name, "datatype": "BYTES", "shape": shape, **parameters}], "outputs": []}
+        server.answer = says(200, {"name": "m", "versions": ["1.0"], "platform": "x", **told})
+        assert ask("model", "m") == ServedModel("m", ("1.0",), reads)
     assert server.asked[0].path == "/v2/models/m"
 
 

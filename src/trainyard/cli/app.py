@@ -38,7 +38,7 @@ def options(debug: Debug = False) -> None:
         os.environ["TRAINYARD_DEBUG"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # These tell of their requests at a level that is meant for them alone.
-    for noisy in ("httpx", "filelock", "matplotlib", "datasets", "fsspec"):
+    for noisy in ("httpx", "httpx2", "filelock", "matplotlib", "datasets", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # torchao registers its types in a way that torch deprecates. A filter, since torch sets its loggers' levels anew.
     logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant()" not in record.getMessage())

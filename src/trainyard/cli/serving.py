@@ -7,14 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainyard.cli.app import Expect, Run, app
+from trainyard.cli.app import Expect, app
 from trainyard.core.rungs import Rung
-from trainyard.errors import TrainyardError
+from trainyard.errors import TrainyardError, UsageError
 
 
 @app.command()
 def predict(
-    run: Run,
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(help="A run folder, or its bundle; left out with --url.", metavar="RUN")
+    ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -31,21 +34,45 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write the answers to this CSV file.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call; by default one for each core.")] = None,
     expect: Expect = None,
+    url: Annotated[str | None, typer.Option(help="Ask this server instead, as in http://localhost:8080.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Holds the server's token.")] = None,
+    model: Annotated[str | None, typer.Option(help="The server's model to ask, if it has several.")] = None,
 ) -> None:
-    """Classify images or texts: label, probability, runners-up."""
+    """Classify images or texts: label, probability, runners-up. By a run, or by a server: predict --url URL INPUT..."""
     from trainyard.core.exports import open_trusted
     from trainyard.core.inputs import Reads, answer, read_inputs
-    from trainyard.core.predictor import Predictor
     from trainyard.report.terminal import check_writable, print_predictions, write_predictions
 
     if out is not None:
         check_writable(out)
-    opened = open_trusted(run, format, expect=expect)
-    named = list(read_inputs(inputs or ["-"], Reads.of(opened.bundle)))
-    answers = answer(named, Predictor(opened, format, threads=threads), top_k)
+    _check_source(context, run, url)
+    if url is not None:
+        from trainyard.serving.ask import ask
+
+        words = [word for word in (run, *(inputs or [])) if word is not None]
+        answers = ask(url, token_file, model, words or ["-"], top_k)
+    else:
+        from trainyard.core.predictor import Predictor
+
+        opened = open_trusted(Path(run or ""), format, expect=expect)
+        named = list(read_inputs(inputs or ["-"], Reads.of(opened.bundle)))
+        predictor = Predictor(opened, format, threads=threads)
+        answers = answer(named, lambda items: predictor.predict(items, top_k))
     if out is not None:
         write_predictions(out, answers)
     if out is None or as_json:
         print_predictions(answers, as_json)
     if any(isinstance(given, TrainyardError) for _, given in answers):
         raise typer.Exit(1)
+
+
+def _check_source(context: typer.Context, run: str | None, url: str | None) -> None:
+    """Raises ``UsageError`` if there is neither a run nor a server, or an option that is for the other."""
+    if run is None and url is None:
+        raise UsageError("give a RUN to predict with, or --url URL of a server")
+    foreign = ("token_file", "model") if url is None else ("format", "threads", "expect")
+    for name in foreign:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            why = "is the server's own matter: leave it out" if url else "is for a server: give its --url, too"
+            raise UsageError(f"--{name.replace('_', '-')} {why}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from trainyard.core.bundle import Bundle
 from trainyard.core.folders import IMAGE_SUFFIXES, files_below, is_image
 from trainyard.core.items import image_item, text_item
-from trainyard.core.predictor import Prediction, Predictor
+from trainyard.core.predictor import Prediction
 from trainyard.core.preprocess import Item
 from trainyard.core.request_types import Accepts
 from trainyard.core.tables import (
@@ -79,9 +79,11 @@ def read_inputs(words: Sequence[str], reads: Reads) -> Iterator[Named]:
         raise UsageError(str(error)) from error
 
 
-def answer(inputs: Sequence[Named], predictor: Predictor, top_k: int) -> list[tuple[str, Prediction | ItemError]]:
+def answer(
+    inputs: Sequence[Named], predict: Callable[[list[Item]], Sequence[Prediction | ItemError]]
+) -> list[tuple[str, Prediction | ItemError]]:
     """Predicts what can be predicted; the rest keeps its error. In the order of ``inputs``."""
-    predictions = iter(predictor.predict([item for _, item in inputs if not isinstance(item, ItemError)], top_k))
+    predictions = iter(predict([item for _, item in inputs if not isinstance(item, ItemError)]))
     return [(name, item if isinstance(item, ItemError) else next(predictions)) for name, item in inputs]
 
 

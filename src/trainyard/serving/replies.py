@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from trainyard.core.inputs import Reads
 from trainyard.core.predictor import Deployed, Prediction
 from trainyard.core.request_types import Accepts
 from trainyard.core.rungs import Rung
@@ -46,12 +47,12 @@ class ServedModel:
     Attributes:
         name: Its name.
         versions: That are served.
-        accepts: What its items are.
+        reads: What its items are, and the columns of tables that hold them.
     """
 
     name: str
     versions: tuple[str, ...]
-    accepts: Accepts
+    reads: Reads
 
 
 class ServerError(TrainyardError):
@@ -99,9 +100,21 @@ class _Failed(BaseModel):
     error: str
 
 
+class _Parameters(BaseModel):
+    columns: list[int | str]
+    header: bool = False
+
+
 class _Input(BaseModel):
     name: Literal["image", "text"]
     shape: list[int]
+    parameters: _Parameters | None = None
+
+    def reads(self) -> Reads:
+        """Where the server tells no columns, they are called as the input, or are a pair's first two."""
+        accepts = Accepts(self.name, pair=len(self.shape) > 1)
+        known = self.parameters or _Parameters(columns=[0, 1] if accepts.pair else [self.name])
+        return Reads(accepts, tuple(known.columns), known.header)
 
 
 class _Model(BaseModel):
@@ -159,7 +172,7 @@ def read_model(outcome: Outcome, url: str) -> ServedModel:
     """
     told = read(outcome, url, _Model.model_validate_json)
     [given] = told.inputs
-    return ServedModel(told.name, tuple(told.versions), Accepts(given.name, pair=len(given.shape) > 1))
+    return ServedModel(told.name, tuple(told.versions), given.reads())
 
 
 def read_names(outcome: Outcome, url: str) -> list[str]:

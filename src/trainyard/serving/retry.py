@@ -6,6 +6,7 @@ also where the first may have arrived.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Generator
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
+
+log = logging.getLogger(__name__)
 
 PASSING = frozenset((429, 502, 503, 504))
 """Statuses that may be others a moment later: too busy, starting, restarting. All else would be the same again."""
@@ -94,6 +97,7 @@ class Retries:
             # Who would wake up after the deadline needn't sleep.
             if attempt == self.retries or not _is_passing(outcome) or clock() + pause >= end:
                 return outcome
+            log.info("%s; trying again in %.1f s", _what_happened(outcome), pause)
             yield Wait(pause)
             attempt += 1
 
@@ -114,6 +118,10 @@ def asked_seconds(header: str | None) -> float:
         return 0.0
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _what_happened(outcome: Outcome) -> str:
+    return f"no answer ({outcome.reason})" if isinstance(outcome, Lost) else f"the server answered {outcome.status}"
 
 
 def _is_passing(outcome: Outcome) -> bool:
