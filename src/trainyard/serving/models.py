@@ -13,6 +13,7 @@ from trainyard.core.bundle import FACTS, SAMPLES, Bundle, find_bundle, read_fact
 from trainyard.core.deployed import BUNDLE
 from trainyard.core.exports import EXPORTS, Format, Opened, open_trusted, parse_facts
 from trainyard.core.exports import FACTS as EXPORT_FACTS
+from trainyard.core.inputs import Reads
 from trainyard.core.request_types import Accepts
 from trainyard.core.rungs import Rung
 from trainyard.core.selection import pick_rung
@@ -183,7 +184,9 @@ def _served(name: str, facts: ArchiveFacts, archive: Path, home: Home) -> Served
     bundle = Bundle(deployed / BUNDLE, facts.bundle, read_facts(deployed / BUNDLE))
     accepts = Accepts.of(bundle)
     goldens = load_goldens(bundle.path, bundle.labels, _max_abs_diff(deployed, facts.rung))
-    return Served(name, archive.name, facts, accepts, _about(name, facts, accepts, len(bundle.labels)), goldens)
+    return Served(
+        name, archive.name, facts, accepts, _about(name, facts, Reads.of(bundle), len(bundle.labels)), goldens
+    )
 
 
 def _max_abs_diff(deployed: Path, rung: Rung) -> float:
@@ -194,12 +197,19 @@ def _max_abs_diff(deployed: Path, rung: Rung) -> float:
     return 0.0
 
 
-def _about(name: str, facts: ArchiveFacts, accepts: Accepts, classes: int) -> dict[str, object]:
+def _about(name: str, facts: ArchiveFacts, reads: Reads, classes: int) -> dict[str, object]:
+    image_or_text = {
+        "name": reads.accepts.kind,
+        "datatype": "BYTES",
+        "shape": [-1, 2] if reads.accepts.pair else [-1],
+        # For our own client, which also reads tables.
+        "parameters": {"columns": list(reads.columns), "header": reads.header},
+    }
     return {
         "name": name,
         "versions": [facts.version],
         "platform": f"trainyard_{facts.rung}",
-        "inputs": [{"name": accepts.kind, "datatype": "BYTES", "shape": [-1, 2] if accepts.pair else [-1]}],
+        "inputs": [image_or_text],
         "outputs": [
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
