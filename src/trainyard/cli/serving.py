@@ -1,13 +1,14 @@
-"""The verbs that have a model answer: predict."""
+"""The verbs that have a model answer: predict, archive."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from trainyard.cli.app import Expect, app
+from trainyard.cli.app import Expect, Run, app
 from trainyard.core.rungs import Rung
 from trainyard.errors import TrainyardError, UsageError
 
@@ -76,3 +77,52 @@ def _check_source(context: typer.Context, run: str | None, url: str | None) -> N
         if source is not None and source.name == "COMMANDLINE":
             why = "is the server's own matter: leave it out" if url else "is for a server: give its --url, too"
             raise UsageError(f"--{name.replace('_', '-')} {why}")
+
+
+@app.command()
+def archive(
+    run: Run,
+    format: Annotated[
+        Literal["auto", Rung], typer.Option(help="Which of the model's formats; auto is the one that was recommended.")
+    ] = "auto",
+    name: Annotated[str | None, typer.Option(help="The model's name in URLs; by default the bundle's.")] = None,
+    version: Annotated[str, typer.Option(help="The model's version in URLs.")] = "1.0",
+    out: Annotated[
+        Path | None, typer.Option(help="The file; archives/NAME-VERSION.mar beside the bundle by default.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one for each core by default, up to 4.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call, by default what cores remain.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests of a call; 8 by default.")] = None,
+    max_batch_delay: Annotated[
+        int | None, typer.Option(min=0, help="Milliseconds to wait for a batch to fill; 2 by default.")
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="What it runs on; by default what the format was made for.")
+    ] = None,
+    expect: Expect = None,
+) -> None:
+    """Make a .mar, from which TorchServe serves a model without anything else but pip packages.
+
+    Prints its path as its last line on stdout. Exits 3 if the export's gate had stopped the format.
+    """
+    from trainyard.core.exports import open_trusted
+    from trainyard.core.rungs import is_gpu
+    from trainyard.launch import exit_on_sigterm
+    from trainyard.serving.archive import check_place, choose_rung, default_name, default_path, make_archive
+    from trainyard.serving.archive_check import check_archive
+    from trainyard.serving.settings import Chosen, choose_settings
+
+    exit_on_sigterm()
+    if out is not None:
+        check_place(out)
+    opened = open_trusted(run, format, expect=expect)
+    rung = choose_rung(opened, format, device or "cpu")
+    chosen = Chosen(workers, threads, batch_size, max_batch_delay)
+    settings = choose_settings(chosen, device or ("cuda" if is_gpu(rung) else "cpu"))
+    name = name or default_name(opened)
+    path = make_archive(opened, rung, out or default_path(opened, name, version), name, version, settings)
+    facts = check_archive(path)
+    print(f"{rung} as {name} {version}: {facts.size:,} bytes, SHA-256 {facts.sha256}", file=sys.stderr)
+    print(path)
