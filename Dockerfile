@@ -22,12 +22,14 @@ ARG VARIANT=onnx
 ARG TORCH_INDEX=
 ARG TORCH_SHA256=
 COPY requirements-serve.lock requirements-serve-torch.lock ./
-COPY serving/install.sh serving/
+COPY scripts/container_packages.sh scripts/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     /usr/local/bin/python -m venv --without-pip /opt/venv \
-    && serving/install.sh /opt/venv "${VARIANT}"
+    && scripts/container_packages.sh /opt/venv "${VARIANT}"
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+# Where an installed package looks for what is deployed.
+COPY serving src/trainyard/serving/deployment
 RUN python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels . \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --quiet \
        --no-deps --no-index wheels/*.whl \
@@ -46,8 +48,7 @@ RUN python -m pip uninstall --yes --quiet --root-user-action ignore pip setuptoo
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
-    PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONUNBUFFERED=1
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \

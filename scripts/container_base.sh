@@ -18,7 +18,8 @@ found=$(mirror || true)
 }
 
 # shellcheck disable=SC2016 # the hooks are expanded in mmdebstrap's shell, which has the new root as $1
-mmdebstrap --quiet --mode=root --variant=minbase --include=ca-certificates,netbase,tzdata,python3,python3-venv \
+mmdebstrap --quiet --mode=root --variant=minbase --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+  --include=ca-certificates,netbase,python3,python3-venv,tzdata,usr-is-merged \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' --aptopt='Apt::Install-Recommends "false"' \
   --customize-hook='ln -s /usr/bin/python3 "$1/usr/local/bin/python3" && ln -s /usr/bin/python3 "$1/usr/local/bin/python"' \

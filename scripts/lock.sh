@@ -26,7 +26,7 @@ same=(--constraints requirements.lock) # the versions that the project was teste
 lock requirements.lock pyproject.toml --extra train --extra export --extra serve --extra dev -- "$@"
 # The serving image's: without torch and all that only training needs.
 lock requirements-serve.lock pyproject.toml --extra serve -- "${same[@]}" "$@"
-# Its variants': the same with torch, and both builds of onnxruntime, of which serving/install.sh takes one.
+# Its variants': the same with torch, and both builds of onnxruntime, of which scripts/container_packages.sh takes one.
 lock requirements-serve-torch.lock pyproject.toml --extra serve --group image-torch -- "${same[@]}" "$@"
 # What builds the image and stays out of it.
 lock requirements-image.lock --group image -- "${same[@]}" "$@"

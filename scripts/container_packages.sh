@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: serving/install.sh VENV VARIANT    the Dockerfile's: installs what serves into an environment, all of it locked
+# Usage: scripts/container_packages.sh VENV VARIANT    in the Dockerfile: installs what serves into an environment, all of it locked
 #   VARIANT       onnx, torch or gpu; the Dockerfile says what each is
 #   TORCH_INDEX   (environment) torch comes from that package index, for instance PyTorch's CPU-only wheels, which
 #                 are other files than those in the lock: TORCH_SHA256 is then the digest that the wheel must have
@@ -22,7 +22,7 @@ install_torch_of_index() {
   if [[ -n ${TORCH_SHA256:-} ]]; then
     hash="--hash=sha256:$TORCH_SHA256"
   else
-    printf 'install: %s of %s is not checked; TORCH_SHA256 does that\n' "$torch" "$TORCH_INDEX" >&2
+    printf 'container_packages: %s of %s is not checked; TORCH_SHA256 does that\n' "$torch" "$TORCH_INDEX" >&2
   fi
   install --index-url "$TORCH_INDEX" --requirement <(printf '%s %s\n' "$torch" "$hash")
 }
@@ -43,7 +43,7 @@ case $variant in
     install --require-hashes --requirement <(without onnxruntime)
     ;;
   *)
-    printf 'install: there is no variant %s; name onnx, torch or gpu\n' "$variant" >&2
+    printf 'container_packages: there is no variant %s; name onnx, torch or gpu\n' "$variant" >&2
     exit 2
     ;;
 esac
