@@ -37,7 +37,7 @@ FIRST = "X-Trainyard-First"
 """The header by which the server's own requests are let in while it starts."""
 IDLE_SECONDS = 75.0
 """Time for which a connection may be silent, or take for the head of a request."""
-LINGER_SECONDS = 2.0
+LINGER_SECONDS = 1.0
 """Time in which the rest of a refused body is read, so that the client sees the answer."""
 QUIET_SECONDS = 0.3
 """Of a drain: time in which no request came in any more on the connections that are still open."""
@@ -176,6 +176,8 @@ class Front:
         self._check_phase(request)
         self._check_model(target.model)
         content_type = _checked_type(request, target)
+        if query := request.rel_url.raw_query_string:
+            return failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON")
         self._bodies.check_length(request)
         if self._requests > self._limits.requests:
             return failure(503, "too many requests at once; try again", AGAIN)
@@ -210,10 +212,7 @@ def _checked_type(request: web.BaseRequest, target: Target) -> str:
         raise Refused(failure(415, f"a body with Content-Encoding {encoding!r} isn't taken: send it as it is"))
     if target.is_v2 and "Inference-Header-Content-Length" in request.headers:
         raise Refused(failure(415, "tensors in binary aren't taken: send all of the request as JSON"))
-    types = request.headers.getall("Content-Type", [JSON] if target.is_v2 else [])
-    if len(types) > 1:
-        raise Refused(failure(400, "there is more than one Content-Type"))
-    full = types[0].strip() if types else ""
+    full = request.headers.get("Content-Type", JSON if target.is_v2 else "").strip()
     short = full.partition(";")[0].strip()
     fits = short.lower() == JSON if target.is_v2 else TYPES.fullmatch(short)
     if not fits or not PRINTABLE.fullmatch(full):

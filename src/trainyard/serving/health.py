@@ -42,7 +42,7 @@ class Health:
 
     def check_deeply_by(self, check: Callable[[], Awaitable[str | None]]) -> None:
         """Sets what has each model answer a request, and returns what is wrong, if anything."""
-        self._deep = check
+        self._deep, self._checking = check, None
 
     async def is_deeply_ready(self) -> bool:
         """Whether all models can be asked and have just answered right. Callers share one check."""

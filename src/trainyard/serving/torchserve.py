@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import re
@@ -28,6 +29,8 @@ IGNORED = re.compile(r"TS_.*|LOG_LOCATION|METRICS_LOCATION|SM_TELEMETRY_LOG|TEMP
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 END_SECONDS = 10.0
 """Time for killed processes to vanish."""
+PR_SET_CHILD_SUBREAPER = 36
+"""From linux/prctl.h."""
 PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 
 
@@ -165,6 +168,7 @@ class TorchServe:
         self.log = WorkerLog(worker_ended)
         self._ended, self._debug = ended, debug
         home.key_file.unlink(missing_ok=True)
+        adopt_orphans()
         command = java_command(java, home, write_config(home, plan, self.ports), debug)
         self._process = subprocess.Popen(
             command,
@@ -209,8 +213,14 @@ class TorchServe:
         self._ended()
 
 
+def adopt_orphans() -> None:
+    """Has the system give workers to this process when Java is gone, so that it can wait for their end. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
 def _is_alive(group: int) -> bool:
-    """Whether a process of the group is left. Orphans of it that have come to us, as to PID 1, are reaped."""
+    """Whether a process of the group is left. Orphans of it have come to us, and are reaped."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG)[0]:
             pass
