@@ -29,6 +29,8 @@ from trainyard.launch import exit_on_sigterm
 MOST_MB = 700
 USER = "10001:10001"
 MEMORY_MB = 1536
+TMPFS = {"onnx": "rw,noexec,nosuid,nodev,size=512m", "torch": "rw,exec,nosuid,nodev,size=2g"}
+"""For each variant: AOTInductor's models are libraries, which are unpacked and loaded."""
 CLOSE = 1e-5
 LOADERS = 8
 """Clients that ask at once while the container is told to end."""
@@ -219,7 +221,8 @@ def main(engine: str, image: str, *runs: str) -> None:
         token_file = Path(folder, "token")
         token_file.write_text(secrets.token_urlsafe())
         token_file.chmod(0o444)  # the image's user reads it; nobody else comes into the folder
-        with started(engine, image, mounts(models), token_file, f"--memory={MEMORY_MB}m") as container:
+        options = (f"--memory={MEMORY_MB}m", "--tmpfs", f"/tmp:{TMPFS[variant]}")
+        with started(engine, image, mounts(models), token_file, *options) as container:
             url = container.url()
             for model in models:
                 seconds = container.seconds_to_answer(url, model.name, model.items[0])

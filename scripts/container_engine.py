@@ -17,8 +17,7 @@ PORT = "8080"
 STARTED_SECONDS = 120.0
 """Time for the first right answer. No test fails for less: how long it took is printed."""
 ANSWER_SECONDS = 60.0
-HARDENED = ("--read-only", "--tmpfs", "/tmp:rw,nosuid,nodev,size=512m", "--cap-drop", "ALL",
-            "--security-opt", "no-new-privileges", "--pids-limit", "512")  # fmt: skip
+HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "512")
 """As docs/container.md tells to run it."""
 
 
@@ -111,7 +110,15 @@ class Container:
 
 @contextlib.contextmanager
 def started(engine: str, image: str, runs: Mapping[str, Path], token_file: Path, *options: str) -> Iterator[Container]:
-    """Runs the image with these runs mounted at ``/models``, and removes the container at the end."""
+    """Runs the image with these runs mounted at ``/models``, and removes the container at the end.
+
+    Args:
+        engine: ``docker`` or ``podman``.
+        image: The image's name.
+        runs: Run folders, by their names in ``/models``.
+        token_file: A file with the token for clients, readable by the image's user.
+        options: More options of the engine.
+    """
     mounts = [f"--volume={run}:/models/{name}:ro" for name, run in runs.items()]
     mounts.append(f"--volume={token_file}:/run/secrets/token:ro")
     began = time.monotonic()

@@ -14,10 +14,11 @@ PATH=$PWD/.venv/bin:$PATH
 ruff check .
 ruff format --check .
 mypy
-if command -v shellcheck >/dev/null; then
+if command -v shellcheck >/dev/null && command -v hadolint >/dev/null; then
   shellcheck scripts/*.sh .ci/run
+  hadolint Dockerfile
 else
-  printf 'test: no shellcheck for this platform; the scripts are not linted\n' >&2
+  printf 'test: no shellcheck and no hadolint for this platform; the scripts and the Dockerfile are not linted\n' >&2
 fi
 
 # Several small models at once: with one thread each they do not fight for the cores.
