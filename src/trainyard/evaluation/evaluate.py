@@ -54,13 +54,23 @@ def evaluate_rung(opened: Opened, rung: Rung, overrides: Sequence[str]) -> Score
     """
     import torch
 
+    from trainyard.evaluation.scores import score
+
+    records, logits = rung_logits(opened, rung, overrides)
+    return score(logits, torch.from_numpy(records.labels), opened.bundle.labels)
+
+
+def rung_logits(opened: Opened, rung: Rung, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
+    """What ``evaluate_rung`` scores: the examples, and the logits ``[examples, classes] float32``; raises the same."""
+    import torch
+
     from trainyard.core.selection import choose
 
     bundle = opened.bundle
     data = data_config(bundle.facts, overrides)
     runtime = choose(opened, rung, None if is_gpu(rung) else "cpu").runtime
     records = records_to_score(bundle.facts, data, overrides)
-    return score_records(runtime, bundle.preprocessor, records, data, bundle.labels, torch.device("cpu"))
+    return records, record_logits(runtime, bundle.preprocessor, records, data, torch.device("cpu"))
 
 
 def score_records(
@@ -78,19 +88,31 @@ def score_records(
     """
     import torch
 
-    from trainyard.data.encoded import encode_split, loader_workers
-    from trainyard.evaluation.predict import predict_split
     from trainyard.evaluation.scores import score
 
+    logits = record_logits(model, preprocessor, records, data, device)
+    return score(logits, torch.from_numpy(records.labels), labels)
+
+
+def record_logits(
+    model: Classifier | Runtime,
+    preprocessor: Preprocessor,
+    records: Records,
+    data: ImagesConfig | TextsConfig,
+    device: torch.device,
+) -> torch.Tensor:
+    """What ``score_records`` scores: logits ``[records, classes] float32``, on the CPU."""
+    from trainyard.data.encoded import encode_split, loader_workers
+    from trainyard.evaluation.predict import predict_split
+
     split = encode_split(records, preprocessor, data, training=False)
-    logits = predict_split(
+    return predict_split(
         _forward(model, device),
         split,
         batch_size=data.batch_size,
         device=device,
         workers=loader_workers(split, data),
     )
-    return score(logits, torch.from_numpy(split.labels), labels)
 
 
 def _forward(model: Classifier | Runtime, device: torch.device) -> Forward:
