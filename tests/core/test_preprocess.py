@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from trainyard.core import preprocess
 from trainyard.core.preprocess import ImagePreprocessor, TextPreprocessor, encode_all, load_preprocessor
 from trainyard.errors import BundleError, ItemError
 
@@ -101,6 +104,83 @@ def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
 
     with pytest.raises(ItemError, match="3000 x 3000 pixels"):
         ImagePreprocessor(8, 8, max_pixels=1_000_000).encode(item)
+
+
+def test_a_tile_is_not_larger_than_an_image_may_be() -> None:
+    """A file of a few bytes may have one, and all of it is decoded."""
+    sizes = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 20_000, 323: 20_000, 324: 200, 325: 9}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sizes.items())
+    item = b"II*\0\x08\0\0\0" + struct.pack("<H", len(sizes)) + tags + bytes(100)
+
+    with pytest.raises(ItemError, match="tiles of 20000 x 20000 pixels"):
+        ImagePreprocessor(8, 8).encode(item)
+
+
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
+    item = encoded_image(Image.new("1", (20_000, 20_000)))
+
+    with pytest.raises(ItemError, match="more than 50,000,000 pixels"):
+        ImagePreprocessor(8, 8).encode(item)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_texts_in_an_image_are_not_unpacked_without_bound(kind: bytes) -> None:
+    chunk = kind + b"k\0\0" + zlib.compress(bytes(50_000_000))
+    packed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    item = encoded_image(Image.new("L", (8, 8)))
+
+    with pytest.raises(ItemError, match="too large"):
+        ImagePreprocessor(8, 8).encode(item[:33] + packed + item[33:])
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("of what"), AttributeError(), RuntimeError("x" * 999), zlib.error()]
+)
+def test_whatever_a_decoder_raises_is_an_item_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+
+    with pytest.raises(ItemError, match=r"^the image can't be decoded \(.{1,100}\)$"):
+        ImagePreprocessor(8, 8).encode(encoded_image(Image.new("RGB", (8, 8))))
+
+
+def test_that_the_machine_is_out_of_memory_is_nobodys_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+
+    with pytest.raises(MemoryError):
+        ImagePreprocessor(8, 8).encode(encoded_image(Image.new("RGB", (8, 8))))
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP"])
+def test_the_first_picture_of_an_animation_counts(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    item = encoded_image(frames[0], format, save_all=True, append_images=frames[1:])
+
+    red = ImagePreprocessor(8, 8).encode(item).reshape(-1, 3).astype(int)
+
+    assert red.min(axis=0)[0] > 245
+    assert red.max(axis=0)[2] < 10
+
+
+@pytest.mark.parametrize(("mode", "format"), [("RGBA", "PNG"), ("I;16", "PNG"), ("F", "TIFF"), ("P", "GIF")])
+def test_an_image_is_converted_alike_in_bands_of_any_height(
+    mode: str, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (31, 17, 4), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    if mode in ("I;16", "F"):
+        image = Image.fromarray(noise.astype("uint16" if mode == "I;16" else "float32")[..., 0] * 3)
+    item = encoded_image(image.convert("P") if mode == "P" else image, format)
+    whole = ImagePreprocessor(8, 8).encode(item)
+
+    for pixels in (1, 50, 500):
+        monkeypatch.setattr(preprocess, "BAND_PIXELS", pixels)
+        np.testing.assert_array_equal(ImagePreprocessor(8, 8).encode(item), whole)
 
 
 def test_a_missing_file_and_a_text_are_item_errors(tmp_path: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from trainyard.errors import BundleError, ItemError
 
@@ -32,15 +31,12 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # `warnings.catch_warnings` around each image isn't safe where threads decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# What Pillow raises for damaged files, as found by flipping bytes; an error in our own code must not pass for one.
-DAMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
-
 MAX_PIXELS = 50_000_000
 """An image with more pixels is refused before it is decoded: 50 MP are 150 MB as RGB."""
+BAND_PIXELS = 1_000_000
+"""What takes many bytes for a pixel is done to so many at a time."""
 
+_TILE_SIZE = (322, 323)  # TIFF's tags
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -122,35 +118,73 @@ def _open_image(item: Item, max_pixels: int, draft: int) -> Image.Image:
         raise ItemError(f"an image is given by its bytes or its path, not as {type(item).__name__}")
     try:
         with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=IMAGE_FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ItemError(f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}")
+            _check_size(image, max_pixels)
             image.draft("RGB", (2 * draft, 2 * draft))
-            return _rgb(ImageOps.exif_transpose(image))
-    except ItemError:
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
+    except (ItemError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ItemError("the image can't be decoded (it is of no known format)") from error
-    except DAMAGE as error:
-        raise ItemError(f"the image can't be decoded ({str(error) or type(error).__name__})") from error
+        raise ItemError(f"the image can't be decoded (it is of none of {', '.join(IMAGE_FORMATS)})") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, where it knows the size before we do
+        raise ItemError(f"the image has more than {max_pixels:,} pixels") from error
+    except Exception as error:  # for damaged files, Pillow's decoders raise whatever happens to them
+        raise ItemError(f"the image can't be decoded ({str(error)[:100] or type(error).__name__})") from error
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    """Raises ``ItemError`` if decoding would take more memory than an image of ``max_pixels``."""
+    if image.width * image.height > max_pixels:
+        raise ItemError(f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # A tile may be larger than the image, and is decoded whole.
+        width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIZE)
+        if width * height > max_pixels:
+            raise ItemError(f"the image has tiles of {width} x {height} pixels, more than {max_pixels:,}")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Converts any mode to RGB: grey of more than 8 bits is scaled (Pillow clips it), transparency lies on white."""
     if image.mode.startswith("I") or image.mode == "F":
-        pixels = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        white = _white_of_floats(pixels) if image.mode == "F" else 65535.0
-        return Image.fromarray(np.rint(pixels / white * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+        white = _white_of_floats(image) if image.mode == "F" else 65535.0
+        return _in_bands(image, lambda band: _scaled(_floats(band), white))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return _in_bands(image, _on_white)
     return image.convert("RGB")
 
 
-def _white_of_floats(pixels: NDArray[np.float32]) -> float:
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Converts an image to RGB, a few rows at a time: as a whole it would take up to a gigabyte on the way."""
+    converted = Image.new("RGB", image.size)
+    for box in _bands(image):
+        converted.paste(convert(image.crop(box)), box)
+    return converted
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _floats(image: Image.Image) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float32))
+
+
+def _scaled(pixels: NDArray[np.float32], white: float) -> Image.Image:
+    return Image.fromarray(np.rint(pixels / white * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _white_of_floats(image: Image.Image) -> float:
     """What white is in an image of floats, whose format doesn't say. Integers are of 16 bits, also in Pillow's mode I,
     however dark the image: a scale that followed the content would make one grey value black here and white there.
     """
-    brightest = pixels.max(initial=0)
+    brightest = max(_floats(image.crop(box)).max(initial=0) for box in _bands(image))
     return next((white for white in (1.0, 255.0) if brightest <= white), 65535.0)
 
 
