@@ -29,7 +29,9 @@ def serve(
         Literal["auto", Rung],
         typer.Option(help="Which format answers; auto is the fastest that passed and can run here."),
     ] = "auto",
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="With cuda each worker gets a GPU, in turn.")] = "cpu",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="With cuda each worker gets a GPU, in turn.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of each model.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a worker.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests that are answered at once.")] = None,
@@ -62,9 +64,10 @@ def serve(
     from trainyard.serving.models import Choices
     from trainyard.serving.server import Options
     from trainyard.serving.server import serve as run_server
+    from trainyard.serving.settings import Chosen
 
     digests = tuple((expect or "").replace(",", " ").split())
-    choices = Choices(format, device, workers, threads, batch_size, max_batch_delay, digests)
+    choices = Choices(format, device, Chosen(workers, threads, batch_size, max_batch_delay), digests)
     options = Options(
         models=models,
         choices=choices,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -15,15 +15,15 @@ from trainyard.core.exports import EXPORTS, Format, Opened, open_trusted, parse_
 from trainyard.core.exports import FACTS as EXPORT_FACTS
 from trainyard.core.inputs import Reads
 from trainyard.core.request_types import Accepts
-from trainyard.core.rungs import Rung
+from trainyard.core.rungs import Rung, is_gpu
 from trainyard.core.selection import pick_rung
 from trainyard.errors import BundleError, UsageError
-from trainyard.serving.archive import DEFAULT_VERSION, DEPLOYED, check_name, default_name, make_archive
+from trainyard.serving.archive import DEFAULT_VERSION, DEPLOYED, check_device, check_name, default_name, make_archive
 from trainyard.serving.archive_check import ArchiveFacts, check_archive
 from trainyard.serving.golden import Golden, load_goldens
 from trainyard.serving.home import Home
 from trainyard.serving.restamp import restamp
-from trainyard.serving.settings import Device, Settings, default_settings
+from trainyard.serving.settings import Chosen, Device, choose_settings
 
 SUFFIX = ".mar"
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<path>.+)", re.DOTALL)
@@ -35,23 +35,15 @@ class Choices:
 
     Attributes:
         format: The rung, or ``auto``.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``; by default what the archive or the format was made for.
+        settings: Workers, threads and batches.
         expect: Digests of which each model must have one; without any, whatever is sealed is trusted.
     """
 
     format: Format = "auto"
-    device: Device = "cpu"
-    workers: int | None = None
-    threads: int | None = None
-    batch_size: int | None = None
-    max_batch_delay_ms: int | None = None
+    device: Device | None = None
+    settings: Chosen = field(default_factory=Chosen)
     expect: tuple[str, ...] = ()
-
-    def applied(self, settings: Settings) -> Settings:
-        """The settings, with what was chosen in their place."""
-        names = ("workers", "threads", "batch_size", "max_batch_delay_ms")
-        chosen = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(settings, **chosen)
 
 
 @dataclass(frozen=True)
@@ -119,16 +111,21 @@ def _is_run(path: Path) -> bool:
 def _models_in(folder: Path) -> list[Path]:
     if not folder.is_dir() or (folder / "config.yaml").is_file() or (folder / FACTS).is_file():
         return []  # what is wrong with it is said when it is opened
-    return sorted(path for path in folder.iterdir() if (path.suffix == SUFFIX and path.is_file()) or _is_run(path))
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    models = [path for path in visible if (path.suffix == SUFFIX and path.is_file()) or _is_run(path)]
+    if not models:
+        raise UsageError(f"{folder} is neither a run nor a folder of models: put runs or {SUFFIX} archives there")
+    return models
 
 
 def _run(name: str | None, path: Path, choices: Choices, home: Home) -> Served:
     """Archives a run into the store."""
     opened = _opened(path, choices)
-    rung = pick_rung(opened, choices.format, None if choices.device == "cpu" else choices.device)
+    rung = pick_rung(opened, choices.format, choices.device)
     name = name or default_name(opened)
     place = _place(home, name)
-    make_archive(opened, rung, place, name, DEFAULT_VERSION, choices.applied(default_settings(choices.device)))
+    settings = choose_settings(choices.settings, choices.device or ("cuda" if is_gpu(rung) else "cpu"))
+    make_archive(opened, rung, place, name, DEFAULT_VERSION, settings)
     return _served(name, check_archive(place), place, home)
 
 
@@ -145,7 +142,8 @@ def _archived(name: str | None, path: Path, choices: Choices, home: Home) -> Ser
     if choices.format not in ("auto", facts.rung):
         raise UsageError(f"{path} holds {facts.rung}: leave out --format {choices.format}, or archive the run again")
     place = _place(home, name or facts.name)
-    settings = replace(choices.applied(facts.settings), device=choices.device)
+    settings = choices.settings.applied(replace(facts.settings, device=choices.device or facts.settings.device))
+    check_device(facts.rung, settings.device)
     if (name or facts.name, settings) == (facts.name, facts.settings):
         copy.rename(place)
     else:

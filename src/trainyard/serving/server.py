@@ -78,7 +78,7 @@ def _plan(models: Sequence[Served], options: Options) -> Plan:
         archives={model.name: model.archive for model in models},
         threads=max(model.facts.settings.threads for model in models),
         max_body=options.limits.body,
-        device=options.choices.device,
+        device="cuda" if any(model.facts.settings.device == "cuda" for model in models) else "cpu",
         expect=tuple(model.facts.digest for model in models),
     )
 
