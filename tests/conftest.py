@@ -24,6 +24,8 @@ MakeExport = Callable[..., Path]
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+TRAINER = {"devices": "cpu", "threads": 1, "loggers": [], "log_every": 1000}
+
 
 def digits(folder: Path, **sections: dict[str, object]) -> Experiment:
     """A run on a few digits that takes a second; the sections are overrides."""
@@ -72,6 +74,30 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trainyard.training.run import train
 
     return train(digits(tmp_path_factory.mktemp("digits"), trainer={"loggers": ["tensorboard", "mlflow"]}))
+
+
+def train_small(folder: Path, **sections: object) -> Path:
+    from trainyard.training.run import train as run_training
+
+    experiment = {"name": "model", "out": folder / "runs", "trainer": {"max_epochs": 6, **TRAINER}, **sections}
+    return run_training(Experiment.model_validate(experiment))
+
+
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-20 that reads digits; don't change it."""
+    folder = tmp_path_factory.mktemp("images")
+    data = {"kind": "images", "path": "embedded:digits", "image_size": 8, "limit": 600, "cache": str(folder / "cache")}
+    return train_small(folder, data=data, model={"kind": "resnet", "name": "resnet20"}, optim={"lr": 0.1})
+
+
+@pytest.fixture(scope="session")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small BERT that reads tickets; don't change it."""
+    folder = tmp_path_factory.mktemp("texts")
+    data = {"kind": "texts", "path": "embedded:tickets", "limit": 600, "max_length": 64, "cache": str(folder / "cache")}
+    model = {"kind": "bert", "hidden_size": 64, "layers": 2, "heads": 2, "vocab_size": 2000}
+    return train_small(folder, data=data, model=model, optim={"name": "adamw", "lr": 1e-3})
 
 
 @pytest.fixture
