@@ -7,8 +7,11 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 venv=$1 variant=$2
 
-without() { # without PATTERN: the lock less the packages whose name is the pattern
-  awk -v pattern="^($1)==" '/^[^ #]/ { dropped = $0 ~ pattern } !dropped' requirements-serve-torch.lock
+chosen=$(mktemp) # a file: pip reads it in a process of its own, which doesn't get the pipe of a <(...)
+trap 'rm -f -- "$chosen"' EXIT
+
+choose_without() { # choose_without PATTERN: the lock less the packages whose name is the pattern
+  awk -v pattern="^($1)==" '/^[^ #]/ { dropped = $0 ~ pattern } !dropped' requirements-serve-torch.lock >"$chosen"
 }
 
 install() {
@@ -24,7 +27,8 @@ install_torch_of_index() {
   else
     printf 'container_packages: %s of %s is not checked; TORCH_SHA256 does that\n' "$torch" "$TORCH_INDEX" >&2
   fi
-  install --index-url "$TORCH_INDEX" --requirement <(printf '%s %s\n' "$torch" "$hash")
+  printf '%s %s\n' "$torch" "$hash" >"$chosen"
+  install --index-url "$TORCH_INDEX" --requirement "$chosen"
 }
 
 case $variant in
@@ -34,13 +38,15 @@ case $variant in
   torch)
     if [[ -n ${TORCH_INDEX:-} ]]; then
       install_torch_of_index
-      install --require-hashes --requirement <(without 'onnxruntime-gpu|torch|triton|(nvidia|cuda)-[a-z0-9-]+')
+      choose_without 'onnxruntime-gpu|torch|triton|(nvidia|cuda)-[a-z0-9-]+'
     else
-      install --require-hashes --requirement <(without onnxruntime-gpu)
+      choose_without onnxruntime-gpu
     fi
+    install --require-hashes --requirement "$chosen"
     ;;
   gpu)
-    install --require-hashes --requirement <(without onnxruntime)
+    choose_without onnxruntime
+    install --require-hashes --requirement "$chosen"
     ;;
   *)
     printf 'container_packages: there is no variant %s; name onnx, torch or gpu\n' "$variant" >&2

@@ -60,7 +60,11 @@ build() { # build TAG: with the variant's build arguments
   if [[ $engine == docker ]]; then
     DOCKER_BUILDKIT=1 docker build "${secrets[@]}" "${arguments[@]}" --tag "$1" "$root"
   else
-    buildah bud --format docker --layers --pull-never "${secrets[@]}" "${arguments[@]}" --tag "$1" "$root"
+    local command=(buildah bud --format docker --layers --pull-never "${secrets[@]}" "${arguments[@]}")
+    # The stage gets a name to be kept by, so that its packages are there the next time; what earlier calls left goes.
+    "${command[@]}" --target build --tag "$1-stage" "$root"
+    "${command[@]}" --tag "$1" "$root"
+    podman image prune --force >/dev/null
   fi
 }
 
