@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.core.preprocess import Item
-from trainyard.core.samples import Sample, golden_samples
+from trainyard.core.samples import golden_samples
 
 SLACK = 1e-3
 """Of a probability, beyond what was measured: another processor rounds otherwise."""
@@ -30,27 +30,35 @@ class Golden:
 
     Attributes:
         body: The request, in the Open Inference Protocol.
-        label: The class that is right.
+        labels: The classes, in the order of the probabilities.
         bounds: For each class, the lowest and the highest probability that is right.
     """
 
     body: bytes
-    label: int
+    labels: tuple[str, ...]
     bounds: tuple[tuple[float, float], ...]
+
+    @staticmethod
+    def of(item: Item, labels: Sequence[str], probabilities: Sequence[float], max_abs_diff: float) -> Golden:
+        """The request of an item, to which the model itself gave these probabilities."""
+        factor = math.exp(2 * MARGIN * max_abs_diff)
+        bounds = tuple((p / factor - SLACK, p * factor + SLACK) for p in probabilities)
+        return Golden(request_of(item), tuple(labels), bounds)
 
     def complaint(self, answer: bytes) -> str | None:
         """What is wrong with the answer to the request, if anything."""
         try:
             outputs = {output["name"]: output["data"] for output in json.loads(answer)["outputs"]}
-            [_], probabilities = outputs["label"], [float(p) for p in outputs["probabilities"]]
+            [label], probabilities = outputs["label"], [float(p) for p in outputs["probabilities"]]
         except (ValueError, KeyError, TypeError):
             return f"the answer can't be read: {answer[:200].decode(errors='replace')}"
         if len(probabilities) != len(self.bounds):
             return f"{len(probabilities)} probabilities came back where there are {len(self.bounds)} classes"
-        for position, (p, (low, high)) in enumerate(zip(probabilities, self.bounds, strict=True)):
+        for name, p, (low, high) in zip(self.labels, probabilities, self.bounds, strict=True):
             if not low <= p <= high:
-                return f"the probability of class {position} is {p:.4f}, which should be from {low:.4f} to {high:.4f}"
-        return None
+                return f"the probability of {name} is {p:.4f}, which should be from {low:.4f} to {high:.4f}"
+        best = self.labels[probabilities.index(max(probabilities))]
+        return None if label == best else f"the label is {label}, where {best} is the most probable"
 
 
 def load_goldens(bundle: Path, labels: Sequence[str], max_abs_diff: float) -> list[Golden]:
@@ -61,13 +69,7 @@ def load_goldens(bundle: Path, labels: Sequence[str], max_abs_diff: float) -> li
         labels: The classes, in the order of the logits.
         max_abs_diff: Largest difference that was measured between the served format's logits and the model's.
     """
-    return [_golden(sample, labels, max_abs_diff) for sample in golden_samples(bundle)]
-
-
-def _golden(sample: Sample, labels: Sequence[str], max_abs_diff: float) -> Golden:
-    factor = math.exp(2 * MARGIN * max_abs_diff)
-    bounds = tuple((p / factor - SLACK, p * factor + SLACK) for p in sample.probabilities)
-    return Golden(request_of(sample.item), list(labels).index(sample.label), bounds)
+    return [Golden.of(sample.item, labels, sample.probabilities, max_abs_diff) for sample in golden_samples(bundle)]
 
 
 def request_of(item: Item) -> bytes:

@@ -34,6 +34,7 @@ def check_ready(url: str, seconds: float) -> None:
         with opener.open(request, timeout=seconds) as response:
             answer = json.loads(response.read(MOST_BYTES))
     except urllib.error.HTTPError as error:
+        error.close()
         reason = "it isn't ready" if error.code == 503 else f"it answers {error.code} to {DEEP}"
         raise NotReadyError(f"{url}: {reason}") from error
     except (OSError, ValueError) as error:
