@@ -137,11 +137,20 @@ def test_a_type_that_does_not_fit_the_task_is_refused() -> None:
         (b'{"text": "\n"}', "Invalid control character"),
         (b"[" * 10_000 + b"]" * 10_000, "too deep"),
         (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "too deep"),
-        (b"[" * 5_000_000, "too deep"),
+        (b"[" * 5_000_000, "too many values"),
+        (b'{"instances": [' + b"{}," * 20_000 + b"{}]}", "too many values"),
+        (b"{" + b",".join(b'"%d":1' % i for i in range(20_001)) + b"}", "too many values"),
+        (b'"' * 30_000 + b"," * 30_000, "too many values"),
     ],
 )
 def test_what_is_not_json_is_refused(body: bytes, reason: str) -> None:
     assert reason in refusal(body)
+
+
+def test_what_a_text_holds_is_not_counted() -> None:
+    code = '[{"\\":,' * 10_000
+
+    assert parse({"instances": [{"text": code}, {"text": "a"}]}).items == (code, "a")
 
 
 @pytest.mark.parametrize(
