@@ -23,9 +23,6 @@ from trainyard.core.preprocess import Encoded
 from trainyard.core.requests import ORIGINAL_TYPE
 from trainyard.errors import BundleError, UsageError
 
-# TorchServe reads its version from a file that it never closes.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 HANDLER = Path(__file__).parents[2] / "serving" / "handler.py"
 Reply = tuple[int, dict[str, object]]
 Load = Callable[..., Service]
