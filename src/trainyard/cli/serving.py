@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trainyard.cli.app import Expect, Run, app
 from trainyard.core.rungs import Rung
 from trainyard.errors import TrainyardError, UsageError
+
+if TYPE_CHECKING:
+    from trainyard.core.exports import Opened
+    from trainyard.serving.settings import Chosen, Device, Settings
+
+DEFAULT_P99 = 100.0
+"""Milliseconds."""
 
 
 @app.command()
@@ -101,6 +108,11 @@ def archive(
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="What it runs on; by default what the format was made for.")
     ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Choose by trying on this machine what isn't given.")] = False,
+    p99: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="With --tune: milliseconds within which 99 % must be answered; 100 by default."),
+    ] = None,
     expect: Expect = None,
 ) -> None:
     """Make a .mar, from which TorchServe serves a model without anything else but pip packages.
@@ -117,12 +129,31 @@ def archive(
     exit_on_sigterm()
     if out is not None:
         check_place(out)
+    if p99 is not None and not tune:
+        raise UsageError("--p99 belongs to --tune: give both, or neither")
     opened = open_trusted(run, format, expect=expect)
     rung = choose_rung(opened, format, device or "cpu")
+    target: Device = device or ("cuda" if is_gpu(rung) else "cpu")
     chosen = Chosen(workers, threads, batch_size, max_batch_delay)
-    settings = choose_settings(chosen, device or ("cuda" if is_gpu(rung) else "cpu"))
     name = name or default_name(opened)
-    path = make_archive(opened, rung, out or default_path(opened, name, version), name, version, settings)
+    path = out or default_path(opened, name, version)
+    tuning = None
+    settings = choose_settings(chosen, target)
+    if tune:
+        settings, tuning = _tuned(opened, rung, chosen, target, p99 or DEFAULT_P99)
+    make_archive(opened, rung, path, name, version, settings, tuning)
     facts = check_archive(path)
     print(f"{rung} as {name} {version}: {facts.size:,} bytes, SHA-256 {facts.sha256}", file=sys.stderr)
     print(path)
+
+
+def _tuned(
+    opened: Opened, rung: Rung, chosen: Chosen, device: Device, p99: float
+) -> tuple[Settings, dict[str, object]]:
+    """The best settings, and what was measured to find them, which is shown."""
+    from trainyard.report.tuning import print_tuning
+    from trainyard.serving.tune import report, tune_archive
+
+    best, measured = tune_archive(opened, rung, chosen, device, p99)
+    print_tuning(best, measured, p99)
+    return best.settings, report(best, measured, p99)
