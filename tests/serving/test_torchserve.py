@@ -101,7 +101,7 @@ def test_the_stand_in_is_all_that_torchserves_workers_want_of_torch(tmp_path: Pa
         "from types import SimpleNamespace as Some\n"
         "context = Some(stopping_criteria=None, get_response_content_type=lambda i: None,\n"
         "               get_response_status=lambda i: (200, 'OK'), get_response_headers=lambda i: {})\n"
-        "assert b'answer' in handler.create_predict_response([b'answer'], {0: b'id'}, 'ok', 200, context)\n"
+        "assert b'answer' in handler.create_predict_response([b'answer'], {0: 'id'}, 'ok', 200, context)\n"
     )
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TORCH_STUB)}
