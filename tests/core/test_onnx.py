@@ -76,3 +76,14 @@ def test_a_broken_file_is_refused(content: bytes, tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no CUDAExecutionProvider: install onnxruntime-gpu, or use the CPU"):
         OnnxRuntime(tmp_path / "model.onnx", device="cuda:0")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_that_can_not_be_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime itself goes on with the CPU, where the driver or a library is missing."""
+    file = write_model(tmp_path / "model.onnx", onnx.numpy_helper.from_array(WEIGHTS, "w"))
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+
+    with pytest.raises(BundleError, match="cuda:0 can't be used here: .* or use the CPU"):
+        OnnxRuntime(file, device="cuda:0")

@@ -15,6 +15,7 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """Optimisations that ONNX Runtime's CPU kernels make slower: of a MiniLM in int8, these were a fifth of the time."""
 FATAL_ONLY = 4
 """ONNX Runtime's log level: an error is raised, and needn't be printed too."""
+CPU = "CPUExecutionProvider"
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -42,6 +43,8 @@ class OnnxRuntime:
         provider, settings = _provider(device)
         if provider not in onnxruntime.get_available_providers():
             raise BundleError(f"this onnxruntime has no {provider}: install onnxruntime-gpu, or use the CPU")
+        if provider != CPU:
+            onnxruntime.preload_dlls()  # those of the packages from NVIDIA, which no search path names
         try:
             self._session = onnxruntime.InferenceSession(
                 file.read_bytes(), options, providers=[(provider, settings)], disabled_optimizers=SLOW_FUSIONS
@@ -49,6 +52,8 @@ class OnnxRuntime:
         except Exception as error:  # its errors have no base of their own
             first_line = str(error).partition("\n")[0]
             raise BundleError(f"{file} can't be loaded ({first_line}): export again") from error
+        if provider not in self._session.get_providers():  # it takes the CPU then, and says so in its log alone
+            raise BundleError(f"{device} can't be used here: check the GPU's driver with nvidia-smi, or use the CPU")
         self._session.disable_fallback()  # to another provider, for which alone it would keep the file's bytes
         self._session._model_bytes = None
         self._names = [entry.name for entry in self._session.get_inputs()]
@@ -63,6 +68,6 @@ def _provider(device: str | None) -> tuple[str, dict[str, str]]:
     """ONNX Runtime's name for a torch device, and its settings."""
     kind, _, index = (device or "cpu").partition(":")
     if kind != "cuda":
-        return "CPUExecutionProvider", {}
+        return CPU, {}
     # TF32 has 10 bits of mantissa: not the 32-bit floats that the rung is scored as.
     return "CUDAExecutionProvider", {"device_id": index or "0", "use_tf32": "0"}
