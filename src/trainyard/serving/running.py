@@ -71,7 +71,10 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    models: Sequence[str | Path], options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    models: Sequence[str | Path],
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    python: str | Path = sys.executable,
 ) -> Iterator[Running]:
     """Runs ``trainyard serve`` on a free port, and ends it by SIGTERM.
 
@@ -79,11 +82,12 @@ def running(
         models: ``[NAME=]RUN`` each.
         options: More words of the command line, as in ``["--format", "onnx-int8"]``.
         environment: Variables beside those of this process.
+        python: The interpreter, of an environment that serves.
 
     Raises:
         NotServedError: it ended before it was ready; says why.
     """
-    command = [sys.executable, "-m", "trainyard", "serve", *map(str, models), "--port", "0", "--json", *options]
+    command = [str(python), "-m", "trainyard", "serve", *map(str, models), "--port", "0", "--json", *options]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, **(environment or {})}
