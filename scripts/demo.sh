@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/demo.sh    trains an image and a text classifier on the data in the package, scores, exports and asks both
+# Usage: scripts/demo.sh    trains an image and a text classifier on the data in the package, scores, exports, asks and serves both
 # Minutes on a CPU; needs no download after the set-up. The runs stay in runs/ of the working directory.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -48,6 +48,32 @@ predict runs/demo_digit.png
 train configs/tickets_bert.yaml
 texts=$run
 predict "I was charged twice for my order, please refund one of the payments."
+
+say "trainyard serve digits=$images tickets=$texts"
+scratch=$(mktemp -d)
+"$root/.venv/bin/trainyard" serve "digits=$images" "tickets=$texts" --port 0 --json > "$scratch/ready" 2> "$scratch/log" &
+server=$!
+end() { # ends the server, if it is still there
+  kill "$server" 2> /dev/null || true
+  wait "$server" 2> /dev/null || true
+  rm -rf "$scratch"
+}
+trap end EXIT
+until [[ -s $scratch/ready ]]; do
+  kill -0 "$server" 2> /dev/null || { cat "$scratch/log" >&2; exit 1; }
+  sleep 0.2
+done
+told() { "$root/.venv/bin/python" -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1" < "$scratch/ready"; }
+url=$(told inference)
+token_file=$(told token_file)
+ask() { # ask MODEL ITEM
+  say "trainyard predict --url $url --model $1 $2"
+  "$root/.venv/bin/trainyard" predict --url "$url" --token-file "$token_file" --model "$1" "$2"
+}
+ask digits runs/demo_digit.png
+ask tickets "I was charged twice for my order, please refund one of the payments."
+trap - EXIT
+end
 
 say "done"
 printf 'images: %s/bundle and %s/exports/latest\ntexts:  %s/bundle and %s/exports/latest\n' \

@@ -17,6 +17,7 @@ from trainyard.config.load import load_experiment
 from trainyard.core.exports import Company, ExportFacts, FormatRow, Latency
 from trainyard.core.predictor import Predictor
 from trainyard.core.rungs import FILES, RUNGS, Status
+from trainyard.serving.client import Client
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -77,11 +78,11 @@ def test_the_keys_that_it_names_exist() -> None:
     assert named <= known
 
 
-def test_the_python_example_is_code_with_our_names() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-    compile(example, "README.md", "exec")
+def test_the_python_examples_are_code_with_our_names() -> None:
+    for example in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        compile(example, "README.md", "exec")
     assert hasattr(Predictor, "predict")
+    assert hasattr(Client, "predict")
 
 
 def test_the_page_on_exports_tells_of_every_rung_status_and_key() -> None:
