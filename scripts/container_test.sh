@@ -64,6 +64,7 @@ build() { # build TAG: with the variant's build arguments
     # The stage gets a name to be kept by, so that its packages are there the next time; what earlier calls left goes.
     "${command[@]}" --target build --tag "$1-stage" "$root"
     "${command[@]}" --tag "$1" "$root"
+    buildah rm --all >/dev/null # what builds that were ended left, which would keep their images
     podman image prune --force >/dev/null
   fi
 }
@@ -94,6 +95,6 @@ build "$image"
 
 runs=("$@")
 if [[ $# == 0 ]]; then
-  runs=("$(small_run digits_resnet data.limit=400 trainer.max_epochs=2)" "$(small_run tickets_bert data.limit=400 trainer.max_epochs=1)")
+  runs=("$(small_run digits_resnet data.limit=800 trainer.max_epochs=3)" "$(small_run tickets_bert data.limit=800 trainer.max_epochs=3)")
 fi
 "$python" "$root/scripts/container_checks.py" "$engine" "$image" "${runs[@]}"
