@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 
 from trainyard.errors import UsageError
@@ -11,6 +12,8 @@ from trainyard.errors import UsageError
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
 """Connections that wait to be accepted, as the system allows."""
+MANY_FILES = 65_536
+"""Open files that are enough: each connection is one, and the usual limit of 1,024 is soon reached."""
 FIXES = {
     errno.EADDRINUSE: "it is in use: choose another by --port, or 0 for a free one",
     errno.EACCES: "this user may not: choose one above 1023 by --port",
@@ -51,3 +54,12 @@ def free_ports(count: int) -> list[int]:
     """Different loopback ports that are free now. Another program may be faster to take one: try again then."""
     with contextlib.ExitStack() as held:
         return [held.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1] for _ in range(count)]
+
+
+def allow_many_files() -> None:
+    """Raises this process's soft limit of open files as far as it may, for itself and what it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # some systems have a lower limit that they don't tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

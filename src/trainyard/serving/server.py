@@ -21,7 +21,7 @@ from trainyard.serving.health import Health, Phase
 from trainyard.serving.home import Home, open_home
 from trainyard.serving.java import find_java
 from trainyard.serving.models import Choices, Served, collect
-from trainyard.serving.ports import listen, url_of
+from trainyard.serving.ports import allow_many_files, listen, url_of
 from trainyard.serving.tokens import KeyFile, prepare_token_file
 from trainyard.serving.torchserve import Plan, torchserve_home
 from trainyard.serving.upstream import Upstream
@@ -64,6 +64,7 @@ def serve(options: Options) -> int:
         TrainyardError: a model doesn't load or answers wrong, or TorchServe ended.
     """
     exit_on_sigterm()
+    allow_many_files()
     torchserve_home()
     java = find_java()
     token_file = prepare_token_file(options.token_file) if options.token_file else None
