@@ -220,8 +220,11 @@ def error_of(reply: Reply, url: str) -> ServerError:
     """The error that a reply of another status than 200 is."""
     reason = reason_of(reply)
     match reply.status:
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            message = f"{url} refuses the request ({reason}): give the token of its token file, or the file"
+        case HTTPStatus.UNAUTHORIZED:  # the reason is this advice in the server's words
+            message = f"{url} refuses a missing or wrong token: give the server's token file, or the token in it"
+            return Unauthorised(message, reply.status, reason)
+        case HTTPStatus.FORBIDDEN:
+            message = f"{url} refuses the request ({reason}): ask with a token that is allowed to"
             return Unauthorised(message, reply.status, reason)
         case HTTPStatus.NOT_FOUND:
             return NotServed(f"{url} doesn't serve that ({reason}): check model, version and URL", reply.status, reason)
