@@ -295,7 +295,7 @@ def test_an_attempt_that_takes_too_long_is_tried_again(ask: Ask, server: Server,
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 415, 500, 501, 507])
 def test_what_would_be_the_same_again_is_not_tried_again(ask: Ask, server: Server, status: int) -> None:
     server.answer = says(status, {"error": "no"}, Location="/elsewhere")
-    with pytest.raises(ServerError, match="no") as raised:
+    with pytest.raises(ServerError) as raised:
         ask("predict", "m", ["a"])
     assert (raised.value.status, raised.value.reason, raised.value.exit_code) == (status, "no", 1)
     assert len(server.asked) == 1
