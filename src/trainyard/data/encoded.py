@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.core.cpu import available_cores
 from trainyard.core.preprocess import ImagePreprocessor, Inputs, Item, Preprocessor, TextPreprocessor
 from trainyard.data.image_cache import DecodedImages
 from trainyard.data.records import Records
-from trainyard.data.threads import available_cores, local_world_size
+from trainyard.data.threads import local_world_size
 from trainyard.data.token_cache import TokenCache, encode_texts
 from trainyard.errors import DataError, ItemError
 

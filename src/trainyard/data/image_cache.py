@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.config.data import ImagesConfig
+from trainyard.core.cpu import available_cores
 from trainyard.core.preprocess import ImagePreprocessor, Item
 from trainyard.data.cache import build_once, cache_folder, load_array
 from trainyard.data.records import LazyItems
-from trainyard.data.threads import available_cores, ordered_map
+from trainyard.data.threads import ordered_map
 from trainyard.errors import ItemError
 from trainyard.files import write_json
 

@@ -16,11 +16,6 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def local_world_size() -> int:
     """Processes of this job on this machine, as torchrun says."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -18,6 +18,7 @@ from torch import distributed, nn
 from torch.distributed import ProcessGroup
 
 from trainyard.config.experiment import TrainerConfig
+from trainyard.core.cpu import available_cores
 from trainyard.errors import UsageError
 from trainyard.launch import processes
 
@@ -145,8 +146,7 @@ def join_processes() -> Iterator[torch.device]:
 
 def _set_threads(threads: int | None) -> None:
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or max(1, cores // local_processes))
+    torch.set_num_threads(threads or max(1, available_cores() // local_processes))
 
 
 def _keep_freed_memory() -> None:
