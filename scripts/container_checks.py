@@ -29,8 +29,10 @@ from trainyard.launch import exit_on_sigterm
 MOST_MB = 700
 USER = "10001:10001"
 MEMORY_MB = 1536
-TMPFS = {"onnx": "rw,noexec,nosuid,nodev,size=512m", "torch": "rw,exec,nosuid,nodev,size=2g"}
-"""For each variant: AOTInductor's models are libraries, which are unpacked and loaded."""
+WITH_LIBRARIES = "rw,exec,nosuid,nodev,size=2g"
+"""AOTInductor's models are libraries, which are unpacked and loaded."""
+TMPFS = {"onnx": "rw,noexec,nosuid,nodev,size=512m", "torch": WITH_LIBRARIES, "gpu": WITH_LIBRARIES}
+"""For each variant."""
 CLOSE = 1e-5
 LOADERS = 8
 """Clients that ask at once while the container is told to end."""
