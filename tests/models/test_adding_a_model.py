@@ -15,10 +15,17 @@ import yaml
 
 import trainyard.models
 from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.core.exports import open_trusted
+from trainyard.core.predictor import Prediction, Predictor
+from trainyard.core.rungs import Rung
+from trainyard.core.samples import golden_samples
 from trainyard.errors import UsageError
 from trainyard.models import KINDS, model_configs, parse_model
 from trainyard.models.base import ModelConfig, Task
 from trainyard.models.classifier import fold_temperature
+from trainyard.serving.client import Client
+from trainyard.serving.replies import Answer
+from trainyard.serving.running import running
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adding-a-model.md"
 MODULE = "trainyard.models.tiny_cnn"
@@ -100,7 +107,7 @@ def test_example_is_a_kind_of_the_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_example_trains_from_a_config_file_to_a_bundle_and_is_exported(tmp_path: Path) -> None:
+def test_example_goes_from_a_config_file_to_an_http_answer(tmp_path: Path) -> None:
     words = ["data.limit=800", f"data.cache={tmp_path}/cache", f"out={tmp_path}/runs", "trainer.max_epochs=8",
              "trainer.devices=cpu", "trainer.threads=1", "trainer.loggers=[]"]  # fmt: skip
     run = command_line(tmp_path, "train", str(tmp_path / "tiny.yaml"), *words).splitlines()[-1]
@@ -118,6 +125,27 @@ def test_example_trains_from_a_config_file_to_a_bundle_and_is_exported(tmp_path:
     statuses = {row["name"]: row["status"] for row in rows}
     assert statuses["torchscript"] == statuses["onnx"] == "passed"
     assert statuses["onnx-int8"] in ("passed", "no_gain", "batch_dependent")
+    # By a process that knows nothing of the new kind: an export needs no code of the model.
+    for rung in ("torchscript", "onnx"):
+        check_that_it_is_served(Path(run), rung)
+
+
+def check_that_it_is_served(run: Path, rung: Rung) -> None:
+    """Over HTTP, in one request, as the document tells; the answers are those of the predictor in this process."""
+    predictor = Predictor(open_trusted(run, rung), rung, threads=1)
+    items = [sample.item for sample in golden_samples(predictor.bundle.path)]
+    expected = predictor.predict(items)
+    with (
+        running([f"tiny={run}"], ["--format", rung, "--workers", "1", "--threads", "1"]) as server,
+        Client(server.inference_url, token_file=server.token_file) as client,
+    ):
+        answers = client.predict("tiny", items)
+    assert len(answers) == len(expected) > 0
+    for answer, right in zip(answers, expected, strict=True):
+        assert isinstance(answer, Answer)
+        assert isinstance(right, Prediction)
+        assert (answer.label, answer.model, answer.deployed.rung) == (right.label, "tiny", rung)
+        assert answer.probability == pytest.approx(right.probability, abs=1e-5)
 
 
 def test_example_refuses_what_it_cannot_do(example: ModelConfig) -> None:
