@@ -136,6 +136,16 @@ def test_startup_times_whole_processes(run: Run, cifar10: Path, sst2: Path, mini
         assert figures[f"{config}: later start"] > 0
 
 
+@pytest.mark.slow
+def test_recovery_kills_a_worker_and_waits_for_the_next(run: Run, exported_images: Path) -> None:
+    figures = run("recovery", exported_images)
+
+    assert [subject.partition(",")[0] for subject in figures] == [
+        "requests that failed", "from the kill to the next answer", "from the kill to the next answer",
+    ]  # fmt: skip
+    assert all(value >= 0 for value in figures.values())
+
+
 def test_a_figure_is_held_against_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     figure = importlib.import_module("measure").Figure
