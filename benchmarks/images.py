@@ -90,7 +90,7 @@ def turn_of(usual: ProcessPoolExecutor, workers: int) -> float:
 
 def best_workers(usual: ProcessPoolExecutor, quick: bool) -> int:
     """The number of workers that is fastest here, from none to twice the cores."""
-    from trainyard.data.threads import available_cores
+    from trainyard.core.cpu import available_cores
 
     candidates = [0] if quick else sorted({0, 1, available_cores(), 2 * available_cores()})
     print("trying numbers of workers", file=sys.stderr)
