@@ -219,6 +219,18 @@ def test_a_size_that_is_not_so_is_refused(place: int, value: int, good: Path, tm
     refused(tmp_path / "a.mar", "says something else")
 
 
+@pytest.mark.parametrize("place", [4, 6, 7, 36])
+@pytest.mark.usefixtures("untouched")
+def test_a_version_or_attribute_of_no_use_is_refused(place: int, good: Path, tmp_path: Path) -> None:
+    """Python's and Java's readers would stop at a file that needs a later version, in the middle of unpacking."""
+    content = bytearray(good.read_bytes())
+    content[content.index(b"PK\x01\x02") + place] ^= 64
+    changed = tmp_path / "changed.mar"
+    changed.write_bytes(content)
+
+    refused(changed, "properties that no archive needs")
+
+
 @pytest.mark.usefixtures("untouched")
 def test_overlapping_files_are_refused(good: Path, tmp_path: Path) -> None:
     """As in a bomb whose files share one content."""

@@ -27,6 +27,8 @@ MAX_NAME = 255
 LOCAL = struct.Struct("<4s5H3L2H")
 CENTRAL = struct.Struct("<4s4B4H3L5H2L")
 END = struct.Struct("<4s4H2LH")
+VERSION = 20
+"""Of the format, 2.0, in tenths. Readers refuse a file that says a later one than they know."""
 FIX = "archive the model again"
 
 _NAME = re.compile(r"[A-Za-z0-9_+=@%,. -]+(/[A-Za-z0-9_+=@%,. -]+)*")
@@ -133,8 +135,8 @@ def _read_end(file: IO[bytes], size: int) -> tuple[int, int, int]:
 
 def _read_record(directory: bytes, position: int, expected_offset: int) -> tuple[str, Place, int]:
     """A file's name and place, and where the next record of the directory lies."""
-    (signature, _, system, _, _, flags, method, _, _, crc, packed, size, name_size, extra, comment, disk, _,
-     attributes, offset) = CENTRAL.unpack_from(directory, position)  # fmt: skip
+    (signature, made_by, system, needed, reserved, flags, method, _, _, crc, packed, size, name_size, extra, comment,
+     disk, internal, attributes, offset) = CENTRAL.unpack_from(directory, position)  # fmt: skip
     raw = directory[position + CENTRAL.size : position + CENTRAL.size + name_size]
     if signature != b"PK\x01\x02" or len(raw) != name_size:
         raise _RefusedError("its tables don't fit together")
@@ -146,7 +148,8 @@ def _read_record(directory: bytes, position: int, expected_offset: int) -> tuple
         raise _RefusedError(f"{name} is compressed")
     if system == 3 and kind not in (0, stat.S_IFREG):
         raise _RefusedError(f"{name} is {'a link' if kind == stat.S_IFLNK else 'no regular file'}")
-    if flags or extra or comment or disk or system != 3 or attributes & 0xFFFF:
+    plain = (made_by, system, needed) == (VERSION, 3, VERSION)
+    if not plain or flags or extra or comment or disk or reserved or internal or attributes & 0xFFFF:
         raise _RefusedError(f"{name} has properties that no archive needs")
     if offset != expected_offset:
         raise _RefusedError(f"something lies before {name}, or it overlaps another file")
@@ -157,9 +160,9 @@ def _check_local(file: IO[bytes], name: str, place: Place) -> None:
     """Compares what stands before a file's content with what the directory says of it."""
     file.seek(place.start - LOCAL.size - len(name))
     header, raw = file.read(LOCAL.size), file.read(len(name))
-    signature, _, flags, method, _, _, crc, packed, size, name_size, extra = LOCAL.unpack(header)
-    found = (signature, flags, method, crc, packed, size, name_size, extra, raw)
-    if found != (b"PK\x03\x04", 0, 0, place.crc, place.size, place.size, len(name), 0, name.encode()):
+    signature, needed, flags, method, _, _, crc, packed, size, name_size, extra = LOCAL.unpack(header)
+    found = (signature, needed, flags, method, crc, packed, size, name_size, extra, raw)
+    if found != (b"PK\x03\x04", VERSION, 0, 0, place.crc, place.size, place.size, len(name), 0, name.encode()):
         raise _RefusedError(f"its directory says something else of {name} than the file's own header")
 
 
