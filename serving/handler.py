@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.core.deployed import open_deployed
+from trainyard.core.manifest import check_digests
 from trainyard.core.media_types import parse_media_type
 from trainyard.core.multipart import Part
 from trainyard.core.predictor import Predictor
@@ -33,7 +34,7 @@ class Handler:
         """Opens what is deployed; raises if it isn't as it was sealed, or not what ``TRAINYARD_EXPECT`` names."""
         settings = context.model_yaml_config["handler"]
         model, system = context.manifest["model"], context.system_properties
-        expect = os.environ.get("TRAINYARD_EXPECT", "").replace(",", " ").split()
+        expect = check_digests(os.environ.get("TRAINYARD_EXPECT", ""))
         opened = open_deployed(Path(system["model_dir"]) / "deployed", settings["rung"], expect)
         device = _device(settings.get("device", "cpu"), system.get("gpu_id"))
         batch_size = max(1, system.get("batch_size") or 1)

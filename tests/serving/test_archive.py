@@ -23,11 +23,11 @@ from trainyard.core.manifest import digest
 from trainyard.core.predictor import Predictor
 from trainyard.core.rungs import FILES, Rung
 from trainyard.core.samples import golden_samples
+from trainyard.core.selection import check_device
 from trainyard.errors import TrainyardError, UsageError
 from trainyard.files import sha256_file
 from trainyard.serving import archive, settings
 from trainyard.serving.archive import (
-    check_device,
     check_name,
     choose_rung,
     default_name,
@@ -36,7 +36,7 @@ from trainyard.serving.archive import (
 )
 from trainyard.serving.archive_check import check_archive
 from trainyard.serving.modules import PACKAGE
-from trainyard.serving.settings import Chosen, Settings, choose_settings, default_settings, model_config
+from trainyard.serving.settings import Chosen, Settings, choose_settings, model_config
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
@@ -152,7 +152,7 @@ def test_by_default_workers_and_threads_fill_the_cores(
 def test_what_is_chosen_is_kept_and_a_gpu_has_one_worker() -> None:
     assert choose_settings(Chosen(batch_size=1, max_batch_delay_ms=0)).batch_size == 1
     assert choose_settings(Chosen(max_batch_delay_ms=0)).max_batch_delay_ms == 0
-    assert (default_settings("cuda").workers, default_settings("cuda").device) == (1, "cuda")
+    assert (choose_settings(Chosen(), "cuda").workers, choose_settings(Chosen(), "cuda").device) == (1, "cuda")
 
 
 ANSWER = """

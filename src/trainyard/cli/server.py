@@ -60,13 +60,14 @@ def serve(
 
     Ends on Ctrl-C (exit 0) and SIGTERM (exit 143): it answers what came in before, and takes all processes down.
     """
+    from trainyard.core.manifest import check_digests
     from trainyard.serving.bodies import Limits
     from trainyard.serving.models import Choices
     from trainyard.serving.server import Options
     from trainyard.serving.server import serve as run_server
     from trainyard.serving.settings import Chosen
 
-    digests = tuple((expect or "").replace(",", " ").split())
+    digests = tuple(sorted(check_digests(expect or "")))
     choices = Choices(format, device, Chosen(workers, threads, batch_size, max_batch_delay), digests)
     options = Options(
         models=models,

@@ -85,11 +85,20 @@ def sample_inputs(bundle: Bundle, count: int) -> Inputs | None:
     return bundle.preprocessor.collate(encoded) if encoded else None
 
 
-def _check_named(rung: Rung, opened: Opened, device: str | None) -> None:
+def check_device(rung: Rung, device: str | None) -> None:
+    """Checks that a rung runs on a device; none is what the rung was made for.
+
+    Raises:
+        UsageError: it doesn't.
+    """
     if is_gpu(rung) and device is not None and _is_cpu(device):
         raise UsageError(f"{rung} runs on a GPU alone: name one as the device, or choose eager")
     if rung not in (*MOVABLE, *GPU_RUNGS) and not _is_cpu(device):
         raise UsageError(f"{rung} runs on the CPU alone: leave out the device {device}, or choose eager")
+
+
+def _check_named(rung: Rung, opened: Opened, device: str | None) -> None:
+    check_device(rung, device)
     if rung == "eager":
         return
     bundle, export = opened

@@ -31,7 +31,7 @@ from trainyard.core.deployed import BUNDLE, left_out_of_bundle, left_out_of_expo
 from trainyard.core.exports import EXPORTS, Format, Opened
 from trainyard.core.manifest import MANIFEST, Entry, sealed_names
 from trainyard.core.rungs import Rung, is_gpu
-from trainyard.core.selection import MOVABLE
+from trainyard.core.selection import check_device
 from trainyard.errors import EXIT_REFUSED, TrainyardError, UsageError
 from trainyard.files import atomic_write, sha256_file
 from trainyard.serving.modules import HANDLER, served_code
@@ -83,7 +83,7 @@ class MarManifest(BaseModel):
 
     def to_json(self) -> bytes:
         """The file."""
-        return (json.dumps(self.model_dump(), indent=2) + "\n").encode()
+        return as_json(self.model_dump())
 
 
 def make_archive(
@@ -111,8 +111,8 @@ def make_archive(
     contents[MAR_MANIFEST] = _mar_manifest(opened, rung, name, version).to_json()
     contents[MODEL_CONFIG] = model_config(settings, rung).to_yaml()
     if tuning is not None:
-        contents[TUNING] = _json(tuning)
-    contents[MANIFEST] = _json({"files": {name: _facts(contents[name]) for name in sorted(contents)}})
+        contents[TUNING] = as_json(tuning)
+    contents[MANIFEST] = as_json({"files": {name: entry_of(contents[name]) for name in sorted(contents)}})
     _check_size(contents, path)
     with atomic_write(path) as file:
         _write(file, contents)
@@ -134,18 +134,6 @@ def choose_rung(opened: Opened, format: Format, device: Device) -> Rung:
         return export.facts.recommended
     rows = [row for row in export.facts.formats if is_gpu(row.name) and row.status == "passed"]
     return max(rows, key=lambda row: row.throughput or 0.0).name if rows else "eager"
-
-
-def check_device(rung: Rung, device: Device) -> None:
-    """Checks that a rung runs on a device.
-
-    Raises:
-        UsageError: it doesn't.
-    """
-    if device == "cuda" and not (is_gpu(rung) or rung in MOVABLE):
-        raise UsageError(f"{rung} runs on the CPU alone: leave out the device cuda, or choose eager")
-    if device == "cpu" and is_gpu(rung):
-        raise UsageError(f"{rung} runs on a GPU alone: choose the device cuda, or another format")
 
 
 def check_rung(opened: Opened, rung: Rung) -> None:
@@ -219,11 +207,13 @@ def _mar_manifest(opened: Opened, rung: Rung, name: str, version: str) -> MarMan
     return MarManifest(createdOn=made, model=model, archiverVersion=trainyard.__version__)
 
 
-def _json(value: Json) -> bytes:
+def as_json(value: Json) -> bytes:
+    """A JSON file of an archive."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _facts(content: Content) -> dict[str, object]:
+def entry_of(content: Content) -> dict[str, object]:
+    """What the manifest says of a file."""
     entry = (
         Entry(sha256_file(content), content.stat().st_size)
         if isinstance(content, Path)

@@ -16,16 +16,15 @@ from trainyard.core.exports import FACTS as EXPORT_FACTS
 from trainyard.core.inputs import Reads
 from trainyard.core.request_types import Accepts
 from trainyard.core.rungs import Rung, is_gpu
-from trainyard.core.selection import pick_rung
+from trainyard.core.selection import check_device, pick_rung
 from trainyard.errors import BundleError, UsageError
-from trainyard.serving.archive import DEFAULT_VERSION, DEPLOYED, check_device, check_name, default_name, make_archive
+from trainyard.serving.archive import DEFAULT_VERSION, DEPLOYED, SUFFIX, check_name, default_name, make_archive
 from trainyard.serving.archive_check import ArchiveFacts, check_archive
 from trainyard.serving.golden import Golden, load_goldens
 from trainyard.serving.home import Home
 from trainyard.serving.restamp import restamp
 from trainyard.serving.settings import Chosen, Device, choose_settings
 
-SUFFIX = ".mar"
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<path>.+)", re.DOTALL)
 
 

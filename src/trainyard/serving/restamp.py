@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
 from trainyard.core.manifest import MANIFEST
-from trainyard.serving.archive import MAR_MANIFEST, MODEL_CONFIG, MarManifest
+from trainyard.serving.archive import MAR_MANIFEST, MODEL_CONFIG, MarManifest, as_json, entry_of
 from trainyard.serving.settings import Settings, model_config, read_model_config
 
 
@@ -32,5 +31,5 @@ def _changed(old: ZipFile, name: str, settings: Settings) -> dict[str, bytes]:
     changed = {MAR_MANIFEST: renamed.to_json(), MODEL_CONFIG: model_config(settings, rung).to_yaml()}
     manifest = json.loads(old.read(MANIFEST))
     for place, content in changed.items():
-        manifest["files"][place] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    return {**changed, MANIFEST: (json.dumps(manifest, indent=2) + "\n").encode()}
+        manifest["files"][place] = entry_of(content)
+    return {**changed, MANIFEST: as_json(manifest)}

@@ -59,11 +59,6 @@ class Chosen:
         return replace(settings, **{name: value for name, value in vars(self).items() if value is not None})
 
 
-def default_settings(device: Device = "cpu") -> Settings:
-    """What serves well on this machine without measuring: all its cores, or one worker on a GPU."""
-    return choose_settings(Chosen(), device)
-
-
 def choose_settings(chosen: Chosen, device: Device = "cpu") -> Settings:
     """What was chosen and, for the rest, what serves well on this machine without measuring.
 
