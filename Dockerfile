@@ -29,7 +29,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 # Where an installed package looks for what is deployed.
-COPY serving src/trainyard/serving/deployment
+COPY serving src/trainyard/torchserve/deployment
 RUN python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels . \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --quiet \
        --no-deps --no-index wheels/*.whl \

@@ -14,10 +14,10 @@ from workload import Workload, make_workload
 from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import parse_experiment
-from trainyard.core.preprocess import ImagePreprocessor, Item, Preprocessor, TextPreprocessor
 from trainyard.data.image_cache import DecodedImages, PixelFile
 from trainyard.data.records import Dataset, Records, Split
 from trainyard.data.report import DataReport, Duplicates
+from trainyard.preprocess.preprocessor import ImagePreprocessor, Item, Preprocessor, TextPreprocessor
 
 DISTINCT_IMAGES = 1024
 """Examples share these: so many don't fit into a processor's cache, and more would only fill the disk."""

@@ -90,7 +90,7 @@ def turn_of(usual: ProcessPoolExecutor, workers: int) -> float:
 
 def best_workers(usual: ProcessPoolExecutor, quick: bool) -> int:
     """The number of workers that is fastest here, from none to twice the cores."""
-    from trainyard.core.cpu import available_cores
+    from trainyard.base.cpu import available_cores
 
     candidates = [0] if quick else sorted({0, 1, available_cores(), 2 * available_cores()})
     print("trying numbers of workers", file=sys.stderr)
@@ -125,8 +125,8 @@ class UsualPipeline:
     def __init__(self, workload: Workload, path: str, images: int) -> None:
         from torchvision import datasets, transforms
 
-        from trainyard.core.preprocess import ImagePreprocessor
-        from trainyard.models.image_model import ImageModelConfig
+        from trainyard.models.image import ImageModelConfig
+        from trainyard.preprocess.preprocessor import ImagePreprocessor
 
         preprocessor, model = workload.task.preprocessor, workload.experiment.model
         assert isinstance(preprocessor, ImagePreprocessor)

@@ -130,7 +130,7 @@ def start(arguments: argparse.Namespace, packages: Sequence[str]) -> None:
 
 def describe() -> dict[str, object]:
     """When, by which command, and on what machine with which versions."""
-    from trainyard.training.environment import describe_environment
+    from trainyard.base.environment import describe_environment
 
     environment = describe_environment()
     if hasattr(os, "sched_getaffinity"):
@@ -175,6 +175,6 @@ def report(facts: Mapping[str, object], figures: Sequence[Figure], arguments: ar
     if arguments.json is None:
         print(json.dumps(result))
     else:
-        from trainyard.files import write_json
+        from trainyard.base.files import write_json
 
         write_json(arguments.json, result)

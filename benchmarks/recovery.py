@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from measure import Figure, describe, folder, median, parser, report, start
 
 if TYPE_CHECKING:
-    from trainyard.core.preprocess import Item
-    from trainyard.serving.running import Running
+    from trainyard.preprocess.preprocessor import Item
+    from trainyard.torchserve.running import Running
 
 MODEL = "model"
 BATCH, CLIENTS = 8, 16
@@ -49,9 +49,9 @@ def main(words: list[str] | None = None) -> None:
     options.add_argument("run", type=folder, metavar="RUN", help="a run with an export")
     arguments = options.parse_args(words)
     start(arguments, ("aiohttp", "httpx2", "psutil"))
-    from trainyard.core.bundle import Bundle
-    from trainyard.core.samples import golden_samples
-    from trainyard.serving.running import running
+    from trainyard.artifacts.bundle import Bundle
+    from trainyard.artifacts.samples import golden_samples
+    from trainyard.torchserve.running import running
 
     facts = describe()
     item = golden_samples(Bundle.open(Path(arguments.run)).path)[0].item
@@ -81,8 +81,8 @@ def kill_once(server: Running, item: Item, settle: float) -> tuple[int, float]:
 @contextmanager
 def load(server: Running, item: Item) -> Iterator[Seen]:
     """Clients that ask again and again, without retries."""
-    from trainyard.errors import TrainyardError
-    from trainyard.serving.client import Client
+    from trainyard.base.errors import TrainyardError
+    from trainyard.client.client import Client
 
     seen, ended = Seen(), threading.Event()
 

@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING
 from measure import ROOT, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
 
 if TYPE_CHECKING:
-    from trainyard.core.predictor import Predictor
-    from trainyard.core.preprocess import Item
-    from trainyard.core.rungs import Rung
-    from trainyard.serving.running import Running
+    from trainyard.formats.names import Rung
+    from trainyard.inference.predictor import Predictor
+    from trainyard.preprocess.preprocessor import Item
+    from trainyard.torchserve.running import Running
 
 CONNECTIONS = 32
 SECONDS, QUICK_SECONDS = 10.0, 1.0
@@ -93,7 +93,7 @@ def measure_answers(name: str, run: Path, overrides: Sequence[str]) -> Iterator[
     """What differs from the evaluation."""
     from skew import measure_skew
 
-    from trainyard.serving.running import running
+    from trainyard.torchserve.running import running
 
     with running([f"{name}={run}"]) as server:
         skew = measure_skew(server, name, run, overrides)
@@ -104,9 +104,9 @@ def measure_answers(name: str, run: Path, overrides: Sequence[str]) -> Iterator[
 
 def measure_cpu(title: str, run: Path, arguments: argparse.Namespace) -> Iterator[Figure]:
     """CPU time of a request to a server, and of an item in this process."""
-    from trainyard.core.predictor import Predictor
-    from trainyard.serving.running import running
-    from trainyard.serving.settings import default_settings
+    from trainyard.inference.predictor import Predictor
+    from trainyard.torchserve.running import running
+    from trainyard.torchserve.settings import default_settings
 
     items, settings = items_of(run), default_settings()
     predictor = Predictor(run, INT8, batch_size=settings.batch_size, threads=settings.threads)
@@ -142,9 +142,9 @@ def measure_rates(title: str, run: Path, least: float, arguments: argparse.Names
 
 def servers(stack: ExitStack, run: Path, torch_free: str | None) -> dict[str, Running]:
     """A server of ``torchscript``, of what the export recommends, and of ``onnx-int8`` with and without torch."""
-    from trainyard.core.exports import open_trusted
-    from trainyard.core.selection import pick_rung
-    from trainyard.serving.running import running
+    from trainyard.artifacts.export_record import open_trusted
+    from trainyard.inference.selection import pick_rung
+    from trainyard.torchserve.running import running
 
     models = [f"{MODEL}={run}"]
     rungs = dict.fromkeys((BASE, pick_rung(open_trusted(run)), INT8))
@@ -158,7 +158,7 @@ def servers(stack: ExitStack, run: Path, torch_free: str | None) -> dict[str, Ru
 
 def items_of(run: Path) -> list[Item]:
     """Items of the run's own test split, images as their bytes."""
-    from trainyard.core.bundle import Bundle
+    from trainyard.artifacts.bundle import Bundle
     from trainyard.evaluation.evaluate import data_config, records_to_score
 
     facts = Bundle.open(run).facts
@@ -169,8 +169,8 @@ def items_of(run: Path) -> list[Item]:
 @contextmanager
 def written(items: Sequence[Item]) -> Iterator[Load]:
     """The bodies of requests for these items, one each, as the client would make them."""
-    from trainyard.core.request_types import TOP_K
-    from trainyard.serving.calls import split
+    from trainyard.client.calls import split
+    from trainyard.http.request_types import TOP_K
 
     requests = [next(split([item], TOP_K)).request(MODEL, None) for item in items]
     with tempfile.TemporaryDirectory() as folder:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trainyard.core.preprocess import Item
-    from trainyard.serving.replies import Answer
-    from trainyard.serving.running import Running
+    from trainyard.client.replies import Answer
+    from trainyard.preprocess.preprocessor import Item
+    from trainyard.torchserve.running import Running
 
 CONCURRENCY = 8
 
@@ -47,7 +47,7 @@ def measure_skew(server: Running, model: str, run: Path, overrides: Sequence[str
     """
     import numpy as np
 
-    from trainyard.core.exports import open_trusted
+    from trainyard.artifacts.export_record import open_trusted
     from trainyard.evaluation.evaluate import rung_logits
 
     opened = open_trusted(run)
@@ -65,8 +65,8 @@ def measure_skew(server: Running, model: str, run: Path, overrides: Sequence[str
 
 
 async def _ask(server: Running, model: str, items: Sequence[Item], top_k: int) -> list[Answer]:
-    from trainyard.serving.client import AsyncClient
-    from trainyard.serving.replies import Answer
+    from trainyard.client.client import AsyncClient
+    from trainyard.client.replies import Answer
 
     async with AsyncClient(server.inference_url, server.token, concurrency=CONCURRENCY) as client:
         answers = await client.predict(model, items, top_k)
@@ -76,8 +76,8 @@ async def _ask(server: Running, model: str, items: Sequence[Item], top_k: int) -
 
 
 def _sample(run: Path) -> Item:
-    from trainyard.core.bundle import find_bundle
-    from trainyard.core.samples import golden_samples
+    from trainyard.artifacts.bundle import find_bundle
+    from trainyard.artifacts.samples import golden_samples
 
     return golden_samples(find_bundle(run))[0].item
 

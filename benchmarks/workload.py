@@ -19,19 +19,19 @@ from torch.optim import Optimizer
 
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import load_experiment
-from trainyard.core.preprocess import Preprocessor
 from trainyard.data.encoded import EncodedSplit, encode_split
 from trainyard.data.load import load_dataset
 from trainyard.data.loader import Batch, make_loader
 from trainyard.data.records import Dataset, Split
 from trainyard.data.sampling import epoch_batches
 from trainyard.models.base import Task
+from trainyard.preprocess.preprocessor import Preprocessor
+from trainyard.training.misclassified import WrongExamples
 from trainyard.training.module import ClassifierModule
 from trainyard.training.observers import Trackers, make_loggers
 from trainyard.training.processes import start_fabric
 from trainyard.training.run import build_module, fit
 from trainyard.training.runs import open_run
-from trainyard.training.wrong import WrongExamples
 
 WAYS: tuple[tuple[Split, bool], ...] = (("train", True), ("train", False), ("val", False))
 """Split, and whether it is for training."""

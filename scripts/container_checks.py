@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from container_engine import Container, Reply, ask, call, started
 
-from trainyard.core.exports import open_trusted
-from trainyard.core.predictor import Prediction, Predictor
-from trainyard.core.rungs import Rung
-from trainyard.core.samples import golden_samples
-from trainyard.launch import exit_on_sigterm
+from trainyard.artifacts.export_record import open_trusted
+from trainyard.artifacts.samples import golden_samples
+from trainyard.base.signals import exit_on_sigterm
+from trainyard.formats.names import Rung
+from trainyard.inference.predictor import Prediction, Predictor
 
 MOST_MB = 700
 USER = "10001:10001"

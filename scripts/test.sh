@@ -14,6 +14,7 @@ PATH=$PWD/.venv/bin:$PATH
 ruff check .
 ruff format --check .
 mypy
+lint-imports --no-cache
 if command -v shellcheck >/dev/null && command -v hadolint >/dev/null; then
   shellcheck scripts/*.sh .ci/run
   hadolint Dockerfile

@@ -11,14 +11,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainyard.core.deployed import open_deployed
-from trainyard.core.manifest import check_digests
-from trainyard.core.media_types import parse_media_type
-from trainyard.core.multipart import Part
-from trainyard.core.predictor import Predictor
-from trainyard.core.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError
-from trainyard.core.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
-from trainyard.core.responses import Responder
+from trainyard.artifacts.manifest import check_digests
+from trainyard.http.media_types import parse_media_type
+from trainyard.http.multipart import Part
+from trainyard.http.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError
+from trainyard.http.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
+from trainyard.http.responses import Responder
+from trainyard.inference.deployed import open_deployed
+from trainyard.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from ts.context import Context

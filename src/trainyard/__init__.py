@@ -1,3 +1,5 @@
 """Trainyard: from a folder of images or a file of texts to a trained, sealed and measured classifier."""
 
-__version__ = "0.1.0"
+from trainyard.base.version import VERSION as __version__
+
+__all__ = ["__version__"]

@@ -11,7 +11,7 @@ import traceback
 # Importing the verbs puts them into the application, in the order of the help.
 from trainyard.cli import models, server, serving  # noqa: F401
 from trainyard.cli.app import app
-from trainyard.failures import explain
+from trainyard.cli.failures import explain
 
 OTHERS_WAIT = 15.0
 """Seconds that a failing process leaves another to say it first."""

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from trainyard.formats.names import RUNGS
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -29,6 +31,17 @@ Expect = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
+
+
+FORMATS = f"[{'|'.join(RUNGS)}]"
+AUTO_OR_FORMATS = f"[auto|{'|'.join(RUNGS)}]"
+
+
+def check_format(name: str) -> str:
+    """A format's name, or ``auto``, which only some verbs have as their default."""
+    if name not in ("auto", *RUNGS):
+        raise typer.BadParameter(f"'{name}' is not one of 'auto', {', '.join(map(repr, RUNGS))}.")
+    return name
 
 
 @app.callback()

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from trainyard.cli.app import Config, Expect, Overrides, Run, app
-from trainyard.core.rungs import Rung
-from trainyard.errors import EXIT_REFUSED, UsageError
+from trainyard.base.errors import EXIT_REFUSED, UsageError
+from trainyard.cli.app import FORMATS, Config, Expect, Overrides, Run, app, check_format
 
 
 @app.command()
@@ -21,7 +20,7 @@ def train(config: Config, overrides: Overrides = None) -> None:
     Prints the run folder as its last line on stdout. With several GPUs, or NPROC=2, it runs in as many processes.
     """
     from trainyard.config.load import load_experiment
-    from trainyard.launch import end_with_launcher, launch, needs_launch
+    from trainyard.training.launch import end_with_launcher, launch, needs_launch
 
     end_with_launcher()
     from trainyard.training.processes import check_hardware, is_muted, mute_other_ranks
@@ -62,13 +61,15 @@ def config(
 def evaluate(
     run: Run,
     overrides: Overrides = None,
-    format: Annotated[Rung, typer.Option(help="Which of the model's formats to score.")] = "eager",
+    format: Annotated[
+        str, typer.Option(callback=check_format, metavar=FORMATS, help="Which of the model's formats to score.")
+    ] = "eager",
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
     expect: Expect = None,
 ) -> None:
     """Score a bundle, or a format of its newest export, on its own test split or on other data (data.path=..., ...)."""
     from trainyard.config.experiment import TrainerConfig
-    from trainyard.launch import end_with_launcher, launch, needs_launch
+    from trainyard.training.launch import end_with_launcher, launch, needs_launch
 
     end_with_launcher()
     trainer = TrainerConfig(devices="auto" if format == "eager" else "cpu")
@@ -77,7 +78,7 @@ def evaluate(
             raise UsageError(f"{format} is scored by one process: leave out NPROC and NNODES, which are for eager")
         options = [*(["--json"] if as_json else []), *([f"--expect={expect}"] if expect else [])]
         raise typer.Exit(launch(["evaluate", str(run), *(overrides or []), *options], trainer))
-    from trainyard.core.exports import open_trusted
+    from trainyard.artifacts.export_record import open_trusted
     from trainyard.evaluation.evaluate import evaluate as score_bundle
     from trainyard.evaluation.evaluate import evaluate_rung
     from trainyard.report.terminal import print_scores
@@ -113,18 +114,18 @@ def export(
 
     Prints a table and, as its last line on stdout, the export's folder. Exits 3 if a rung was refused.
     """
-    from trainyard.core.bundle import Bundle
-    from trainyard.core.rungs import parse_rungs
-    from trainyard.launch import exit_on_sigterm
+    from trainyard.artifacts.bundle import Bundle
+    from trainyard.base.signals import exit_on_sigterm
+    from trainyard.formats.names import parse_rungs
 
     exit_on_sigterm()
     rungs = parse_rungs(formats) if formats is not None else None
     bundle = Bundle.open(run)
-    from trainyard.export.gate import Gate
-    from trainyard.export.ladder import Options
-    from trainyard.export.ladder import export as export_bundle
-    from trainyard.export.makers import rungs_here
-    from trainyard.report.ladder import print_ladder
+    from trainyard.report.export import print_ladder
+    from trainyard.verify.attempts import rungs_here
+    from trainyard.verify.export import Options
+    from trainyard.verify.export import export as export_bundle
+    from trainyard.verify.gate import Gate
 
     options = Options(rungs or rungs_here(), threads, Gate(metric_share=gate), allow_refused)
     made = export_bundle(bundle, options, overrides or [])
@@ -149,13 +150,13 @@ def benchmark(
 
     Writes benchmark.json, benchmark.md and benchmark.png, and prints their folder as its last line on stdout.
     """
-    from trainyard.core.cpu import this_cpu
-    from trainyard.core.exports import open_trusted
-    from trainyard.core.rungs import RUNGS, parse_rungs
+    from trainyard.artifacts.export_record import open_trusted
+    from trainyard.base.cpu import this_cpu
+    from trainyard.formats.names import RUNGS, parse_rungs
 
     rungs = parse_rungs(formats, RUNGS) if formats is not None else None
-    from trainyard.export.benchmark import Plan, check_plan, choose_folder, parse_numbers, run_benchmark
     from trainyard.report.benchmark import print_benchmark, write_benchmark
+    from trainyard.verify.benchmark import Plan, check_plan, choose_folder, parse_numbers, run_benchmark
 
     sizes = parse_numbers("--batch-sizes", batch_sizes)
     counts = parse_numbers("--threads", f"1,{this_cpu().cores}" if threads is None else threads)

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainyard.cli.app import app
-from trainyard.core.rungs import Rung
+from trainyard.cli.app import AUTO_OR_FORMATS, app, check_format
 
 Models = Annotated[
     list[str],
@@ -26,8 +25,12 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     as_json: Annotated[bool, typer.Option("--json", help="Say that it is ready as a line of JSON on stdout.")] = False,
     format: Annotated[
-        Literal["auto", Rung],
-        typer.Option(help="Which format answers; auto is the fastest that passed and can run here."),
+        str,
+        typer.Option(
+            callback=check_format,
+            metavar=AUTO_OR_FORMATS,
+            help="Which format answers; auto is the fastest that passed and can run here.",
+        ),
     ] = "auto",
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="With cuda each worker gets a GPU, in turn.")
@@ -60,12 +63,12 @@ def serve(
 
     Ends on Ctrl-C (exit 0) and SIGTERM (exit 143): it answers what came in before, and takes all processes down.
     """
-    from trainyard.core.manifest import check_digests
-    from trainyard.serving.bodies import Limits
-    from trainyard.serving.models import Choices
-    from trainyard.serving.server import Options
-    from trainyard.serving.server import serve as run_server
-    from trainyard.serving.settings import Chosen
+    from trainyard.artifacts.manifest import check_digests
+    from trainyard.gateway.bodies import Limits
+    from trainyard.torchserve.server import Options
+    from trainyard.torchserve.server import serve as run_server
+    from trainyard.torchserve.settings import Chosen
+    from trainyard.torchserve.store import Choices
 
     digests = tuple(sorted(check_digests(expect or "")))
     choices = Choices(format, device, Chosen(workers, threads, batch_size, max_batch_delay), digests)
@@ -93,6 +96,6 @@ def ready(
     The server has each model answer one of its golden requests, so that the probe needs no token. What it finds is
     told to all that ask within 5 seconds.
     """
-    from trainyard.serving.ready import check_ready
+    from trainyard.client.ready import check_ready
 
     check_ready(url, timeout)

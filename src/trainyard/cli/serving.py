@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainyard.cli.app import Expect, Run, app
-from trainyard.core.rungs import Rung
-from trainyard.errors import TrainyardError, UsageError
+from trainyard.base.errors import TrainyardError, UsageError
+from trainyard.cli.app import AUTO_OR_FORMATS, Expect, Run, app, check_format
+from trainyard.formats.names import Rung
 
 if TYPE_CHECKING:
-    from trainyard.core.exports import Opened
-    from trainyard.serving.settings import Chosen, Device, Settings
+    from trainyard.artifacts.export_record import Opened
+    from trainyard.torchserve.settings import Chosen, Device, Settings
 
 DEFAULT_P99 = 100.0
 """Milliseconds."""
@@ -34,8 +34,12 @@ def predict(
         ),
     ] = None,
     format: Annotated[
-        Literal["auto", Rung],
-        typer.Option(help="Which of the model's formats answers; auto is the fastest that passed and can run here."),
+        str,
+        typer.Option(
+            callback=check_format,
+            metavar=AUTO_OR_FORMATS,
+            help="Which of the model's formats answers; auto is the fastest that passed and can run here.",
+        ),
     ] = "auto",
     top_k: Annotated[int, typer.Option(min=1, help="Classes to show of each item.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per line.")] = False,
@@ -47,20 +51,20 @@ def predict(
     model: Annotated[str | None, typer.Option(help="The server's model to ask, if it has several.")] = None,
 ) -> None:
     """Classify images or texts: label, probability, runners-up. By a run, or by a server: predict --url URL INPUT..."""
-    from trainyard.core.exports import open_trusted
-    from trainyard.core.inputs import Reads, answer, read_inputs
+    from trainyard.artifacts.export_record import open_trusted
+    from trainyard.inference.inputs import Reads, answer, read_inputs
     from trainyard.report.terminal import check_writable, print_predictions, write_predictions
 
     if out is not None:
         check_writable(out)
     _check_source(context, run, url)
     if url is not None:
-        from trainyard.serving.ask import ask
+        from trainyard.client.ask import ask
 
         words = [word for word in (run, *(inputs or [])) if word is not None]
         answers = ask(url, token_file, model, words or ["-"], top_k)
     else:
-        from trainyard.core.predictor import Predictor
+        from trainyard.inference.predictor import Predictor
 
         opened = open_trusted(Path(run or ""), format, expect=expect)
         named = list(read_inputs(inputs or ["-"], Reads.of(opened.bundle)))
@@ -90,7 +94,12 @@ def _check_source(context: typer.Context, run: str | None, url: str | None) -> N
 def archive(
     run: Run,
     format: Annotated[
-        Literal["auto", Rung], typer.Option(help="Which of the model's formats; auto is the one that was recommended.")
+        str,
+        typer.Option(
+            callback=check_format,
+            metavar=AUTO_OR_FORMATS,
+            help="Which of the model's formats; auto is the one that was recommended.",
+        ),
     ] = "auto",
     name: Annotated[str | None, typer.Option(help="The model's name in URLs; by default the bundle's.")] = None,
     version: Annotated[str, typer.Option(help="The model's version in URLs.")] = "1.0",
@@ -119,12 +128,12 @@ def archive(
 
     Prints its path as its last line on stdout. Exits 3 if the export's gate had stopped the format.
     """
-    from trainyard.core.exports import open_trusted
-    from trainyard.core.rungs import is_gpu
-    from trainyard.launch import exit_on_sigterm
-    from trainyard.serving.archive import check_place, choose_rung, default_name, default_path, make_archive
-    from trainyard.serving.archive_check import check_archive
-    from trainyard.serving.settings import Chosen, choose_settings
+    from trainyard.artifacts.export_record import open_trusted
+    from trainyard.base.signals import exit_on_sigterm
+    from trainyard.formats.names import is_gpu
+    from trainyard.torchserve.archive import check_place, choose_rung, default_name, default_path, make_archive
+    from trainyard.torchserve.archive_check import check_archive
+    from trainyard.torchserve.settings import Chosen, choose_settings
 
     exit_on_sigterm()
     if out is not None:
@@ -151,8 +160,8 @@ def _tuned(
     opened: Opened, rung: Rung, chosen: Chosen, device: Device, p99: float
 ) -> tuple[Settings, dict[str, object]]:
     """The best settings, and what was measured to find them, which is shown."""
-    from trainyard.report.tuning import print_tuning
-    from trainyard.serving.tune import report, tune_archive
+    from trainyard.torchserve.tune import report, tune_archive
+    from trainyard.torchserve.tuning_table import print_tuning
 
     best, measured = tune_archive(opened, rung, chosen, device, p99)
     print_tuning(best, measured, p99)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainyard.config.base import Section
+from trainyard.config.section import Section
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Column = str | int

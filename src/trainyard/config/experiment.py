@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from trainyard.config.base import Section, number_as_text
 from trainyard.config.data import DataConfig
-from trainyard.models import model_configs
-from trainyard.models.base import ModelConfig
+from trainyard.config.kinds import parse_model
+from trainyard.config.section import Section, number_as_text
 
 # YAML reads 32 as a number.
 Precision = Annotated[
@@ -20,10 +19,14 @@ Precision = Annotated[
 Logger = Literal["tensorboard", "mlflow", "wandb"]
 
 if TYPE_CHECKING:
+    from trainyard.models.base import ModelConfig
+
     AnyModel = ModelConfig
 else:
-    # One member for each registered kind, so that an error or the JSON Schema speaks of that kind's keys alone.
-    AnyModel = Annotated[Union[tuple(model_configs())], Field(discriminator="kind")]  # noqa: UP007 built at run time
+    # The class of the kind that is named, and no other, is the project's and imported then.
+    AnyModel = Annotated[
+        Section, BeforeValidator(lambda section: parse_model(section) if isinstance(section, dict) else section)
+    ]
 
 
 class OptimConfig(Section):
@@ -104,8 +107,8 @@ class BundleConfig(Section):
     """Put training examples (for calibration) and golden requests into the bundle; `false` for private data."""
 
 
-class Experiment(Section):
-    """A config file."""
+class Settings(Section):
+    """The sections of a config file that are the library's own."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the experiment; its runs lie in `<out>/<name>/`."""
@@ -115,14 +118,19 @@ class Experiment(Section):
     """Folder of all runs, relative to where the command is called."""
     data: DataConfig
     """The examples."""
-    model: SerializeAsAny[AnyModel]
-    """The network."""
-    optim: OptimConfig = OptimConfig()
-    """How the weights are updated."""
     trainer: TrainerConfig = TrainerConfig()
     """How long, on what, and what is kept."""
     bundle: BundleConfig = BundleConfig()
     """What is sealed at the end."""
+
+
+class Experiment(Settings):
+    """A config file."""
+
+    model: SerializeAsAny[AnyModel]
+    """The network."""
+    optim: OptimConfig = OptimConfig()
+    """How the weights are updated."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from trainyard.config.base import Section
+from trainyard.base.errors import UsageError
 from trainyard.config.data import DataConfig, ImagesConfig, TextsConfig
-from trainyard.config.experiment import Experiment
-from trainyard.config.mistakes import sentences
+from trainyard.config.errors import kind_sentence, section_sentence, sentences
+from trainyard.config.experiment import Experiment, Settings
+from trainyard.config.kinds import experiment_class, kinds, model_class
+from trainyard.config.section import Section
 from trainyard.config.values import read_value, read_yaml
-from trainyard.errors import UsageError
+
+if TYPE_CHECKING:
+    from trainyard.models.base import ModelConfig
 
 Tree: TypeAlias = dict[str, object]
 
 ENVIRONMENT_VALUE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+LAST = ("trainer", "bundle")
+"""Sections that a file has after those of the model."""
 
 
 class _DataOnly(Section):
@@ -41,11 +50,42 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def parse_experiment(tree: Mapping[str, object], source: str) -> Experiment:
-    """Validates an already read config; ``source`` names it in an error."""
+    """Validates an already read config; ``source`` names it in an error.
+
+    The library's own sections come first, so that a slip in them is answered before the project's code is imported.
+    """
+    parse_settings(tree, source)
+    experiment = experiment_class()
+    with _explained(tree, experiment, source):
+        return experiment.model_validate({**tree, "model": _model(tree, source)})
+
+
+def parse_settings(tree: Mapping[str, object], source: str) -> Settings:
+    """Validates the library's sections of a config, and leaves the others alone."""
+    with _explained(tree, Settings, source):
+        return Settings.model_validate({key: value for key, value in tree.items() if key in Settings.model_fields})
+
+
+def _model(tree: Mapping[str, object], source: str) -> ModelConfig:
+    """The ``model`` section, read by the class of its kind alone."""
+    section = tree.get("model")
+    if not isinstance(section, dict):
+        raise UsageError(f"{source}: {section_sentence('model', section)}")
+    if section.get("kind") not in kinds():
+        raise UsageError(f"{source}: {kind_sentence('model', section, kinds())}")
+    model = model_class(section["kind"])
+    with _explained(tree, model, source, prefix=("model",)):
+        return model.model_validate(section)
+
+
+@contextlib.contextmanager
+def _explained(
+    tree: Mapping[str, object], model: type[BaseModel], source: str, prefix: tuple[str, ...] = ()
+) -> Iterator[None]:
     try:
-        return Experiment.model_validate(tree)
+        yield
     except ValidationError as error:
-        raise UsageError(f"{source}: " + "; ".join(sentences(error, tree))) from error
+        raise UsageError(f"{source}: " + "; ".join(sentences(error, tree, model, prefix))) from error
 
 
 def parse_data(tree: Mapping[str, object]) -> ImagesConfig | TextsConfig:
@@ -53,7 +93,7 @@ def parse_data(tree: Mapping[str, object]) -> ImagesConfig | TextsConfig:
     try:
         return _DataOnly.model_validate(tree).data
     except ValidationError as error:
-        raise UsageError("; ".join(sentences(error, tree))) from error
+        raise UsageError("; ".join(sentences(error, tree, _DataOnly))) from error
 
 
 def apply_overrides(tree: Tree, overrides: Sequence[str]) -> None:
@@ -78,7 +118,9 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> None:
 
 def dump_yaml(experiment: Experiment) -> str:
     """The resolved config as YAML, in the order of the sections."""
-    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    tree = experiment.model_dump(mode="json")
+    last = {key: tree.pop(key) for key in LAST if key in tree}
+    return yaml.safe_dump({**tree, **last}, sort_keys=False, allow_unicode=True)
 
 
 def _read_yaml(path: Path) -> Tree:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, Union, cast
+
+from pydantic import Field, create_model
 
 from trainyard.config.experiment import Experiment
+from trainyard.config.kinds import experiment_class, model_classes
 
 Schema: TypeAlias = dict[str, object]
 
@@ -27,7 +30,11 @@ BOUNDS = {
 
 def json_schema() -> Schema:
     """The JSON Schema of a config file as it is written: any value may also come from the environment."""
-    schema = Experiment.model_json_schema()
+    kinds: Any = Annotated[Union[tuple(model_classes())], Field(discriminator="kind")]  # noqa: UP007 built at run time
+    base = experiment_class()
+    model = Field(description=base.model_fields["model"].description)
+    whole = create_model("Experiment", __base__=base, __doc__=base.__doc__, model=(kinds, model))
+    schema = whole.model_json_schema()
     for section in (schema, *schema["$defs"].values()):
         section["properties"] = {key: _or_variable(value) for key, value in section["properties"].items()}
     schema["$defs"]["EnvironmentVariable"] = VARIABLE

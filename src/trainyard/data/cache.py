@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.base.errors import UsageError
+from trainyard.base.files import atomic_folder
+from trainyard.base.memory import memory
 from trainyard.data.threads import local_world_size
-from trainyard.errors import UsageError
-from trainyard.files import atomic_folder
-from trainyard.memory import memory
 
 log = logging.getLogger(__name__)
 

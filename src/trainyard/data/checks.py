@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.preprocess import Item
 from trainyard.data.image_cache import DecodedImages, Inspection, inspect_images
 from trainyard.data.records import BadExample, Rows, Split
+from trainyard.preprocess.preprocessor import Item
 
 
 @dataclass(frozen=True)

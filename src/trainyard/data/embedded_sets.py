@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.preprocess import Item
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.records import Found, Rows
 from trainyard.data.tables import TableFile
-from trainyard.errors import UsageError
+from trainyard.preprocess.preprocessor import Item
 
 PREFIX = "embedded:"
 

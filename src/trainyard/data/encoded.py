@@ -8,14 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.base.cpu import available_cores
+from trainyard.base.errors import DataError, ItemError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.cpu import available_cores
-from trainyard.core.preprocess import ImagePreprocessor, Inputs, Item, Preprocessor, TextPreprocessor
 from trainyard.data.image_cache import DecodedImages
 from trainyard.data.records import Records
 from trainyard.data.threads import local_world_size
 from trainyard.data.token_cache import TokenCache, encode_texts
-from trainyard.errors import DataError, ItemError
+from trainyard.preprocess.preprocessor import ImagePreprocessor, Inputs, Item, Preprocessor, TextPreprocessor
 
 OVERLAPPED_BYTES = 2 << 20
 """A batch of more cached pixels is copied in a thread of its own, beside the model's work."""

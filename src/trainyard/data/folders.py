@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.folders import files_below, is_image
-from trainyard.core.preprocess import Item
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.records import Found, Rows, Split, split_named
 from trainyard.data.tables import TABLE_SUFFIXES, TableFile
-from trainyard.errors import DataError
+from trainyard.preprocess.folders import files_below, is_image
+from trainyard.preprocess.preprocessor import Item
 
 
 def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:

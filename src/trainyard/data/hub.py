@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.preprocess import Item
 from trainyard.data.examples import find_examples, image_item, item_columns, merge, table_items
 from trainyard.data.records import Found, LazyItems, Split, split_named
 from trainyard.data.tables import Table, find_column, missing_column
-from trainyard.errors import DataError
+from trainyard.preprocess.preprocessor import Item
 
 if TYPE_CHECKING:
     import datasets

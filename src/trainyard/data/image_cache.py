@@ -18,14 +18,14 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.base.cpu import available_cores
+from trainyard.base.errors import ItemError
+from trainyard.base.files import write_json
 from trainyard.config.data import ImagesConfig
-from trainyard.core.cpu import available_cores
-from trainyard.core.preprocess import ImagePreprocessor, Item
 from trainyard.data.cache import build_once, cache_folder, load_array
 from trainyard.data.records import LazyItems
 from trainyard.data.threads import ordered_map
-from trainyard.errors import ItemError
-from trainyard.files import write_json
+from trainyard.preprocess.preprocessor import ImagePreprocessor, Item
 
 log = logging.getLogger(__name__)
 

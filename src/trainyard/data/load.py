@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.checks import Checked, check_items, fingerprint
 from trainyard.data.records import SPLITS, Dataset, Found, Records, Rows, Split
 from trainyard.data.report import DataReport, check_quota, duplicate_warning, find_duplicates, log_findings
 from trainyard.data.sources import location, read_source
 from trainyard.data.splits import check_splits, complete_splits, limit_rows
-from trainyard.errors import DataError
 
 
 def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:

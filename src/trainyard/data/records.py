@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.core.preprocess import Item
+from trainyard.preprocess.preprocessor import Item
 
 if TYPE_CHECKING:
     from trainyard.data.image_cache import DecodedImages

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainyard.base.errors import DataError
+from trainyard.base.files import write_text
 from trainyard.data.records import BadExample, Rows, Split
-from trainyard.errors import DataError
-from trainyard.files import write_text
 
 log = logging.getLogger(__name__)
 

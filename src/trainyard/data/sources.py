@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from trainyard.base.errors import DataError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.core.folders import is_image
 from trainyard.data import embedded_sets, hub
 from trainyard.data.examples import read_examples
 from trainyard.data.folders import read_folder
 from trainyard.data.records import Found
 from trainyard.data.tables import TABLE_SUFFIXES, TableFile
-from trainyard.errors import DataError, UsageError
+from trainyard.preprocess.folders import is_image
 
 
 def read_source(data: ImagesConfig | TextsConfig) -> Found:

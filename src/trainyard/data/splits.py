@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.base.errors import DataError
 from trainyard.config.data import AnyData
 from trainyard.data.records import SPLITS, Rows, Split
-from trainyard.errors import DataError
 
 # Streams of random numbers: one for each decision, so that changing one doesn't change the others.
 _TEST, _VAL, _LIMIT = 1, 2, 3

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainyard.base.errors import DataError, UsageError
 from trainyard.config.data import Column
-from trainyard.core.tables import TABLE_SUFFIXES, MissingColumn, Table, find_column, is_delimited, read_table
-from trainyard.errors import DataError, UsageError
+from trainyard.preprocess.tables import TABLE_SUFFIXES, MissingColumn, Table, find_column, is_delimited, read_table
 
 __all__ = ["TABLE_SUFFIXES", "Table", "TableFile", "find_column", "missing_column"]
 

@@ -13,8 +13,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.core.preprocess import Item, TextPreprocessor
 from trainyard.data.cache import build_once, cache_folder, load_array
+from trainyard.preprocess.preprocessor import Item, TextPreprocessor
 
 log = logging.getLogger(__name__)
 

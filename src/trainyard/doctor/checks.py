@@ -9,7 +9,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from trainyard.errors import EXIT_FAILED
+from trainyard.base.errors import EXIT_FAILED
 
 Status = Literal["ok", "warning", "error"]
 COLOURS: dict[Status, str] = {"ok": "green", "warning": "yellow", "error": "red"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from trainyard.base.errors import TrainyardError
 from trainyard.data.records import SPLITS, Split
 from trainyard.data.report import MAX_LISTED, DataReport, duplicate_warning, first_bad
 from trainyard.doctor.checks import Check
-from trainyard.errors import TrainyardError
 
 if TYPE_CHECKING:
     from trainyard.config.experiment import Experiment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainyard.doctor.checks import Check
-from trainyard.serving.java import FIX, MIN_JAVA, complain, java_candidates, java_version
+from trainyard.torchserve.java import FIX, MIN_JAVA, complain, java_candidates, java_version
 
 
 def check_java() -> Check:

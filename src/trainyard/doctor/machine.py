@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainyard.base.files import is_writable, nearest_existing
+from trainyard.base.memory import memory
 from trainyard.doctor.checks import Check
 from trainyard.doctor.gpu import check_gpu
 from trainyard.doctor.java import check_java
 from trainyard.doctor.packages import SETUP, check_packages
-from trainyard.files import is_writable, nearest_existing
-from trainyard.memory import memory
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest Python that is supported."""

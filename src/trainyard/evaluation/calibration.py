@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from trainyard.errors import DataError
+from trainyard.base.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor

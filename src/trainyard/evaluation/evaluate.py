@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from trainyard.artifacts.bundle import Bundle, BundleFacts
+from trainyard.base.errors import DataError, TrainyardError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.load import apply_overrides, parse_data
-from trainyard.core.bundle import Bundle, BundleFacts
-from trainyard.core.rungs import is_gpu
-from trainyard.errors import DataError, TrainyardError, UsageError
+from trainyard.formats.names import is_gpu
 
 if TYPE_CHECKING:
     import torch
 
-    from trainyard.core.exports import Opened
-    from trainyard.core.preprocess import Preprocessor
-    from trainyard.core.rungs import Rung
-    from trainyard.core.runtimes import Runtime
+    from trainyard.artifacts.export_record import Opened
     from trainyard.data.records import Records
     from trainyard.evaluation.predict import Forward
     from trainyard.evaluation.scores import Scores
+    from trainyard.formats.names import Rung
+    from trainyard.formats.runtime import Runtime
     from trainyard.models.classifier import Classifier
+    from trainyard.preprocess.preprocessor import Preprocessor
 
 FIXED = {"kind", "image_size", "resize", "max_length", "pair"}
 """Keys whose values the bundle's preprocessor holds."""
@@ -36,11 +36,11 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
         UsageError: an override isn't a key of the data section.
         DataError: the data can't be read, has labels that the bundle doesn't know, or changed since the training.
     """
-    from trainyard.core.eager import load_classifier
+    from trainyard.models.restore import restore_classifier
 
     data = data_config(bundle.facts, overrides)
     records = records_to_score(bundle.facts, data, overrides)
-    classifier = load_classifier(bundle.path, bundle.facts, bundle.preprocessor)
+    classifier = restore_classifier(bundle.path, bundle.facts, bundle.preprocessor)
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
 
@@ -64,7 +64,7 @@ def rung_logits(opened: Opened, rung: Rung, overrides: Sequence[str]) -> tuple[R
     """What ``evaluate_rung`` scores: the examples, and the logits ``[examples, classes] float32``; raises the same."""
     import torch
 
-    from trainyard.core.selection import choose
+    from trainyard.inference.selection import choose
 
     bundle = opened.bundle
     data = data_config(bundle.facts, overrides)

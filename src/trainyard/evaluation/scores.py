@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from trainyard.errors import DataError
+from trainyard.base.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor

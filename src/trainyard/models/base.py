@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from trainyard.config.base import Section
 from trainyard.config.data import AnyData
-from trainyard.core.preprocess import Item, Preprocessor
+from trainyard.config.section import Section
+from trainyard.preprocess.preprocessor import Item, Preprocessor
 
 if TYPE_CHECKING:
     from trainyard.models.classifier import Classifier
@@ -29,7 +29,7 @@ class Task:
 class ModelConfig(Section, ABC):
     """The keys of every model, and how one is made.
 
-    A new model is a subclass in a file of its own, registered by one line in ``trainyard.models.KINDS``.
+    A new model is a subclass in a file of its own, registered by one line in the project's ``models``.
     """
 
     kind: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainyard.errors import UsageError
+from trainyard.base.errors import UsageError
 
 CONFIG = "config.json"
 SETTINGS_AND_VOCABULARY = ["*.json", "*.txt", "*.model"]

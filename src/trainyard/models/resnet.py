@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from trainyard.base.errors import UsageError
 from trainyard.config.data import AnyData
-from trainyard.errors import UsageError
-from trainyard.models.image_model import ImageModelConfig, Parts
+from trainyard.models.image import ImageModelConfig, Parts
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from trainyard.base.errors import UsageError
 from trainyard.config.data import AnyData, TextsConfig
-from trainyard.core.preprocess import Item, TextPreprocessor
-from trainyard.errors import UsageError
 from trainyard.models.base import ModelConfig, Task
 from trainyard.models.wordpiece import item_texts, train_wordpiece
+from trainyard.preprocess.preprocessor import Item, TextPreprocessor
 
 if TYPE_CHECKING:
     from trainyard.models.classifier import Classifier

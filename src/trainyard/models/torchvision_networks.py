@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import Encoder
 
-from trainyard.errors import UsageError
+from trainyard.base.errors import UsageError
 
 if TYPE_CHECKING:
     from trainyard.models.weights import State

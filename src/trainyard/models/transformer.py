@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from trainyard.errors import UsageError
-from trainyard.files import write_json
+from trainyard.base.errors import UsageError
+from trainyard.base.files import write_json
 from trainyard.models.classifier import Classifier
 
 logger = logging.getLogger(__name__)

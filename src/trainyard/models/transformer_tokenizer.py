@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
-from trainyard.core.preprocess import TextPreprocessor
-from trainyard.errors import UsageError
+from trainyard.base.errors import UsageError
 from trainyard.models.transformer import build_network
+from trainyard.preprocess.preprocessor import TextPreprocessor
 
 
 def load_preprocessor(folder: Path, config: PreTrainedConfig, max_length: int) -> TextPreprocessor:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainyard.errors import UsageError
+from trainyard.base.errors import UsageError
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from trainyard.core.preprocess import Item, without_surrogates
+from trainyard.preprocess.preprocessor import Item, without_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

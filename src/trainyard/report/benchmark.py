@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from trainyard.core.bundle import Json
-from trainyard.core.rungs import Rung
-from trainyard.files import write_json, write_text
+from trainyard.artifacts.bundle import Json
+from trainyard.base.files import write_json, write_text
+from trainyard.formats.names import Rung
+from trainyard.report.export import machine_facts, markdown, markdown_table, milliseconds, number
 from trainyard.report.figures import save_png
-from trainyard.report.ladder import machine_facts, markdown, markdown_table, milliseconds, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -111,7 +111,7 @@ def _usage(facts: CardFacts) -> Iterator[str]:
         "python",
         "from pathlib import Path",
         "",
-        "from trainyard.core.predictor import Predictor",
+        "from trainyard.inference.predictor import Predictor",
         "",
         f'for answer in Predictor(Path("FOLDER")).predict([{item}]):',
         "    print(answer)",

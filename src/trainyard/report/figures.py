@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trainyard.base.files import atomic_write
 from trainyard.evaluation.scores import Scores
-from trainyard.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

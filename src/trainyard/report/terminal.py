@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainyard.core.predictor import Prediction, answer_row
-from trainyard.core.preprocess import without_surrogates
-from trainyard.errors import ItemError, TrainyardError, UsageError
-from trainyard.files import write_text
+from trainyard.base.errors import ItemError, TrainyardError, UsageError
+from trainyard.base.files import write_text
+from trainyard.inference.predictor import Prediction, answer_row
+from trainyard.preprocess.preprocessor import without_surrogates
 
 if TYPE_CHECKING:
     from trainyard.evaluation.scores import Scores

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import distributed
 
+from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Dataset
-from trainyard.errors import UsageError
 from trainyard.training.processes import many_processes
 from trainyard.training.runs import flatten
 

@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
+from trainyard.artifacts.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
+from trainyard.artifacts.manifest import write_manifest
+from trainyard.base.environment import describe_environment
+from trainyard.base.files import atomic_folder, write_json, write_text
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import dump_yaml
-from trainyard.core.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
-from trainyard.core.eager import load_classifier
-from trainyard.core.manifest import write_manifest
 from trainyard.data.encoded import EncodedSplit, loader_workers
 from trainyard.data.records import Dataset
 from trainyard.evaluation.calibration import fit_temperature
 from trainyard.evaluation.evaluate import score_records
 from trainyard.evaluation.predict import predict_split
 from trainyard.evaluation.scores import Scores, score
-from trainyard.files import atomic_folder, write_json, write_text
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, fold_temperature
+from trainyard.models.restore import restore_classifier
 from trainyard.report.card import CardFacts, model_card
 from trainyard.report.figures import confusion_matrix, save_png
-from trainyard.training.environment import describe_environment
 from trainyard.training.runs import METRICS
 from trainyard.training.samples import drift_reference, write_samples
 
 if TYPE_CHECKING:
-    from trainyard.core.bundle import Json
+    from trainyard.artifacts.bundle import Json
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def finish(run: Path, trained: Trained) -> Json:
     temperature = _calibrate(trained)
     with atomic_folder(run / BUNDLE) as folder:
         facts = _write_model(folder, trained, temperature)
-        written = load_classifier(folder, facts, trained.task.preprocessor)
+        written = restore_classifier(folder, facts, trained.task.preprocessor)
         val = _score_validation(written, trained)
         test = score_records(
             written,

@@ -15,20 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainyard.base.errors import EXIT_SIGTERM, TrainyardError
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit
 from trainyard.data.loader import Batch, make_loader
 from trainyard.data.sampling import balancing_weights, epoch_batches
-from trainyard.errors import EXIT_SIGTERM, TrainyardError
 from trainyard.evaluation.predict import predict_split
 from trainyard.evaluation.scores import score
-from trainyard.training.ema import ExponentialMovingAverage
-from trainyard.training.module import ClassifierModule
-from trainyard.training.optim import schedule, set_learning_rate
-from trainyard.training.processes import StopSignal, share_buffers
-from trainyard.training.randomness import derive_seed
-from trainyard.training.reports import Observer, StepReport, Validation
-from trainyard.training.state import (
+from trainyard.training.checkpoint import (
     BEST,
     LAST,
     Progress,
@@ -39,6 +33,12 @@ from trainyard.training.state import (
     take_checkpoint,
     write_checkpoint,
 )
+from trainyard.training.ema import ExponentialMovingAverage
+from trainyard.training.module import ClassifierModule
+from trainyard.training.optim import schedule, set_learning_rate
+from trainyard.training.processes import StopSignal, share_buffers
+from trainyard.training.randomness import derive_seed
+from trainyard.training.reports import Observer, StepReport, Validation
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

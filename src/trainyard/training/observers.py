@@ -13,18 +13,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
+from trainyard.base.errors import UsageError
+from trainyard.base.files import write_text
 from trainyard.config.experiment import Experiment
-from trainyard.errors import UsageError
-from trainyard.files import write_text
+from trainyard.training.checkpoint import LAST, read_checkpoint
 from trainyard.training.reports import Observer, StepReport, Validation
 from trainyard.training.runs import CHECKPOINTS
-from trainyard.training.state import LAST, read_checkpoint
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from rich.progress import TaskID
 
-    from trainyard.training.wrong import WrongExamples
+    from trainyard.training.misclassified import WrongExamples
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Dataset
-from trainyard.errors import UsageError
 
 if TYPE_CHECKING:
     from trainyard.training.reports import StepReport, Validation

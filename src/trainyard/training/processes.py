@@ -17,10 +17,10 @@ import torch
 from torch import distributed, nn
 from torch.distributed import ProcessGroup
 
+from trainyard.base.cpu import available_cores
+from trainyard.base.errors import UsageError
 from trainyard.config.experiment import TrainerConfig
-from trainyard.core.cpu import available_cores
-from trainyard.errors import UsageError
-from trainyard.launch import processes
+from trainyard.training.launch import processes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

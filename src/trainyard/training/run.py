@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainyard.base.errors import UsageError
+from trainyard.base.files import write_json
 from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit, encode_split, loader_workers
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Dataset
 from trainyard.data.report import log_findings
-from trainyard.errors import UsageError
-from trainyard.files import write_json
 from trainyard.models.base import Task
 from trainyard.training.agreement import check_same_job
 from trainyard.training.augment import Augmentation, Mixing
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
+from trainyard.training.misclassified import WrongExamples
 from trainyard.training.module import ClassifierModule
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, make_loggers
 from trainyard.training.preflight import preflight
@@ -31,7 +32,6 @@ from trainyard.training.presets import Profiler, apply_data_preset, apply_preset
 from trainyard.training.processes import is_muted, leave_processes, start_fabric
 from trainyard.training.reports import Observer
 from trainyard.training.runs import CHECKPOINTS, DATA_REPORT, find_run, has_same_data, new_run
-from trainyard.training.wrong import WrongExamples
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

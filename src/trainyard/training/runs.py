@@ -10,10 +10,10 @@ from typing import cast
 
 import yaml
 
+from trainyard.base.errors import UsageError
+from trainyard.base.files import is_writable, link, write_text
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import dump_yaml
-from trainyard.errors import UsageError
-from trainyard.files import is_writable, link, write_text
 
 log = logging.getLogger(__name__)
 

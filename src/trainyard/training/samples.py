@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainyard.core.bundle import CALIBRATION, GOLDEN, SAMPLES
-from trainyard.core.preprocess import (
+from trainyard.artifacts.bundle import CALIBRATION, GOLDEN, SAMPLES
+from trainyard.artifacts.samples import load_sample
+from trainyard.base.files import write_text
+from trainyard.data.records import Records
+from trainyard.preprocess.preprocessor import (
     ImagePreprocessor,
     Item,
     Preprocessor,
@@ -21,9 +24,6 @@ from trainyard.core.preprocess import (
     encode_all,
     without_surrogates,
 )
-from trainyard.core.samples import load_sample
-from trainyard.data.records import Records
-from trainyard.files import write_text
 from trainyard.training.randomness import derive_seed
 
 if TYPE_CHECKING:

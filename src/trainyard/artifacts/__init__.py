@@ -1,0 +1,1 @@
+"""What is sealed: bundles and exports, and the manifests that vouch for them."""

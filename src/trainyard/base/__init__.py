@@ -1,0 +1,1 @@
+"""What everything stands on: errors, atomic files, the machine."""

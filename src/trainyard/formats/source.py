@@ -1,0 +1,111 @@
+"""What every rung is made from: the model as one graph, examples of its inputs, and the calibration records."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from trainyard.artifacts.bundle import Bundle
+from trainyard.base.cpu import Cpu
+from trainyard.formats.errors import Skip
+from trainyard.preprocess.preprocessor import Encoded, Inputs
+
+BATCH, LENGTH = "batch", "length"
+"""Names of the dynamic dimensions."""
+EXAMPLES = 4
+"""Examples that a graph is traced with: more than one, because tracers take a dimension of one for fixed."""
+
+
+class Graph(nn.Module):
+    """A classifier that takes its inputs in order and returns a plain logits tensor, as exporters want it.
+
+    Args:
+        classifier: In evaluation mode, on the CPU.
+        names: Of its inputs, in the order in which the graph takes them.
+    """
+
+    def __init__(self, classifier: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.names = tuple(names)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Gives logits ``[batch, classes] float32``."""
+        return cast(Tensor, self.classifier(**dict(zip(self.names, inputs, strict=True))))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that is to be exported.
+
+    Attributes:
+        graph: The model. A rung that has to change it makes a copy first.
+        names: Of the inputs, in the graph's order.
+        dynamic: Of each input, the names of the dimensions that may have any size.
+        calibration: Encoded training examples; see ``batch``.
+        bundle: Where it is from.
+        cpu: The processor that int8 recipes are chosen for.
+    """
+
+    graph: Graph
+    names: tuple[str, ...]
+    dynamic: dict[str, dict[int, str]]
+    calibration: Sequence[Encoded]
+    bundle: Bundle
+    cpu: Cpu
+
+    def batch(self, encoded: Sequence[Encoded]) -> Inputs:
+        """Joins encoded items into the model's inputs."""
+        return self.bundle.preprocessor.collate(encoded)
+
+    def tensors(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """Inputs as the graph takes them."""
+        return tuple(torch.from_numpy(inputs[name]) for name in self.names)
+
+    @property
+    def examples(self) -> tuple[Tensor, ...]:
+        """Inputs to trace with."""
+        return self.tensors(self.batch(self.calibration[:EXAMPLES]))
+
+    def plain_graph(self) -> Graph:
+        """A copy whose attention is written out in matrix products and a softmax, where it can be.
+
+        The fused attention of PyTorch is exported as the same, and around it checks for rows that are masked as a
+        whole, which a text has none of.
+        """
+        graph = copy.deepcopy(self.graph)
+        choose = getattr(cast(nn.Module, graph.classifier.network), "set_attn_implementation", None)
+        if callable(choose):  # transformers' models have it
+            choose("eager")
+        return graph
+
+    @property
+    def is_text(self) -> bool:
+        """Whether an example's length is dynamic."""
+        return any(LENGTH in dimensions.values() for dimensions in self.dynamic.values())
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether it has norms over the features of each token, which are computed anew for every example."""
+        return any(isinstance(module, nn.LayerNorm) for module in self.graph.modules())
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether there are recurrent layers, which ``torch.export`` would unroll to one length."""
+        return any(isinstance(module, nn.RNNBase) for module in self.graph.modules())
+
+    def refuse_recurrent(self) -> None:
+        """For rungs that are made with ``torch.export``.
+
+        Raises:
+            Skip: there are recurrent layers.
+        """
+        if self.is_recurrent:
+            raise Skip(
+                "torch.export unrolls recurrent layers to the length of its example, so longer texts would be refused"
+            )

@@ -1,0 +1,1 @@
+"""The gateway before TorchServe: tokens, limits, health."""

@@ -1,0 +1,231 @@
+"""The front door: the only port that others reach. It checks tokens, types and lengths, answers probes, and drains.
+
+It doesn't look into bodies: what a worker gets are the bytes that the client sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from trainyard.gateway.bodies import Bodies, Limits, Refused
+from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.proxy import AGAIN, JSON, Answer, Upstream, failure
+from trainyard.gateway.tokens import KeyFile
+
+if TYPE_CHECKING:
+    import socket
+
+    from aiohttp import web
+
+log = logging.getLogger(__name__)
+
+PREDICT = re.compile(r"/predictions/(?P<model>[A-Za-z0-9_-]+)(/(?P<version>[A-Za-z0-9_.-]+))?")
+INFER = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_-]+)(/versions/(?P<version>[A-Za-z0-9_.-]+))?/infer")
+MODEL = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_-]+)(/versions/(?P<version>[A-Za-z0-9_.-]+))?(?P<ready>/ready)?")
+OPEN = ("/v2/health/live", "/v2/health/ready", "/ping")
+"""Paths that need no token, and tell nothing but yes or no."""
+TYPES = re.compile(r"(image/[\w.+-]+|application/(octet-stream|json)|text/plain|multipart/form-data)", re.IGNORECASE)
+EXAMPLES = "image/jpeg, application/json, text/plain, application/octet-stream or multipart/form-data"
+PRINTABLE = re.compile(r"[\x20-\x7e]+")
+FIRST = "X-Trainyard-First"
+"""The header by which the server's own requests are let in while it starts."""
+IDLE_SECONDS = 75.0
+"""Time for which a connection may be silent, or take for the head of a request."""
+LINGER_SECONDS = 1.0
+"""Time in which the rest of a refused body is read, so that the client sees the answer."""
+QUIET_SECONDS = 0.3
+"""Of a drain: time in which no request came in any more on the connections that are still open."""
+UNAUTHORIZED = {"WWW-Authenticate": 'Bearer realm="trainyard"'}
+
+
+class Target(NamedTuple):
+    """What a request asks for."""
+
+    model: str
+    version: str | None
+    is_v2: bool
+
+
+class Front:
+    """The server that clients talk to.
+
+    Args:
+        models: Each model's description in the Open Inference Protocol, by its name.
+        token: The token that clients show.
+        upstream: TorchServe.
+        health: What is told to probes.
+        limits: Bounds of requests.
+
+    Attributes:
+        first: What the header ``FIRST`` says in the server's own requests.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Mapping[str, object]],
+        token: KeyFile,
+        upstream: Upstream,
+        health: Health,
+        limits: Limits,
+    ) -> None:
+        self._models, self._token, self._upstream, self.health = models, token, upstream, health
+        self._limits, self._bodies = limits, Bodies(limits)
+        self._requests = 0
+        self._heard_at = 0.0
+        self.first = secrets.token_urlsafe()
+
+    async def open(self, listener: socket.socket) -> None:
+        """Takes requests from now on; until the phase is ``SERVING``, those of probes alone."""
+        from trainyard.gateway.connections import JsonServer
+
+        self._server = JsonServer(
+            self._handle,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+        )
+        await self._upstream.open()
+        self._listener = await asyncio.get_running_loop().create_server(self._server, sock=listener)
+
+    async def drain(self, seconds: float) -> bool:
+        """Takes no more connections, answers all requests that came in before, and says that connections close.
+
+        Returns:
+            Whether all was answered in time.
+        """
+        loop = asyncio.get_running_loop()
+        self.health.phase = Phase.DRAINING
+        for _ in range(2):  # connections that the system has accepted are taken first: it would reset them
+            await asyncio.sleep(0)
+        self._listener.close()
+        self._heard_at = loop.time()
+        end = loop.time() + seconds
+        while self._requests or loop.time() - self._heard_at < QUIET_SECONDS:
+            if loop.time() > end:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        self._listener.close()
+        await self._server.shutdown(timeout=0.1)
+        await self._upstream.close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        from aiohttp import web
+
+        self._requests += 1
+        self._heard_at = asyncio.get_running_loop().time()
+        try:
+            answer = await self._answer(request)
+        except Refused as refused:
+            answer = refused.answer
+        finally:
+            self._requests -= 1
+        response = web.Response(
+            body=answer.body, status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers}
+        )
+        response.headers["Server"] = "trainyard"
+        if self.health.phase is Phase.DRAINING:
+            response.force_close()
+        return response
+
+    async def _answer(self, request: web.BaseRequest) -> Answer:
+        path = request.rel_url.raw_path
+        if path in OPEN:
+            return await self._probe(request, path)
+        if not self._token.accepts(request.headers.get("Authorization")):
+            error = "give the token of this server: Authorization: Bearer TOKEN"
+            return failure(401, error, UNAUTHORIZED)
+        if found := PREDICT.fullmatch(path):
+            return await self._predict(request, Target(found["model"], found["version"], is_v2=False))
+        if found := INFER.fullmatch(path):
+            return await self._predict(request, Target(found["model"], found["version"], is_v2=True))
+        if path == "/v2/models":
+            _check_method(request, "GET", "HEAD")
+            return Answer(200, json.dumps({"models": sorted(self._models)}).encode())
+        if found := MODEL.fullmatch(path):
+            return self._describe(request, found["model"], bool(found["ready"]))
+        return failure(404, "there is no such path; predictions are at /predictions/MODEL")
+
+    async def _probe(self, request: web.BaseRequest, path: str) -> Answer:
+        _check_method(request, "GET", "HEAD")
+        if path == "/v2/health/live":
+            return _yes_or_no("live", True)
+        if request.rel_url.query.get("deep") in ("1", "true"):
+            return _yes_or_no("ready", await self.health.is_deeply_ready())
+        return _yes_or_no("ready", self.health.is_ready())
+
+    def _describe(self, request: web.BaseRequest, model: str, asks_ready: bool) -> Answer:
+        _check_method(request, "GET", "HEAD")
+        self._check_model(model)
+        if asks_ready:
+            return _yes_or_no("ready", self.health.is_ready(model))
+        return Answer(200, json.dumps(self._models[model]).encode())
+
+    async def _predict(self, request: web.BaseRequest, target: Target) -> Answer:
+        _check_method(request, "POST")
+        self._check_phase(request)
+        self._check_model(target.model)
+        content_type = _checked_type(request, target)
+        if query := request.rel_url.raw_query_string:
+            return failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON")
+        self._bodies.check_length(request)
+        if self._requests > self._limits.requests:
+            return failure(503, "too many requests at once; try again", AGAIN)
+        with self._bodies.room() as room:
+            _go_on(request)
+            body = await room.read(request)
+            return await self._upstream.predict(target.model, target.version, body, content_type)
+
+    def _check_phase(self, request: web.BaseRequest) -> None:
+        own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
+        if self.health.phase is Phase.STARTING and not own:
+            raise Refused(failure(503, "the models are being loaded; try again", AGAIN))
+
+    def _check_model(self, model: str) -> None:
+        if model not in self._models:
+            raise Refused(failure(404, f"there is no model {model}; there are {', '.join(sorted(self._models))}"))
+
+
+def _check_method(request: web.BaseRequest, *allowed: str) -> None:
+    if request.method not in allowed:
+        raise Refused(failure(405, f"{request.method} isn't allowed here", {"Allow": ", ".join(allowed)}))
+
+
+def _checked_type(request: web.BaseRequest, target: Target) -> str:
+    """The type of a request's body, with its parameters, as the client gave it.
+
+    Raises:
+        Refused: it isn't one that is served, or the body is compressed or has a part that isn't JSON.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise Refused(failure(415, f"a body with Content-Encoding {encoding!r} isn't taken: send it as it is"))
+    if target.is_v2 and "Inference-Header-Content-Length" in request.headers:
+        raise Refused(failure(415, "tensors in binary aren't taken: send all of the request as JSON"))
+    full = request.headers.get("Content-Type", JSON if target.is_v2 else "").strip()
+    short = full.partition(";")[0].strip()
+    fits = short.lower() == JSON if target.is_v2 else TYPES.fullmatch(short)
+    if not fits or not PRINTABLE.fullmatch(full):
+        wanted = JSON if target.is_v2 else EXAMPLES
+        raise Refused(failure(415, f"Content-Type {short!r} isn't taken: it must be {wanted}"))
+    return full
+
+
+def _go_on(request: web.BaseRequest) -> None:
+    """Tells a client that waits for it to send the body."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _yes_or_no(name: str, value: bool) -> Answer:
+    return Answer(200 if value else 503, json.dumps({name: value}).encode())

@@ -1,0 +1,133 @@
+"""Passes requests on to TorchServe, and turns what it answers when something is wrong into plain errors."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from trainyard.gateway.tokens import KeyFile
+from trainyard.http.requests import ORIGINAL_TYPE
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = logging.getLogger(__name__)
+
+LARGE = 1 << 20
+"""Bytes above which aiohttp wants a stream."""
+AGAIN = {"Retry-After": "1"}
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response to a client."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def failure(status: int, error: str, headers: dict[str, str] | None = None) -> Answer:
+    """An answer that says what is wrong."""
+    return Answer(status, json.dumps({"error": error}).encode(), JSON, headers or {})
+
+
+class Upstream:
+    """TorchServe's inference port, over connections that stay open.
+
+    Args:
+        url: Gives its address, which is known once TorchServe has been started.
+        keys: TorchServe's own key file.
+        seconds: Limit of one request, waiting in TorchServe's queue included: to a model that died for good, TorchServe
+            answers never.
+    """
+
+    def __init__(self, url: Callable[[], str], keys: KeyFile, seconds: float) -> None:
+        self._url, self._keys, self._seconds = url, keys, seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Makes the pool of connections."""
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        """Closes the pool."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def predict(self, model: str, version: str | None, body: bytes, content_type: str) -> Answer:
+        """Has a model answer a request. Its worker gets the body's bytes as they are.
+
+        What fails is not sent again: of a batch whose worker died, one request may be what killed it.
+        """
+        import aiohttp
+
+        path = f"/predictions/{model}/{version}" if version else f"/predictions/{model}"
+        try:
+            async with asyncio.timeout(self._seconds):
+                answer = await self._post(path, body, content_type)
+                if _is_stale_key(answer):  # it was renewed between our look at the file and TorchServe's
+                    answer = await self._post(path, body, content_type)
+        except TimeoutError:
+            return failure(504, f"no answer within {self._seconds:g} s", AGAIN)
+        except (aiohttp.ClientError, OSError) as error:
+            log.debug("TorchServe: %r", error)
+            return failure(503, "the model's server can't be reached; try again", AGAIN)
+        return _plain(answer, model, version)
+
+    async def _post(self, path: str, body: bytes, content_type: str) -> Answer:
+        assert self._session is not None, "open() comes first"
+        headers = {
+            "Authorization": f"Bearer {self._keys.token()}",
+            # TorchServe decodes JSON and forms laxly, so that it is told nothing of them.
+            "Content-Type": "application/octet-stream",
+            ORIGINAL_TYPE: content_type,
+        }
+        data = body if len(body) <= LARGE else io.BytesIO(body)
+        async with self._session.post(self._url() + path, data=data, headers=headers) as response:
+            return Answer(response.status, await response.read(), response.headers.get("Content-Type", JSON))
+
+
+def _is_stale_key(answer: Answer) -> bool:
+    return answer.status == 400 and b'"InvalidKeyException"' in answer.body
+
+
+def _plain(answer: Answer, model: str, version: str | None) -> Answer:
+    """What the handler answered, as it is; what TorchServe says of its own accord, in our words."""
+    match answer.status:
+        case 404:
+            return failure(404, f"there is no model {model}" + (f" of version {version}" if version else ""))
+        case 413:
+            return failure(413, "the request is too large")
+        case 503 if b"has no worker" in answer.body:
+            # TorchServe's words for a full queue, too.
+            return failure(503, "too many requests are waiting for this model; try again", AGAIN)
+        case 507 | 500 if b"Worker died" in answer.body or b"scaled down" in answer.body:
+            return failure(503, "the worker ended while it had this request; try again", AGAIN)
+        case 507:
+            return failure(503, "the worker is out of memory; try again", AGAIN)
+        case status if status >= 500:
+            log.warning("TorchServe answered %d to a request of %s: %s", status, model, _excerpt(answer.body))
+            return failure(500, "the model failed on this request")
+        case 400 if _is_stale_key(answer):
+            return failure(503, "TorchServe refuses its own key; try again", AGAIN)
+    return answer
+
+
+def _excerpt(body: bytes) -> str:
+    return " ".join(body[:300].decode(errors="replace").split())

@@ -1,0 +1,1 @@
+"""Requests and responses, in the forms that servers and clients share."""

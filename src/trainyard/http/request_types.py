@@ -1,0 +1,123 @@
+"""What a request is, in whatever form it came: raw items, and how they are to be answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from trainyard.artifacts.bundle import Bundle
+from trainyard.base.errors import ItemError, TrainyardError
+from trainyard.http.items import decoded_text, sent_image, sent_text
+from trainyard.http.media_types import MediaType
+from trainyard.http.strict_json import Value, shown
+from trainyard.preprocess.preprocessor import Item
+
+T = TypeVar("T")
+
+MAX_ITEMS = 128
+"""Items of a request. They are answered together, so that more would hold up everybody else for seconds; a client with
+many items sends several requests, which a server spreads over its workers."""
+TOP_K = 3
+"""Classes that an answer lists unless the request says how many."""
+
+JSON = "application/json"
+MULTIPART = "multipart/form-data"
+OCTETS = "application/octet-stream"
+TEXT = "text/plain"
+
+
+class RequestError(TrainyardError):
+    """A request that can't be answered as a whole.
+
+    Args:
+        reason: One sentence, which the client gets.
+        status: The HTTP status.
+    """
+
+    def __init__(self, reason: str, status: Literal[400, 415] = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """What a model reads.
+
+    Attributes:
+        kind: Images or texts, by the name that requests have for one.
+        pair: Whether an item is a pair of texts.
+    """
+
+    kind: Literal["image", "text"]
+    pair: bool = False
+
+    @staticmethod
+    def of(bundle: Bundle) -> Accepts:
+        """What a bundle's model reads."""
+        return Accepts(bundle.kind, bundle.reads_pairs)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The media types of a request; a pair can be told in JSON alone."""
+        if self.pair:
+            return (JSON,)
+        return ("image/*", OCTETS, MULTIPART, JSON) if self.kind == "image" else (TEXT, MULTIPART, JSON)
+
+    def raw(self, type: MediaType) -> bool:
+        """Whether a body or part of this type is an item itself."""
+        if self.kind == "image":
+            return type.name.startswith("image/") or type.name == OCTETS
+        return not self.pair and type.name == TEXT and type.is_utf8
+
+    def raw_item(self, content: bytes) -> Item:
+        """The item that these bytes are; raises ``ItemError`` if they are no text of a model of texts."""
+        return content if self.kind == "image" else decoded_text(content)
+
+    def sent_item(self, value: Value) -> Item:
+        """The item that a value of JSON is; raises ``ItemError`` if it is none."""
+        return sent_image(value) if self.kind == "image" else sent_text(value, self.pair)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks.
+
+    Attributes:
+        items: Raw items, and the errors of those that are none.
+        form: How the answer looks: of one item, a list of several, or as the Open Inference Protocol has it.
+        top_k: Classes that an answer lists.
+        id: The client's name for the request, in the Open Inference Protocol.
+        outputs: The outputs that it wants, in the Open Inference Protocol; all if it names none.
+    """
+
+    items: tuple[Item | ItemError, ...]
+    form: Literal["one", "several", "v2"]
+    top_k: int = TOP_K
+    id: str | None = None
+    outputs: tuple[str, ...] = ()
+
+
+def check_keys(value: dict[str, Value], known: Iterable[str], where: str) -> None:
+    """Raises ``RequestError`` if an object has other keys than these."""
+    for key in value:
+        if key not in known:
+            raise RequestError(f"{where} has the unknown key {shown(key)}: it takes {', '.join(known)}")
+
+
+def check_count(count: int, what: str) -> None:
+    """Raises ``RequestError`` if there are no items, or too many."""
+    if not count:
+        raise RequestError(f"there are no {what}")
+    if count > MAX_ITEMS:
+        raise RequestError(f"there are {count} {what}: send at most {MAX_ITEMS} at once")
+
+
+def read_all(read: Callable[[T], Item], values: Iterable[T]) -> tuple[Item | ItemError, ...]:
+    def attempt(value: T) -> Item | ItemError:
+        try:
+            return read(value)
+        except ItemError as error:
+            return error
+
+    return tuple(attempt(value) for value in values)

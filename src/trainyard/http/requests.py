@@ -1,0 +1,139 @@
+"""What a client may send, whichever server received it: from a body and its Content-Type to raw items.
+
+The forms are told by the Content-Type, and in JSON by the keys; ``docs/requests.md`` shows each. Reading is strict:
+what isn't clearly one of them is refused with the reason. Of several items a bad one becomes an error in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainyard.base.errors import ItemError
+from trainyard.http.media_types import MediaType, parse_media_type
+from trainyard.http.multipart import MultipartError, Part, parse_multipart
+from trainyard.http.protocol_v2 import v2_request
+from trainyard.http.request_types import (
+    JSON,
+    MAX_ITEMS,
+    MULTIPART,
+    TOP_K,
+    Accepts,
+    Request,
+    RequestError,
+    check_count,
+    check_keys,
+    read_all,
+)
+from trainyard.http.strict_json import JsonError, Value, kind_of, parse_json, shown
+from trainyard.preprocess.preprocessor import Item
+
+ORIGINAL_TYPE = "X-Trainyard-Content-Type"
+"""Header with the client's Content-Type, where a proxy gives the body another one so that a server leaves it alone."""
+
+
+def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Request:
+    """Reads a request.
+
+    Args:
+        body: The whole body.
+        content_type: The header's value.
+        accepts: What the model reads.
+
+    Raises:
+        RequestError: it is in no form that this model takes, or is no such form in fact.
+    """
+    type = parse_media_type(content_type or "")
+    if type is not None and type.is_utf8 and type.name == JSON:
+        return json_request(_parsed(body), accepts)
+    if type is not None and type.name == MULTIPART and MULTIPART in accepts.types:
+        return _multipart_request(body, type, accepts)
+    if type is not None and accepts.raw(type):
+        return raw_request(body, accepts)
+    raise _refused_type(content_type, accepts)
+
+
+def raw_request(body: bytes, accepts: Accepts) -> Request:
+    """The request whose body is its only item."""
+    if not body:
+        raise RequestError("the body is empty")
+    return Request(read_all(accepts.raw_item, [body]), "one")
+
+
+def json_request(value: Value, accepts: Accepts) -> Request:
+    """The request that a value of JSON is, parsed already.
+
+    Raises:
+        RequestError: it has not just the keys of one form, or a value that doesn't fit.
+    """
+    if isinstance(value, dict) and "inputs" in value:
+        return v2_request(value, accepts)
+    kind = accepts.kind
+    forms = f'{{"{kind}": ...}}, {{"instances": [{{"{kind}": ...}}, ...]}} or {{"inputs": [...]}}'
+    if not isinstance(value, dict) or (kind in value) == ("instances" in value):
+        raise RequestError(f"the JSON is none of {forms}")
+    check_keys(value, (kind, "instances", "top_k"), "the JSON")
+    top_k = _top_k(value.get("top_k", TOP_K))
+    if kind in value:
+        return Request(read_all(accepts.sent_item, [value[kind]]), "one", top_k)
+    instances = value["instances"]
+    if not isinstance(instances, list):
+        raise RequestError(f"instances is {kind_of(instances)} instead of a list")
+    check_count(len(instances), "instances")
+    return Request(read_all(lambda one: accepts.sent_item(_only_value(one, kind)), instances), "several", top_k)
+
+
+def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
+    """The request of a form, of which each field or file is an item."""
+
+    def read(part: Part) -> Item:
+        if part.type is not None and not accepts.raw(part.type):
+            raise ItemError(f"the part is {part.type.name}, this model takes {_listed(_raw_types(accepts))}")
+        return accepts.raw_item(part.content)
+
+    check_count(len(parts), "parts")
+    return Request(read_all(read, parts), "one" if len(parts) == 1 else "several")
+
+
+def _parsed(body: bytes) -> Value:
+    if not body:
+        raise RequestError("the body is empty")
+    try:
+        return parse_json(body)
+    except JsonError as error:
+        raise RequestError(f"the body isn't valid JSON: {error}") from error
+
+
+def _multipart_request(body: bytes, type: MediaType, accepts: Accepts) -> Request:
+    try:
+        parts = parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS)
+    except MultipartError as error:
+        raise RequestError(f"the body isn't valid {MULTIPART}: {error}") from error
+    return parts_request(parts, accepts)
+
+
+def _only_value(instance: Value, kind: str) -> Value:
+    """The value of ``{"image": value}``."""
+    if not isinstance(instance, dict) or list(instance) != [kind]:
+        raise ItemError(f'the instance isn\'t {{"{kind}": ...}} with nothing else')
+    return instance[kind]
+
+
+def _top_k(value: Value) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RequestError("top_k is a whole number of at least 1")
+    return value
+
+
+def _refused_type(content_type: str | None, accepts: Accepts) -> RequestError:
+    what = f"the Content-Type {shown(content_type, 80)} isn't taken" if content_type else "the Content-Type is missing"
+    what_is = "pairs of texts" if accepts.pair else f"{accepts.kind}s"
+    utf8 = "" if accepts.kind == "image" else ", texts in UTF-8"
+    return RequestError(f"{what}: this model reads {what_is} as {_listed(accepts.types)}{utf8}", 415)
+
+
+def _raw_types(accepts: Accepts) -> list[str]:
+    return [type for type in accepts.types if type not in (JSON, MULTIPART)]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -1,0 +1,84 @@
+"""Answers to requests, whichever server sends them: all items of all requests go through the model in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import to_json
+
+from trainyard.base.errors import ItemError, OutputError
+from trainyard.http.protocol_v2 import v2_answer
+from trainyard.http.request_types import Accepts, Request, RequestError
+from trainyard.inference.predictor import Predictor, answer_row
+
+Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
+"""Of each item its probabilities ``[classes] float32``, or its error."""
+Answer: TypeAlias = dict[str, object]
+
+
+class Reply(NamedTuple):
+    """What a client gets.
+
+    Attributes:
+        status: The HTTP status.
+        body: JSON in UTF-8.
+    """
+
+    status: int
+    body: bytes
+
+
+class Responder:
+    """Answers requests with a predictor.
+
+    Args:
+        predictor: What answers.
+        model: The name that the server knows the model by.
+        version: Its version there.
+
+    Attributes:
+        accepts: What the model reads.
+    """
+
+    def __init__(self, predictor: Predictor, model: str, version: str) -> None:
+        self.accepts = Accepts.of(predictor.bundle)
+        self._predictor = predictor
+        self._labels = predictor.bundle.labels
+        self._model = model
+        self._version = version
+
+    def answer(self, requests: Sequence[Request | RequestError]) -> list[Reply]:
+        """Answers each request, in their order; what is wrong with one touches no other."""
+        good = [item for request in requests if isinstance(request, Request)
+                for item in request.items if not isinstance(item, ItemError)]  # fmt: skip
+        scores = iter(self._predictor.score(good))
+        return [
+            error_reply(request.status, str(request))
+            if isinstance(request, RequestError)
+            else self._reply(request, [item if isinstance(item, ItemError) else next(scores) for item in request.items])
+            for request in requests
+        ]
+
+    def _reply(self, request: Request, scores: Scores) -> Reply:
+        errors = [score for score in scores if isinstance(score, ItemError)]
+        at_fault = any(isinstance(error, OutputError) for error in errors)
+        if len(errors) == len(scores) and (at_fault or len(scores) == 1):
+            return error_reply(500 if at_fault else 400, str(errors[0]))
+        return Reply(200, to_json(self._answer(request, scores)))
+
+    def _answer(self, request: Request, scores: Scores) -> Answer:
+        deployed = self._predictor.deployed
+        if request.form == "v2":
+            return v2_answer(scores, request, self._labels, self._model, self._version, deployed)
+        rows = [answer_row(score if isinstance(score, ItemError) else self._predictor.best(score, request.top_k))
+                for score in scores]  # fmt: skip
+        answered = rows[0] if request.form == "one" else {"predictions": rows}
+        return {**answered, "model": self._model, "version": self._version, "deployed": deployed._asdict()}
+
+
+def error_reply(status: int, reason: str) -> Reply:
+    """The answer to a request that failed as a whole."""
+    return Reply(status, to_json({"error": reason}))

@@ -1,0 +1,32 @@
+"""A bundle's model, built anew with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainyard.artifacts.bundle import WEIGHTS, BundleFacts
+from trainyard.base.errors import BundleError
+from trainyard.config.kinds import parse_model
+from trainyard.models.base import Task
+from trainyard.preprocess.preprocessor import Preprocessor
+
+if TYPE_CHECKING:
+    from trainyard.models.classifier import Classifier
+
+
+def restore_classifier(folder: Path, facts: BundleFacts, preprocessor: Preprocessor) -> Classifier:
+    """Builds a bundle's model with its weights, in evaluation mode on the CPU.
+
+    Raises:
+        UsageError: the project has no such kind of model.
+        BundleError: the weights don't fit the model's config.
+    """
+    from safetensors.torch import load_file
+
+    classifier = parse_model(facts.model).restore(Task(tuple(facts.labels), preprocessor), folder)
+    try:
+        classifier.network.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise BundleError(f"{folder}: {WEIGHTS} doesn't fit the model's config; use the original") from error
+    return classifier.eval()

@@ -1,0 +1,1 @@
+"""TorchServe: archives, its process, and the verb that serves."""

@@ -1,0 +1,50 @@
+"""What is said when a server is ready: to a program as a line of JSON, to a person how to ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainyard.torchserve.backend import Backend
+from trainyard.torchserve.store import Served
+
+HEADER = r"""sed -n '/"inference"/,/}/ s/.*"key": "\([^"]*\)".*/Authorization: Bearer \1/p'"""
+"""Makes a header of a token file, which curl reads as a file: on a command line others could see it."""
+PLAIN_HEADER = "sed '1 s/^/Authorization: Bearer /'"
+EXAMPLES = {
+    "image": '-H "Content-Type: image/jpeg" --data-binary @IMAGE',
+    "text": '-H "Content-Type: text/plain" --data-raw "TEXT"',
+    "pair": """-H "Content-Type: application/json" --data-raw '{"text": ["ONE", "OTHER"]}'""",
+}
+
+
+def announce(models: Sequence[Served], url: str, backend: Backend, token_file: Path, as_json: bool) -> None:
+    """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout."""
+    names = ", ".join(f"{model.name} ({model.facts.rung})" for model in models)
+    print(f"ready at {url}: {names}", file=sys.stderr)
+    print(f"the token is in {token_file}; ask in bash:", file=sys.stderr)
+    for model in models:
+        print(f"  {curl_line(model, url, token_file)}", file=sys.stderr, flush=True)
+    if as_json:
+        facts = {
+            "inference": url,
+            "management": backend.server.url("management"),
+            "metrics": backend.server.url("metrics"),
+            "token_file": str(token_file),
+            "management_token_file": str(backend.key_file),
+            "models": [model.name for model in models],
+            "pid": os.getpid(),
+        }
+        print(json.dumps(facts), flush=True)
+
+
+def curl_line(model: Served, url: str, token_file: Path) -> str:
+    """A command for bash that asks a model."""
+    is_json = token_file.read_bytes().lstrip().startswith(b"{")
+    header = f"{HEADER if is_json else PLAIN_HEADER} {shlex.quote(str(token_file))}"
+    example = EXAMPLES["pair" if model.accepts.pair else model.accepts.kind]
+    return f"curl -H @<({header}) {example} {url}/predictions/{model.name}"

@@ -1,0 +1,242 @@
+"""Makes a ``.mar``: the archive from which TorchServe, our own or any other, serves a model without anything else.
+
+    MAR-INF/MANIFEST.json     TorchServe's own: the model's name and version, and what to load
+    manifest.json             SHA-256 and size of all other files
+    handler.py                the handler
+    model-config.yaml         workers, batches, and what the handler is to run: see ``settings``
+    tuning.json               what was measured to choose these, if something was
+    trainyard/                the modules of this package that the handler imports
+    deployed/bundle/          the bundle, without weights where an exported rung answers
+    deployed/exports/ID/      the export, with the file of that rung alone
+
+The same content gives the same bytes: the files are sorted, undated and not compressed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TypeAlias
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+from pydantic import BaseModel, ConfigDict
+
+import trainyard
+from trainyard.artifacts.bundle import Json
+from trainyard.artifacts.export_record import EXPORTS, Format, Opened
+from trainyard.artifacts.manifest import MANIFEST, Entry, sealed_names
+from trainyard.base.errors import EXIT_REFUSED, TrainyardError, UsageError
+from trainyard.base.files import atomic_write, sha256_file
+from trainyard.formats.names import Rung, is_gpu
+from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
+from trainyard.inference.selection import check_device
+from trainyard.torchserve.modules import HANDLER, served_code
+from trainyard.torchserve.settings import Device, Settings, model_config
+from trainyard.torchserve.zipped import MAX_BYTES
+
+MAR_MANIFEST = "MAR-INF/MANIFEST.json"
+MODEL_CONFIG = "model-config.yaml"
+TUNING = "tuning.json"
+DEPLOYED = "deployed"
+SUFFIX = ".mar"
+DEFAULT_VERSION = "1.0"
+
+Content: TypeAlias = bytes | Path
+_UNDATED = (1980, 1, 1, 0, 0, 0)
+"""The earliest that a zip can say."""
+_MODE = 0o100644
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+
+
+class NotArchivedError(TrainyardError):
+    """A rung that the gate of the export stopped isn't served either."""
+
+    exit_code = EXIT_REFUSED
+
+
+class MarModel(BaseModel):
+    """What TorchServe loads."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    modelName: str
+    modelVersion: str
+    handler: str = HANDLER
+    configFile: str = MODEL_CONFIG
+
+
+class MarManifest(BaseModel):
+    """TorchServe's manifest, in its spelling."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    createdOn: str
+    """When the bundle or the export was made: an archive made again is the same."""
+    runtime: str = "python"
+    model: MarModel
+    archiverVersion: str
+
+    def to_json(self) -> bytes:
+        """The file."""
+        return as_json(self.model_dump())
+
+
+def make_archive(
+    opened: Opened, rung: Rung, path: Path, name: str, version: str, settings: Settings, tuning: Json | None = None
+) -> Path:
+    """Writes the archive of a rung, atomically; an older one at ``path`` is replaced.
+
+    Args:
+        opened: The verified bundle, with the export that the rung is of.
+        rung: What answers.
+        path: The archive.
+        name: The model's name in URLs; see ``check_name``.
+        version: Its version there.
+        settings: How it is served.
+        tuning: What was measured to choose them.
+
+    Raises:
+        UsageError: there is no such rung; or the name, the version or the size isn't possible.
+        NotArchivedError: the rung was refused or skipped, or its answers depend on their company.
+    """
+    check_rung(opened, rung)
+    check_device(rung, settings.device)
+    check_name(name, version)
+    contents: dict[str, Content] = {**_deployed(opened, rung), **served_code(with_models=rung == "eager")}
+    contents[MAR_MANIFEST] = _mar_manifest(opened, rung, name, version).to_json()
+    contents[MODEL_CONFIG] = model_config(settings, rung).to_yaml()
+    if tuning is not None:
+        contents[TUNING] = as_json(tuning)
+    contents[MANIFEST] = as_json({"files": {name: entry_of(contents[name]) for name in sorted(contents)}})
+    _check_size(contents, path)
+    with atomic_write(path) as file:
+        _write(file, contents)
+    return path
+
+
+def choose_rung(opened: Opened, format: Format, device: Device) -> Rung:
+    """The rung of this name; of ``auto`` the one that its export recommends, or ``eager`` without an export.
+
+    On a GPU that is the fastest of those that passed and were made for one. Which is the fastest isn't measured again,
+    as ``predict`` does: the archive may be served by another machine.
+    """
+    if format != "auto":
+        return format
+    export = opened.export
+    if export is None:
+        return "eager"
+    if device == "cpu":
+        return export.facts.recommended
+    rows = [row for row in export.facts.formats if is_gpu(row.name) and row.status == "passed"]
+    return max(rows, key=lambda row: row.throughput or 0.0).name if rows else "eager"
+
+
+def check_rung(opened: Opened, rung: Rung) -> None:
+    """Checks that a rung may be served.
+
+    Raises:
+        UsageError: it isn't there.
+        NotArchivedError: it was refused or skipped, or its answers depend on their company.
+    """
+    if rung == "eager":
+        return
+    bundle, export = opened
+    row = export.facts.row(rung) if export else None
+    if row is None:
+        raise UsageError(f"there is no {rung} of {bundle.path}: make it with trainyard export {bundle.path}")
+    if row.status in ("refused", "skipped", "batch_dependent"):
+        raise NotArchivedError(
+            f"{rung} isn't archived, as it was {row.status} when it was exported ({row.reason}): choose another format"
+        )
+
+
+def check_name(name: str, version: str) -> None:
+    """Checks a model's name and version, which become parts of URLs and of paths.
+
+    Raises:
+        UsageError: one isn't possible.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"'{name}' can't name a model: use up to 64 of a-z, A-Z, 0-9, _ and -")
+    if not _VERSION.fullmatch(version):
+        raise UsageError(f"'{version}' can't be a version: use up to 32 of a-z, A-Z, 0-9, and . _ - between them")
+
+
+def check_place(path: Path) -> None:
+    """Checks that an archive can have this path.
+
+    Raises:
+        UsageError: it is a folder, or ``serve`` wouldn't take it for an archive.
+    """
+    if path.is_dir() or path.suffix != SUFFIX:
+        raise UsageError(f"--out {path} must be a file that ends in {SUFFIX}, as in model{SUFFIX}")
+
+
+def default_name(opened: Opened) -> str:
+    """The bundle's name, with what a URL can't have replaced."""
+    return re.sub("[^A-Za-z0-9_-]+", "-", opened.bundle.facts.name).strip("-_")[:64] or "model"
+
+
+def default_path(opened: Opened, name: str, version: str) -> Path:
+    """Where an archive goes: beside the bundle."""
+    return opened.bundle.path.parent / "archives" / f"{name}-{version}{SUFFIX}"
+
+
+def _deployed(opened: Opened, rung: Rung) -> dict[str, Content]:
+    parts = [(opened.bundle.path, f"{DEPLOYED}/{BUNDLE}", left_out_of_bundle(rung))]
+    if rung != "eager":
+        assert opened.export is not None, "the rung was checked"
+        place = f"{DEPLOYED}/{EXPORTS}/{opened.export.facts.id}"
+        parts.append((opened.export.path, place, left_out_of_export(rung)))
+    return {
+        f"{place}/{name}": folder / name
+        for folder, place, left_out in parts
+        for name in (MANIFEST, *sealed_names(folder))
+        if name not in left_out
+    }
+
+
+def _mar_manifest(opened: Opened, rung: Rung, name: str, version: str) -> MarManifest:
+    made = opened.bundle.facts.created if rung == "eager" or opened.export is None else opened.export.facts.created
+    model = MarModel(modelName=name, modelVersion=version)
+    return MarManifest(createdOn=made, model=model, archiverVersion=trainyard.__version__)
+
+
+def as_json(value: Json) -> bytes:
+    """A JSON file of an archive."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def entry_of(content: Content) -> dict[str, object]:
+    """What the manifest says of a file."""
+    entry = (
+        Entry(sha256_file(content), content.stat().st_size)
+        if isinstance(content, Path)
+        else Entry(hashlib.sha256(content).hexdigest(), len(content))
+    )
+    return {"sha256": entry.sha256, "bytes": entry.size}
+
+
+def _check_size(contents: Mapping[str, Content], path: Path) -> None:
+    total = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in contents.values())
+    if total > MAX_BYTES * 0.99:  # the zip's tables are small beside it
+        raise UsageError(f"{path} would have {total:,} bytes, {MAX_BYTES:,} is the most: choose a smaller format")
+
+
+def _write(file: IO[bytes], contents: Mapping[str, Content]) -> None:
+    with ZipFile(file, "w", ZIP_STORED) as archive:
+        for name in sorted(contents):
+            info = ZipInfo(name, _UNDATED)
+            info.create_system, info.external_attr = 3, _MODE << 16
+            content = contents[name]
+            with archive.open(info, "w") as target:
+                if isinstance(content, Path):
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, target)
+                else:
+                    target.write(content)

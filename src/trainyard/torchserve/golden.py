@@ -1,0 +1,86 @@
+"""Golden requests: examples that a bundle carries, with the answers that the model itself gave to them.
+
+Whether a served format answers right is judged by what the export measured of it. The format's logits differ from the
+model's own by at most ``max_abs_diff`` on the test split, of which the golden requests are a part. With logits that are
+off by at most d, a probability p lies between p exp(-2d) and p exp(2d). So much is allowed, and a little for another
+processor. No second copy of the model has to be loaded to compare with.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainyard.artifacts.samples import golden_samples
+from trainyard.preprocess.preprocessor import Item
+
+SLACK = 1e-3
+"""Of a probability, beyond what was measured: another processor rounds otherwise."""
+MARGIN = 1.5
+"""How many times the measured difference of the logits is allowed."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A golden request of a model.
+
+    Attributes:
+        body: The request, in the Open Inference Protocol.
+        labels: The classes, in the order of the probabilities.
+        bounds: For each class, the lowest and the highest probability that is right.
+    """
+
+    body: bytes
+    labels: tuple[str, ...]
+    bounds: tuple[tuple[float, float], ...]
+
+    @staticmethod
+    def of(item: Item, labels: Sequence[str], probabilities: Sequence[float], max_abs_diff: float) -> Golden:
+        """The request of an item, to which the model itself gave these probabilities."""
+        factor = math.exp(2 * MARGIN * max_abs_diff)
+        bounds = tuple((p / factor - SLACK, p * factor + SLACK) for p in probabilities)
+        return Golden(request_of(item), tuple(labels), bounds)
+
+    def complaint(self, answer: bytes) -> str | None:
+        """What is wrong with the answer to the request, if anything."""
+        try:
+            outputs = {output["name"]: output["data"] for output in json.loads(answer)["outputs"]}
+            [label], probabilities = outputs["label"], [float(p) for p in outputs["probabilities"]]
+        except (ValueError, KeyError, TypeError):
+            return f"the answer can't be read: {answer[:200].decode(errors='replace')}"
+        if len(probabilities) != len(self.bounds):
+            return f"{len(probabilities)} probabilities came back where there are {len(self.bounds)} classes"
+        for name, p, (low, high) in zip(self.labels, probabilities, self.bounds, strict=True):
+            if not low <= p <= high:
+                return f"the probability of {name} is {p:.4f}, which should be from {low:.4f} to {high:.4f}"
+        best = self.labels[probabilities.index(max(probabilities))]
+        return None if label == best else f"the label is {label}, where {best} is the most probable"
+
+
+def load_goldens(bundle: Path, labels: Sequence[str], max_abs_diff: float) -> list[Golden]:
+    """The golden requests of a bundle.
+
+    Args:
+        bundle: Its folder.
+        labels: The classes, in the order of the logits.
+        max_abs_diff: Largest difference that was measured between the served format's logits and the model's.
+    """
+    return [Golden.of(sample.item, labels, sample.probabilities, max_abs_diff) for sample in golden_samples(bundle)]
+
+
+def request_of(item: Item) -> bytes:
+    """A request for one item in the Open Inference Protocol."""
+    match item:
+        case bytes():
+            name, shape, data = "image", [1], [base64.b64encode(item).decode()]
+        case str():
+            name, shape, data = "text", [1], [item]
+        case (str(first), str(second)):
+            name, shape, data = "text", [1, 2], [first, second]
+        case _:
+            raise AssertionError(f"a sample is bytes or text, not {type(item).__name__}")
+    return json.dumps({"inputs": [{"name": name, "shape": shape, "datatype": "BYTES", "data": data}]}).encode()

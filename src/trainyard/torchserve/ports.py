@@ -1,0 +1,65 @@
+"""The sockets that serving listens on: one that others may reach, and loopback ports that are free."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import socket
+
+from trainyard.base.errors import UsageError
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 1024
+"""Connections that wait to be accepted, as the system allows."""
+MANY_FILES = 65_536
+"""Open files that are enough: each connection is one, and the usual limit of 1,024 is soon reached."""
+FIXES = {
+    errno.EADDRINUSE: "it is in use: choose another by --port, or 0 for a free one",
+    errno.EACCES: "this user may not: choose one above 1023 by --port",
+    errno.EADDRNOTAVAIL: "that isn't an address of this machine: choose another by --host",
+}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket of this address; port 0 takes a free one.
+
+    Raises:
+        UsageError: the port is in use or not allowed, or the host isn't this machine.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(
+            (str(address[0]), port),
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host} isn't an address ({error.strerror}): leave it out for this machine") from error
+    except (OSError, OverflowError) as error:
+        number = error.errno if isinstance(error, OSError) and error.errno is not None else 0
+        raise UsageError(f"can't listen on {host}:{port}: {FIXES.get(number, str(error))}") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """The URL by which this machine reaches a listening socket."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = LOOPBACK
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that are free now. Another program may be faster to take one: try again then."""
+    with contextlib.ExitStack() as held:
+        return [held.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1] for _ in range(count)]
+
+
+def allow_many_files() -> None:
+    """Raises this process's soft limit of open files as far as it may, for itself and what it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # some systems have a lower limit that they don't tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,129 @@
+"""A server as a context: for programs that want one up for a while, such as benchmarks and tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainyard.base.errors import TrainyardError
+from trainyard.client.access import read_token
+from trainyard.gateway.tokens import management_key
+
+END_SECONDS = 60.0
+"""Time to end after SIGTERM, the requests on their way included."""
+
+
+class NotServedError(TrainyardError):
+    """``serve`` ended before it was ready.
+
+    Attributes:
+        exit_code: Its own.
+    """
+
+    def __init__(self, exit_code: int, said: str) -> None:
+        last = said.strip().splitlines()[-1] if said.strip() else "it said nothing"
+        super().__init__(last.removeprefix("trainyard: "))
+        self.exit_code = exit_code
+        self.said = said
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is ready.
+
+    Attributes:
+        inference_url: Where predictions are asked for.
+        management_url: TorchServe's own management port.
+        metrics_url: TorchServe's own metrics port, for Prometheus.
+        token_file: The file with the token that clients show.
+        models: Their names.
+        pid: The process of ``serve``; Java and the workers are below it.
+        process: The same, to wait for.
+    """
+
+    inference_url: str
+    management_url: str
+    metrics_url: str
+    token_file: Path
+    management_token_file: Path
+    models: tuple[str, ...]
+    pid: int
+    process: subprocess.Popen[str]
+
+    @property
+    def token(self) -> str:
+        """What clients show, as it is now."""
+        return read_token(self.token_file)
+
+    @property
+    def management_token(self) -> str:
+        """What the management port wants to be shown."""
+        return management_key(self.management_token_file)
+
+
+@contextlib.contextmanager
+def running(
+    models: Sequence[str | Path],
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    python: str | Path = sys.executable,
+) -> Iterator[Running]:
+    """Runs ``trainyard serve`` on a free port, and ends it by SIGTERM.
+
+    Args:
+        models: ``[NAME=]RUN`` each.
+        options: More words of the command line, as in ``["--format", "onnx-int8"]``.
+        environment: Variables beside those of this process.
+        python: The interpreter, of an environment that serves.
+
+    Raises:
+        NotServedError: it ended before it was ready; says why.
+    """
+    command = [str(python), "-m", "trainyard", "serve", *map(str, models), "--port", "0", "--json", *options]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, **(environment or {})}
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                code = process.wait()
+                said.seek(0)
+                raise NotServedError(code, said.read())
+            yield _running(json.loads(line), process)
+        finally:
+            _end(process)
+
+
+def _running(facts: Mapping[str, object], process: subprocess.Popen[str]) -> Running:
+    models = facts["models"]
+    assert isinstance(models, list)
+    return Running(
+        inference_url=str(facts["inference"]),
+        management_url=str(facts["management"]),
+        metrics_url=str(facts["metrics"]),
+        token_file=Path(str(facts["token_file"])),
+        management_token_file=Path(str(facts["management_token_file"])),
+        models=tuple(models),
+        pid=process.pid,
+        process=process,
+    )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with process:  # closes the pipe, and waits
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()

@@ -1,0 +1,157 @@
+"""Brings TorchServe up behind the front door, says when it answers right, and takes all down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainyard.base.errors import EXIT_SIGTERM
+from trainyard.base.signals import exit_on_sigterm
+from trainyard.gateway.bodies import Limits
+from trainyard.gateway.gateway import Front
+from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.proxy import Upstream
+from trainyard.gateway.tokens import KeyFile, prepare_token_file
+from trainyard.torchserve.announce import announce
+from trainyard.torchserve.backend import Backend
+from trainyard.torchserve.checks import Prober, check_all
+from trainyard.torchserve.java import find_java
+from trainyard.torchserve.ports import allow_many_files, listen, url_of
+from trainyard.torchserve.process import Plan, torchserve_home
+from trainyard.torchserve.run_directory import Home, open_home
+from trainyard.torchserve.store import Choices, Served, collect
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``trainyard serve`` is told.
+
+    Attributes:
+        models: ``[NAME=]RUN`` each.
+        choices: How they are served.
+        host: Address that others reach.
+        port: Port there; 0 takes a free one.
+        token_file: File with the token that clients show; by default TorchServe's own, in the private folder.
+        drain_seconds: At the end, time for answering what came in before.
+        request_seconds: Limit of a request.
+        limits: Bounds of requests.
+        as_json: Says that it is ready as a line of JSON on stdout.
+    """
+
+    models: Sequence[str]
+    choices: Choices = field(default_factory=Choices)
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token_file: Path | None = None
+    drain_seconds: float = 30.0
+    request_seconds: float = 60.0
+    limits: Limits = field(default_factory=Limits)
+    as_json: bool = False
+
+
+def serve(options: Options) -> int:
+    """Serves until it is told to end; returns the exit code: 143 after SIGTERM, 0 after Ctrl-C.
+
+    Raises:
+        UsageError: a model can't be served, the address can't be listened on, or there is no Java.
+        TrainyardError: a model doesn't load or answers wrong, or TorchServe ended.
+    """
+    exit_on_sigterm()
+    allow_many_files()
+    torchserve_home()
+    java = find_java()
+    token_file = prepare_token_file(options.token_file) if options.token_file else None
+    with listen(options.host, options.port) as listener, open_home() as home:
+        models = collect(options.models, options.choices, home)
+        server = Server(options, models, home, Backend(java, home, _plan(models, options)), token_file)
+        return asyncio.run(server.run(listener))
+
+
+def _plan(models: Sequence[Served], options: Options) -> Plan:
+    return Plan(
+        archives={model.name: model.archive for model in models},
+        threads=max(model.facts.settings.threads for model in models),
+        max_body=options.limits.body,
+        device="cuda" if any(model.facts.settings.device == "cuda" for model in models) else "cpu",
+        expect=tuple(model.facts.digest for model in models),
+    )
+
+
+class Server:
+    """One server in its life: it starts, serves, drains and ends.
+
+    Args:
+        options: What it is told.
+        models: What it serves.
+        home: The private folder.
+        backend: TorchServe, not started yet.
+        token_file: The file with the clients' token; by default TorchServe's own.
+    """
+
+    def __init__(
+        self, options: Options, models: Sequence[Served], home: Home, backend: Backend, token_file: Path | None
+    ) -> None:
+        self._options, self._models, self._backend = options, models, backend
+        self._own_keys = KeyFile(home.key_file)
+        self._token = KeyFile(token_file) if token_file else self._own_keys
+        self._health = Health(frozenset(model.name for model in models))
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+
+    async def run(self, listener: socket.socket) -> int:
+        """Serves until a signal comes; returns the exit code.
+
+        Raises:
+            TrainyardError: a model doesn't load or answers wrong, or TorchServe ended.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
+        upstream = Upstream(self._backend.inference_url, self._own_keys, self._options.request_seconds)
+        about = {model.name: model.about for model in self._models}
+        front = Front(about, self._token, upstream, self._health, self._options.limits)
+        try:
+            await front.open(listener)
+            return await self._live(front, upstream, url_of(listener))
+        finally:
+            await front.close()
+            await self._backend.stop()
+
+    async def _live(self, front: Front, upstream: Upstream, url: str) -> int:
+        serving = asyncio.create_task(self._serve(front, upstream, url))
+        told = asyncio.create_task(self._signals.get())
+        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            await serving
+        serving.cancel()
+        if self._health.phase is Phase.SERVING:
+            await self._drain(front)
+        return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
+
+    async def _serve(self, front: Front, upstream: Upstream, url: str) -> None:
+        """Starts TorchServe, checks that it answers right, says so, and watches over it."""
+        await self._backend.start()
+        await self._backend.until_loaded()
+        await check_all(self._models, url, self._token.token(), front)
+        self._health.check_deeply_by(Prober(self._models, upstream))
+        self._health.missing = frozenset()
+        self._health.phase = Phase.SERVING
+        announce(self._models, url, self._backend, self._token.path, self._options.as_json)
+        await self._backend.watch(self._health)
+
+    async def _drain(self, front: Front) -> None:
+        """Answers what came in before; a second signal ends that at once."""
+        log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
+        draining = asyncio.create_task(front.drain(self._options.drain_seconds))
+        again = asyncio.create_task(self._signals.get())
+        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            draining.cancel()
+        elif not draining.result():
+            log.warning("not all requests were answered within %g s", self._options.drain_seconds)
+        again.cancel()

@@ -1,0 +1,1 @@
+"""Each format of a model made, scored against the model itself, timed, and gated."""

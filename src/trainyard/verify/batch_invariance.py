@@ -1,0 +1,229 @@
+"""Right alone and in company: whether an answer depends on what shares its batch, and whether every shape runs.
+
+A scale that is taken from the batch at hand, as by dynamic quantisation, moves an answer with its neighbours and with
+the padding that they bring. A server batches whatever arrives together, so such a rung would answer at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainyard.artifacts.export_record import Company
+from trainyard.formats.errors import first_line
+from trainyard.formats.names import Rung, is_fp32, is_int8
+from trainyard.preprocess.preprocessor import Encoded, Inputs, Preprocessor, TextPreprocessor
+from trainyard.verify.gate import largest_difference
+
+Run = Callable[[Inputs], NDArray[np.float32]]
+"""A model: inputs to logits ``[batch, classes] float32``."""
+
+MAX_MOVE = 1e-5
+"""Largest difference of a probability that is rounding: a sum over more terms rounds otherwise, by some 1e-7."""
+MAX_MOVE_HALF = 1e-2
+"""The same in 16-bit floats: a GPU chooses the order of its sums by the size of the batch, and rounds each to 8 bits
+(bfloat16) or 11 (float16)."""
+
+ITEMS = 128
+"""Most items whose answers are compared. A rounding that tips over is rare: 32 texts showed none, 128 some."""
+SIZES = (2, 7, 32)
+"""Batches that they are compared in. The model runs about 400 times in all."""
+EXTREME_BATCHES = 6
+"""Most batches of each size that hold an extreme neighbour."""
+LENGTHS = (16, 64, 128)
+"""Tokens that texts are padded to, and then to the preprocessor's ``max_length``."""
+PADDED, PADDED_FULL = 8, 4
+"""Items that are padded to ``LENGTHS``, and to ``max_length``, where each costs the most."""
+
+SHAPE_BATCHES = (1, 2, 7, 32)
+SHAPE_LENGTHS = (1, 16, 128, 512)
+"""Shapes that every rung must run."""
+
+SEED = 0
+
+
+def max_move(rung: Rung) -> float:
+    """Largest difference of a probability that is rounding, in this rung's numbers."""
+    return MAX_MOVE if is_fp32(rung) or is_int8(rung) else MAX_MOVE_HALF
+
+
+def moves(company: Company, most: float = MAX_MOVE) -> bool:
+    """Whether an answer depends on what shares its batch."""
+    return max(company.neighbours, company.padding) > most
+
+
+def measure_company(run: Run, encoded: Sequence[Encoded], preprocessor: Preprocessor) -> Company:
+    """Compares the answers to items alone with those in batches, among other and extreme neighbours, and padded.
+
+    An answer that isn't finite has moved as far as a probability can, by 1.
+
+    Args:
+        run: The model. That it runs every shape was seen before, by ``sweep``; what it raises goes to the caller.
+        encoded: Items, at least one; the first ``ITEMS`` are used.
+        preprocessor: What encoded them.
+    """
+    items = list(encoded[:ITEMS])
+    assert items, "somebody must be in company"
+    generator = np.random.default_rng(SEED)
+    alone = np.concatenate([_probabilities(run(preprocessor.collate([item]))) for item in items])
+    neighbours = padding = 0.0
+    for chosen, strangers in _groups(items, preprocessor, generator):
+        together = _probabilities(run(preprocessor.collate([*(items[i] for i in chosen), *strangers])))
+        neighbours = max(neighbours, _move(together[: len(chosen)], alone[chosen]))
+    if isinstance(preprocessor, TextPreprocessor):
+        for i, length in _paddings(items, preprocessor.max_length):
+            padded = _probabilities(run(_pad(preprocessor.collate([items[i]]), length, preprocessor.pad_id)))
+            padding = max(padding, _move(padded, alone[i : i + 1]))
+    return Company(neighbours=neighbours, padding=padding)
+
+
+def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # of infinite logits; ``_move`` deals with what comes out
+        powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _move(some: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    assert some.shape == others.shape, "a row for each item"
+    return float(np.nan_to_num(np.abs(some - others), nan=1.0).max())
+
+
+Group = tuple[NDArray[np.int64], list[Encoded]]
+"""Indices of the items in a batch, and the strangers in it, whose answers aren't compared."""
+
+
+def _groups(items: Sequence[Encoded], preprocessor: Preprocessor, generator: np.random.Generator) -> Iterator[Group]:
+    extremes = _extremes(items, preprocessor, generator)
+    for size in SIZES:
+        yield from ((chosen, []) for chosen in _shuffled(len(items), size, generator))
+        rest = _shuffled(len(items), size - 1, generator)[:EXTREME_BATCHES]
+        yield from ((chosen, [extremes[i % len(extremes)]]) for i, chosen in enumerate(rest))
+    if isinstance(preprocessor, TextPreprocessor):
+        # A batch of 32 at full length takes a large model half a minute, and shows no more.
+        full: list[Encoded] = [_random_text(items, preprocessor.max_length, generator)]
+        yield from ((_shuffled(len(items), size - 1, generator)[0], full) for size in SIZES[:2])
+
+
+def _shuffled(count: int, width: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Each index at least once, in rows of ``width``; where that doesn't come out even, some are there again."""
+    rows = -(-count // width)
+    return np.resize(generator.permutation(count), (rows, width))
+
+
+def _extremes(
+    items: Sequence[Encoded], preprocessor: Preprocessor, generator: np.random.Generator
+) -> Sequence[Encoded]:
+    """Neighbours that a scale would follow, if one is taken from the batch."""
+    if isinstance(preprocessor, TextPreprocessor):
+        return [max(items, key=lambda item: item.shape[1])]
+    shape = items[0].shape
+    noise = generator.integers(0, 256, shape, dtype=np.uint8)
+    return [np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8), noise]
+
+
+def _random_text(items: Sequence[Encoded], length: int, generator: np.random.Generator) -> NDArray[np.int32]:
+    """Tokens of the items in any order, each with its segment: ``[1 or 2, length] int32``."""
+    tokens = np.concatenate(items, axis=1).astype(np.int32)
+    return tokens[:, generator.integers(0, tokens.shape[1], length)]
+
+
+def _paddings(items: Sequence[Encoded], max_length: int) -> Iterator[tuple[int, int]]:
+    """Which item is padded to what length. The items are spread from the shortest to the longest."""
+    lengths = [item.shape[1] for item in items]
+    order = np.argsort(lengths, kind="stable")
+    chosen = order[np.unique(np.linspace(0, len(items) - 1, PADDED).astype(np.int64))].tolist()
+    short = [(i, length) for length in LENGTHS if length < max_length for i in chosen]
+    full = [(i, max_length) for i in chosen[:PADDED_FULL]]
+    yield from ((i, length) for i, length in (*short, *full) if length > lengths[i])
+
+
+def _pad(inputs: Inputs, length: int, pad_id: int) -> Inputs:
+    """Pads ``[batch, less] int64`` to ``[batch, length]``, as a longer neighbour would: no mask, first segment."""
+    fill = {"input_ids": pad_id}
+    return {
+        name: np.pad(array.astype(np.int64), ((0, 0), (0, length - array.shape[1])), constant_values=fill.get(name, 0))
+        for name, array in inputs.items()
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch of one of the shapes that every rung must run.
+
+    Attributes:
+        name: Its shape, as in ``batch 7 x length 128``.
+        expected: Logits of eager, ``[batch, classes] float32``.
+    """
+
+    name: str
+    inputs: Inputs
+    expected: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How a rung does over all cases.
+
+    Attributes:
+        max_abs_diff: Largest difference of a logit to that of eager, over the cases that ran; 0 if none did.
+        where: The name of the case of that difference; empty if none ran.
+        failures: What went wrong in other cases, a sentence each; none if all ran.
+    """
+
+    max_abs_diff: float
+    where: str
+    failures: tuple[str, ...]
+
+
+def make_cases(reference: Run, encoded: Sequence[Encoded], preprocessor: Preprocessor) -> list[Case]:
+    """Batches of 1, 2, 7 and 32; texts each of 1, 16, 128 and 512 tokens, or of ``max_length`` where that is less.
+
+    The first text of a batch is of the full length, the others are shorter and padded. Eager answers here, once for all
+    rungs.
+
+    Args:
+        reference: The eager model.
+        encoded: Items, at least one; their tokens make up the texts.
+        preprocessor: What encoded them.
+    """
+    batches = _texts(encoded, preprocessor) if isinstance(preprocessor, TextPreprocessor) else _images(encoded)
+    cases = ((name, preprocessor.collate(batch)) for name, batch in batches)
+    return [Case(name, inputs, reference(inputs)) for name, inputs in cases]
+
+
+def sweep(run: Run, cases: Sequence[Case]) -> Sweep:
+    """Runs a rung on all cases. What it raises, as a frozen dimension does, becomes a failure."""
+    differences: dict[str, float] = {}
+    failures: list[str] = []
+    for case in cases:
+        try:
+            differences[case.name] = _difference(run(case.inputs), case.expected)
+        except Exception as error:  # the runtimes' errors have no base in common
+            failures.append(f"{case.name} fails: {first_line(error)}")
+    where = max(differences, key=differences.__getitem__, default="")
+    return Sweep(differences.get(where, 0.0), where, tuple(failures))
+
+
+def _images(encoded: Sequence[Encoded]) -> Iterator[tuple[str, list[Encoded]]]:
+    for size in SHAPE_BATCHES:
+        yield f"batch {size}", [encoded[i % len(encoded)] for i in range(size)]
+
+
+def _texts(encoded: Sequence[Encoded], preprocessor: TextPreprocessor) -> Iterator[tuple[str, list[Encoded]]]:
+    generator = np.random.default_rng(SEED)
+    for size in SHAPE_BATCHES:
+        for length in sorted({min(length, preprocessor.max_length) for length in SHAPE_LENGTHS}):
+            lengths = [length, *generator.integers(1, length, size - 1, endpoint=True)]
+            yield f"batch {size} x length {length}", [_random_text(encoded, each, generator) for each in lengths]
+
+
+def _difference(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if logits.shape != expected.shape:
+        raise ValueError(f"the logits' shape is {logits.shape} where eager's is {expected.shape}")
+    if not np.isfinite(logits).all():
+        raise ValueError("the logits are not finite")
+    return largest_difference(logits, expected)

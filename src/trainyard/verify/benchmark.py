@@ -1,0 +1,289 @@
+"""Latency and throughput of a bundle's rungs over batch sizes and thread counts, measured in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from trainyard.artifacts.bundle import Bundle, Json
+from trainyard.artifacts.export_record import Export, FormatRow, Opened
+from trainyard.artifacts.samples import calibration_samples, golden_samples
+from trainyard.base.cpu import this_cpu
+from trainyard.base.environment import describe_environment
+from trainyard.base.errors import UsageError
+from trainyard.base.files import is_writable, nearest_existing
+from trainyard.formats.names import CPU_RUNGS, RUNGS, Rung, is_gpu
+from trainyard.formats.runtime import Runtime
+from trainyard.inference.runtimes import open_runtime
+from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, Inputs, TextPreprocessor, encode_all
+from trainyard.report.benchmark import Benchmark, Cell, Percentiles
+from trainyard.verify.timing import Timing, speedup, time_in_turns
+
+log = logging.getLogger(__name__)
+
+BENCHMARKS = "benchmarks"
+SYNTHETIC_ITEMS = 32
+SYNTHETIC_LENGTH = 32
+"""Tokens of a synthetic text, unless the user says how many."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        formats: The rungs; ``eager``, which the others are compared with, is measured even if it isn't among them. None
+            are all that can run.
+        batch_sizes: Examples of a call.
+        threads: Of a call.
+        length: Tokens that each text is brought to; by default texts are as long as they are.
+        seconds: Time for all rungs together at one batch size and thread count; see ``time_in_turns``.
+    """
+
+    formats: tuple[Rung, ...] | None
+    batch_sizes: tuple[int, ...]
+    threads: tuple[int, ...]
+    length: int | None
+    seconds: float
+
+
+def parse_numbers(option: str, words: str) -> tuple[int, ...]:
+    """The numbers of a list such as ``1,8``, without repetitions.
+
+    Raises:
+        UsageError: one isn't a whole number above 0.
+    """
+    numbers = [word.strip() for word in words.split(",")]
+    for word in numbers:
+        if not (word.isascii() and word.isdigit() and int(word) > 0):
+            raise UsageError(f"{option}: {word!r} isn't a whole number above 0; write for example {option}=1,8")
+    return tuple(dict.fromkeys(int(word) for word in numbers))
+
+
+def check_plan(plan: Plan, opened: Opened) -> None:
+    """Refuses what can't be measured, before anything is loaded; warns of more threads than cores.
+
+    Raises:
+        UsageError: a rung isn't exported, or the model takes no texts, or none of this length.
+    """
+    bundle, export = opened
+    there = {"eager", *(row.name for row in export.facts.formats)} if export else {"eager"}
+    for rung in plan.formats or ():
+        if rung not in there:
+            raise UsageError(f"--formats: {rung} isn't exported; make it: trainyard export {bundle.path}")
+    if plan.length is not None:
+        preprocessor = bundle.preprocessor
+        if not isinstance(preprocessor, TextPreprocessor):
+            raise UsageError("--length is for texts, and this model takes images: leave it out")
+        if not 0 < plan.length <= preprocessor.max_length:
+            raise UsageError(
+                f"--length={plan.length}: this model takes 1 to {preprocessor.max_length} tokens; choose fewer"
+            )
+    if max(plan.threads) > (cores := this_cpu().cores):
+        log.warning("--threads: %d are more than the %d cores, and wait for each other", max(plan.threads), cores)
+
+
+def choose_folder(bundle: Bundle, out: Path | None) -> Path:
+    """Where to write: ``out``, by default ``benchmarks/<timestamp>`` beside the bundle.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    folder = out or bundle.path.parent / BENCHMARKS / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    if not nearest_existing(folder).is_dir():
+        raise UsageError(f"--out={folder} is a file, or lies below one: name a folder")
+    if not is_writable(folder):
+        raise UsageError(f"nothing can be written to {folder}: name another folder by --out")
+    return folder
+
+
+def run_benchmark(plan: Plan, opened: Opened) -> Benchmark:
+    """Measures every rung that can run here, on the CPU.
+
+    Raises:
+        BundleError: the model itself can't be loaded.
+    """
+    bundle, export = opened
+    rungs, left_out = choose_rungs(plan, export)
+    encoded, inputs = make_items(bundle, plan.length)
+    machine = _describe_machine()
+    batches = [bundle.preprocessor.collate(list(islice(cycle(encoded), size))) for size in plan.batch_sizes]
+    log.info("measuring %d rungs, about %.0f seconds", len(rungs), plan.seconds * len(plan.threads) * len(batches))
+    cells: list[Cell] = []
+    with _threads_restored():
+        for threads in plan.threads:
+            cells += _measure_all(opened, rungs, threads, batches, plan.seconds, left_out)
+    return Benchmark(
+        bundle=bundle.digest,
+        export=export.facts.id if export else None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs=inputs,
+        seconds=plan.seconds,
+        left_out=left_out,
+        machine=machine,
+        cells=cells,
+    )
+
+
+def choose_rungs(plan: Plan, export: Export | None) -> tuple[list[Rung], dict[str, str]]:
+    """The rungs to measure in the ladder's order, and why others of those that were asked for can't be."""
+    left_out: dict[str, str] = {}
+    asked = plan.formats or RUNGS
+    rows = [row for row in export.facts.formats if row.name in asked] if export else []
+    for row in rows:
+        if obstacle := _obstacle(row):
+            left_out[row.name] = obstacle
+            log.warning("%s is left out: %s", row.name, obstacle)
+    usable = {row.name for row in rows} - set(left_out)
+    return ["eager", *(rung for rung in CPU_RUNGS if rung in usable)], left_out
+
+
+def _obstacle(row: FormatRow) -> str:
+    """Why a rung can't be measured here; empty if it can."""
+    if row.name == "eager":
+        return ""
+    if row.status in ("refused", "skipped") or row.file is None:
+        return f"it was {row.status} when it was exported ({row.reason})"
+    if is_gpu(row.name):
+        return "it runs on a GPU, and this times the CPU"
+    package = "onnxruntime" if row.name.startswith("onnx") else "torch"
+    if find_spec(package) is None:
+        return f"the package {package} isn't installed"
+    missing = sorted(set(row.needs) - set(this_cpu().flags))
+    return f"this processor is without {' and '.join(missing)}" if missing else ""
+
+
+def make_items(bundle: Bundle, length: int | None) -> tuple[list[Encoded], str]:
+    """Encoded items to show to the model, and what they are.
+
+    Args:
+        bundle: Whose samples are taken; one that carries none gets random pixels or tokens.
+        length: Tokens that each text is brought to.
+    """
+    samples = golden_samples(bundle.path) or calibration_samples(bundle.path)
+    if samples:
+        encoded = encode_all(bundle.preprocessor, [sample.item for sample in samples])
+        described = f"{len(encoded)} of the bundle's samples in turn"
+    else:
+        encoded = _synthetic(bundle.preprocessor)
+        described = "random pixels" if isinstance(bundle.preprocessor, ImagePreprocessor) else "random tokens"
+    if length is None:
+        return encoded, described
+    return [with_length(row, length) for row in encoded], f"{described}, brought to {length} tokens each"
+
+
+def with_length(row: Encoded, length: int) -> Encoded:
+    """Repeats or cuts the tokens between the first and the last, which models take for marks of start and end.
+
+    Args:
+        row: Tokens ``[1 or 2, any length] int32``.
+        length: Tokens of the result, at least one.
+    """
+    last = row.shape[1] - 1
+    between = range(1, last) if last > 1 else range(last + 1)
+    places = [0, *islice(cycle(between), max(0, length - 2)), last]
+    return row[:, places[:length]]
+
+
+def _synthetic(preprocessor: ImagePreprocessor | TextPreprocessor) -> list[Encoded]:
+    generator = np.random.default_rng(0)
+    if isinstance(preprocessor, ImagePreprocessor):
+        shape = (SYNTHETIC_ITEMS, preprocessor.size, preprocessor.size, 3)
+        return list(generator.integers(0, 256, shape, dtype=np.uint8))
+    tokens = np.zeros(
+        (SYNTHETIC_ITEMS, 2 if preprocessor.segments else 1, min(SYNTHETIC_LENGTH, preprocessor.max_length)), np.int32
+    )
+    tokens[:, 0] = generator.integers(0, preprocessor.tokenizer.get_vocab_size(), tokens[:, 0].shape)
+    return list(tokens)
+
+
+def _measure_all(
+    opened: Opened,
+    rungs: Sequence[Rung],
+    threads: int,
+    batches: Sequence[Inputs],
+    seconds: float,
+    left_out: dict[str, str],
+) -> list[Cell]:
+    runtimes: dict[str, Runtime] = {}
+    for rung in rungs:
+        if rung not in left_out and (runtime := _open(rung, opened, threads, batches[0], left_out)):
+            runtimes[rung] = runtime
+    cells: list[Cell] = []
+    for batch in batches:
+        shape = list(next(iter(batch.values())).shape)
+        log.info("threads %d, inputs of %s: %s", threads, shape, ", ".join(runtimes))
+        calls = {
+            rung: (lambda runtime=runtime, batch=batch: runtime.logits(batch)) for rung, runtime in runtimes.items()
+        }
+        timings = time_in_turns(calls, seconds=seconds)
+        cells += [_cell(rung, timings, threads, shape) for rung in rungs if rung in timings]
+    return cells
+
+
+def _open(rung: Rung, opened: Opened, threads: int, batch: Inputs, left_out: dict[str, str]) -> Runtime | None:
+    """Loads a rung; one that can't be loaded, or can't answer, is left out from here on."""
+    bundle, export = opened
+    row = export.facts.row(rung) if export else None
+    file = export.path / row.file if export and row and row.file else None
+    try:
+        runtime = open_runtime(rung, bundle, file, "cpu", threads)
+        runtime.logits(batch)
+    except Exception as error:  # the runtimes' errors have no base in common
+        if rung == "eager":
+            raise
+        left_out[rung] = f"it can't run here: {(str(error) or type(error).__name__).splitlines()[0]}"
+        log.warning("%s is left out: %s", rung, left_out[rung])
+        return None
+    return runtime
+
+
+def _cell(rung: Rung, timings: Mapping[str, Timing], threads: int, shape: list[int]) -> Cell:
+    timing = timings[rung]
+    return Cell(
+        format=rung,
+        threads=threads,
+        batch_size=shape[0],
+        shape=shape,
+        calls=len(timing.seconds),
+        latency_ms=Percentiles(p50=1e3 * timing.p50, p95=1e3 * timing.p95, p99=1e3 * timing.p99),
+        spread=timing.spread,
+        throughput=timing.throughput(shape[0]),
+        speedup=speedup(timings, rung, "eager"),
+    )
+
+
+@contextlib.contextmanager
+def _threads_restored() -> Iterator[None]:
+    """Torch's number of threads is the whole process's, and may be set at any time: every rung of it follows.
+
+    That was seen of eager, TorchScript and AOTInductor, from 1 to 2 threads and back; ONNX Runtime's sessions have
+    threads of their own.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _describe_machine() -> Json:
+    machine = describe_environment()
+    del machine["threads"]  # what torch would take, and each cell has its own
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    cpu = this_cpu()
+    if load and load > cpu.cores / 2:
+        # OpenMP's threads spin while one that another program pushed aside is missing: calls of 8 ms then took 1.5 s.
+        log.warning("others are at work on this machine (load %.1f): more than one thread will look slow", load)
+    return {**machine, "cores": cpu.cores, "flags": list(cpu.flags), "load": load}

@@ -1,0 +1,85 @@
+"""What ends the program: the sentences with a fix, and the mistakes of ours that keep their traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from trainyard.base.errors import DataError, UsageError
+from trainyard.cli.failures import EXTRAS, explain
+
+PROJECT = Path(__file__).parents[3] / "pyproject.toml"
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize("extra", ["train", "tracking", "export", "serve"])
+def test_each_package_of_an_extra_is_known(extra: str) -> None:
+    wanted = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"][extra]
+    names = {re.split(r"[<>=!~ ]", requirement)[0].lower() for requirement in wanted}
+    imported = packages_distributions()
+
+    assert {dist.lower() for name in EXTRAS[extra] for dist in imported[name] if dist.lower() in names} == names
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (UsageError("do it so"), 2, "do it so"),
+        (DataError("bad rows"), 1, "bad rows"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ModuleNotFoundError(name="wandb.sdk"), 2, "the package wandb isn't installed: .*'.\\[tracking\\]'"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "No space left on device; free some space"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x.csv"),
+            1,
+            "x.csv: Permission denied; give yourself access",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "/r"), 1, "/r: Read-only file system; nothing can be written"),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "Too many open files; .*ulimit -n"),
+    ],
+)
+def test_what_a_user_can_mend_is_a_sentence(error: BaseException, code: int, sentence: str) -> None:
+    failure = explain(error)
+
+    assert failure is not None
+    assert failure.code == code
+    assert re.match(sentence, failure.message)
+    assert not failure.others_know_more
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError(name="trainyard.nothing"),
+        ModuleNotFoundError(name="nothing"),
+        ImportError("cannot import name 'x'"),
+        FileNotFoundError(errno.ENOENT, "No such file", "x"),
+        OSError("libcudart.so: cannot open shared object file"),
+        RuntimeError("a bug in /gloo/"),
+    ],
+)
+def test_a_mistake_of_ours_keeps_its_traceback(error: Exception) -> None:
+    assert explain(error) is None
+
+
+def test_rank_1_lets_rank_0_say_it_and_a_lost_connection_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    mistake, lost = explain(UsageError("do it so")), explain(RuntimeError("/gloo/pair.cc: closed\nmore"))
+    assert mistake is not None
+    assert lost is not None
+    assert mistake.others_know_more
+    assert lost.others_know_more
+    assert lost.message == "the connection to another process of this job is lost: /gloo/pair.cc: closed"

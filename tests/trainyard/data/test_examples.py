@@ -1,0 +1,138 @@
+"""From columns to examples: which column is what, and what counts as missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from trainyard.base.errors import DataError
+from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.data.examples import label_name
+from trainyard.data.sources import read_source
+
+Images = Callable[..., ImagesConfig]
+Texts = Callable[..., TextsConfig]
+
+PAIRS = "premise,hypothesis,gold\nit rains,it is wet,yes\n,only one,no\n"
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.csv"
+    path.write_text(PAIRS)
+    return path
+
+
+def test_text_and_label_name_the_columns(pairs: Path, texts: Texts) -> None:
+    rows = read_source(texts(pairs, text="hypothesis", label="gold")).splits["train"]
+
+    assert rows.items == ["it is wet", "only one"]
+    assert rows.labels == ["yes", "no"]
+
+
+def test_several_columns_are_joined_by_a_space(pairs: Path, texts: Texts) -> None:
+    rows = read_source(texts(pairs, text=["premise", "hypothesis"], label="gold")).splits["train"]
+
+    assert rows.items == ["it rains it is wet", "only one"]
+
+
+def test_pair_keeps_two_columns_apart(pairs: Path, texts: Texts) -> None:
+    rows = read_source(texts(pairs, text=["premise", "hypothesis"], label="gold", pair=True)).splits["train"]
+
+    assert rows.items == [("it rains", "it is wet"), ("", "only one")]
+
+
+def test_a_pair_of_one_column_is_refused(texts: Texts) -> None:
+    with pytest.raises(ValidationError, match="needs two columns"):
+        texts("x.csv", text="premise", pair=True)
+
+
+def test_header_says_whether_the_first_row_is_an_example(tmp_path: Path, texts: Texts) -> None:
+    (tmp_path / "t.csv").write_text("x,a\ny,b\n")
+
+    assert len(read_source(texts(tmp_path / "t.csv", text=0, label=1, header=False)).splits["train"]) == 2
+    assert len(read_source(texts(tmp_path / "t.csv", text=0, label=1, header=True)).splits["train"]) == 1
+
+
+def test_a_split_column_divides_a_table(tmp_path: Path, texts: Texts) -> None:
+    (tmp_path / "t.csv").write_text("text,label,split\nx,a,train\ny,b,TRAIN\nz,a,dev\nw,b,test\nv,a,\n")
+
+    found = read_source(texts(tmp_path / "t.csv"))
+
+    assert {split: rows.items for split, rows in found.splits.items()} == {
+        "train": ["x", "y"],
+        "val": ["z"],
+        "test": ["w"],
+    }
+    assert [(bad.where, bad.reason) for bad in found.bad] == [("t.csv:6", "its split is none of train, val and test")]
+
+
+def test_missing_labels_and_empty_texts_are_bad(tmp_path: Path, texts: Texts) -> None:
+    (tmp_path / "t.csv").write_text('text,label\nx,a\n"  ",b\ny,\nz,b\n')
+
+    found = read_source(texts(tmp_path / "t.csv"))
+
+    assert [(bad.where, bad.reason) for bad in found.bad] == [("t.csv:3", "empty"), ("t.csv:4", "no label")]
+    assert found.splits["train"].items == ["x", "z"]
+    assert found.total == 4
+
+
+def test_a_split_without_labels_is_not_used(tmp_path: Path, texts: Texts) -> None:
+    (tmp_path / "train.csv").write_text("text,label\nx,a\ny,b\n")
+    (tmp_path / "test.csv").write_text("text,label\nx,\ny,\n")
+
+    found = read_source(texts(tmp_path))
+
+    assert set(found.splits) == {"train"}
+    assert not found.bad
+    assert "test split has no labels" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(None, ""), (float("nan"), ""), (" ", ""), (0, "0"), (1.0, "1"), (1.5, "1.5"), (" a ", "a"), (True, "True")],
+)
+def test_labels_become_names(value: object, name: str) -> None:
+    assert label_name(value) == name
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_tables_of_image_paths_are_relative_to_their_folder(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], kind: str
+) -> None:
+    write_images(tmp_path / "d" / "pics", {"cat": 1, "dog": 1})
+    rows = [{"file": f"pics/{name}/000.png", "kind": name} for name in ("cat", "dog")]
+    path = tmp_path / "d" / f"table.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        delimiter = {"csv": ",", "tsv": "\t"}[kind]
+        path.write_text("\n".join(delimiter.join(row) for row in [("file", "kind"), *(r.values() for r in rows)]))
+
+    found = read_source(images(path, image="file", label="kind"))
+
+    assert found.splits["train"].items == [tmp_path / "d" / row["file"] for row in rows]
+    assert found.splits["train"].labels == ["cat", "dog"]
+
+
+def test_parquet_may_hold_the_images_themselves(tmp_path: Path, images: Images) -> None:
+    rows = [{"image": {"bytes": b"png", "path": "x.png"}, "label": 0}, {"image": None, "label": 1}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+
+    found = read_source(images(tmp_path / "t.parquet"))
+
+    assert found.splits["train"].items == [b"png"]
+    assert [bad.where for bad in found.bad] == ["t.parquet:2"]
+
+
+def test_a_column_that_is_not_there_lists_those_that_are(pairs: Path, images: Images) -> None:
+    with pytest.raises(DataError, match="no column 'image', it has 'premise', 'hypothesis', 'gold'"):
+        read_source(images(pairs))

@@ -1,0 +1,230 @@
+"""Whole datasets: bad examples and their quota, duplicates, fingerprint, limit, one split alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainyard.base.errors import DataError
+from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.data.load import load_dataset, load_split
+from trainyard.data.records import Dataset
+
+Images = Callable[..., ImagesConfig]
+Texts = Callable[..., TextsConfig]
+CLASSES = {"cat": 10, "dog": 10}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_images: Callable[..., None]) -> Path:
+    """Twenty images each in train, val and test."""
+    for split in ("train", "val", "test"):
+        write_images(tmp_path / "pets" / split, CLASSES)
+    return tmp_path / "pets"
+
+
+def fingerprint(dataset: Dataset) -> str:
+    assert dataset.fingerprint == dataset.report.fingerprint
+    return dataset.fingerprint
+
+
+def test_a_dataset_has_splits_labels_classes_and_counts(folder: Path, images: Images) -> None:
+    dataset = load_dataset(images(folder), seed=0)
+
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.location == str(folder)
+    train = dataset.splits["train"]
+    assert train.labels.dtype == np.int64
+    assert train.labels.tolist() == [0] * 10 + [1] * 10
+    assert train.items[10] == folder / "train" / "dog" / "000.png"
+    assert dataset.report.to_dict() == {
+        "location": str(folder),
+        "fingerprint": dataset.fingerprint,
+        "classes": {name: {"train": 10, "val": 10, "test": 10} for name in ("cat", "dog")},
+        "splits": {"train": 20, "val": 20, "test": 20},
+        "bad": {"count": 0, "share": 0.0, "items": []},
+        "duplicates": {"across_splits": 0, "examples": []},
+        "warnings": [],
+    }
+
+
+def damage(folder: Path, count: int) -> None:
+    for path in sorted((folder / "train" / "cat").iterdir())[:count]:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def test_unreadable_images_are_skipped_up_to_the_quota(folder: Path, images: Images) -> None:
+    damage(folder, 3)
+
+    dataset = load_dataset(images(folder, max_bad=0.05), seed=0)
+
+    bad = dataset.report.to_dict()["bad"]
+    assert (bad["count"], bad["share"]) == (3, 0.05)
+    assert [item["where"] for item in bad["items"]] == [f"train/cat/00{i}.png" for i in range(3)]
+    assert "can't be decoded" in bad["items"][0]["reason"]
+    train = dataset.splits["train"]
+    assert len(train.items) == len(train.labels) == len(train.sources) == 17
+    assert train.sources[0] == "train/cat/003.png"
+
+
+def test_past_the_quota_the_first_places_and_the_key_are_said(folder: Path, images: Images) -> None:
+    damage(folder, 4)
+
+    with pytest.raises(DataError, match=r"4 of 60 examples are bad.*data\.max_bad=0\.05.*cat/000.*cat/002.*raise"):
+        load_dataset(images(folder, max_bad=0.05), seed=0)
+
+
+def test_past_the_quota_all_are_listed_in_a_file(folder: Path, images: Images) -> None:
+    damage(folder, 10)
+    data = images(folder, max_bad=0.05)
+
+    with pytest.raises(DataError, match=r"all are listed in .*bad_examples\.csv"):
+        load_dataset(data, seed=0)
+    assert len((Path(data.cache) / "bad_examples.csv").read_text().splitlines()) == 11
+
+
+def test_a_class_that_is_never_measured_is_warned_of(folder: Path, images: Images) -> None:
+    add = folder / "train" / "bird"
+    shutil.copytree(folder / "train" / "cat", add)
+
+    report = load_dataset(images(folder), seed=0).report
+    assert "no example of 'bird'" in report.warnings[0]
+
+
+def test_the_default_quota_of_few_examples_is_none(folder: Path, images: Images) -> None:
+    damage(folder, 1)
+
+    with pytest.raises(DataError, match="1 of 60 examples"):
+        load_dataset(images(folder), seed=0)
+
+
+def test_rows_of_a_table_that_name_no_file_are_bad(tmp_path: Path, images: Images, folder: Path) -> None:
+    rows = [f"{split}/{name}/00{i}.png,{name}" for split in ("train", "val") for name in CLASSES for i in range(10)]
+    (folder / "t.csv").write_text("\n".join(["image,label", *rows, "none.png,cat", "x.png,"]))
+
+    dataset = load_dataset(images(folder / "t.csv", max_bad=0.1), seed=0)
+
+    assert {bad.where for bad in dataset.report.bad} == {"t.csv:42", "t.csv:43"}
+    assert any("No such file" in bad.reason and "none.png" in bad.reason for bad in dataset.report.bad)
+
+
+def test_a_class_whose_training_images_are_all_bad_is_said(
+    folder: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(folder / "train", {"cow": 2})
+    damage(folder, 10)
+
+    with pytest.raises(DataError, match="val split .* has classes that training lacks"):
+        load_dataset(images(folder, max_bad=0.5), seed=0)
+
+
+def test_the_report_lists_a_thousand_and_counts_all(tmp_path: Path, texts: Texts) -> None:
+    rows = [f"text {i},{'ab'[i % 2]}" for i in range(40)] + [f"no label {i}," for i in range(1200)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]))
+
+    bad = load_dataset(texts(tmp_path / "t.csv", max_bad=0.99), seed=0).report.to_dict()["bad"]
+
+    assert bad["count"] == 1200
+    assert len(bad["items"]) == 1000
+    json.dumps(bad)
+
+
+def test_exact_copies_across_splits_are_counted_and_warned_of(folder: Path, images: Images) -> None:
+    shutil.copy(folder / "train" / "cat" / "000.png", folder / "test" / "cat" / "copy.png")
+    shutil.copy(folder / "val" / "dog" / "001.png", folder / "test" / "dog" / "copy.png")
+    shutil.copy(folder / "val" / "dog" / "001.png", folder / "val" / "dog" / "same_split.png")
+
+    report = load_dataset(images(folder), seed=0).report
+    duplicates = report.to_dict()["duplicates"]
+
+    assert duplicates["across_splits"] == 2
+    assert ["train/cat/000.png", "test/cat/copy.png"] in duplicates["examples"]
+    assert "2 examples are exact copies" in report.warnings[0]
+
+
+def test_copies_among_texts_are_found_where_a_table_is_divided(tmp_path: Path, texts: Texts) -> None:
+    rows = [f"text {i % 20},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]))
+
+    report = load_dataset(texts(tmp_path / "t.csv", val_fraction=0.3, test_fraction=0.3), seed=0).report
+
+    assert report.duplicates.across_splits > 0
+
+
+def test_the_fingerprint_follows_contents_and_labels_only(folder: Path, images: Images, tmp_path: Path) -> None:
+    first = fingerprint(load_dataset(images(folder), seed=0))
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder, moved, copy_function=shutil.copy)
+    (moved / "train" / "cat" / "000.png").rename(moved / "train" / "cat" / "zzz.png")
+    os.utime(moved / "val" / "cat" / "000.png", (1, 1))
+    assert fingerprint(load_dataset(images(moved), seed=5)) == first
+
+    (moved / "train" / "cat" / "001.png").rename(moved / "train" / "dog" / "other.png")
+    relabelled = fingerprint(load_dataset(images(moved), seed=0))
+    shutil.copy(moved / "val" / "dog" / "001.png", moved / "val" / "dog" / "000.png")
+    assert len({first, relabelled, fingerprint(load_dataset(images(moved), seed=0))}) == 3
+
+
+def test_a_limit_reads_a_few_of_each_split(folder: Path, images: Images) -> None:
+    dataset = load_dataset(images(folder, limit=6), seed=0)
+
+    assert [np.bincount(records.labels).tolist() for records in dataset.splits.values()] == [[3, 3]] * 3
+
+
+def test_a_limit_below_the_number_of_classes_is_allowed(folder: Path, images: Images) -> None:
+    dataset = load_dataset(images(folder, limit=1), seed=0)
+
+    assert dataset.classes == ("cat", "dog")
+    assert [len(records) for records in dataset.splits.values()] == [1, 1, 1]
+
+
+def test_the_quota_of_a_limited_trial_counts_what_it_read(folder: Path, images: Images) -> None:
+    for path in (folder / "train").rglob("*.png"):
+        path.write_bytes(b"damaged")
+
+    with pytest.raises(DataError, match="2 of 6 examples are bad"):
+        load_dataset(images(folder, limit=2, max_bad=0.3), seed=0)
+
+
+def test_one_split_alone_is_taken_whole(tmp_path: Path, texts: Texts, write_csv: Callable[..., Path]) -> None:
+    records = load_split(texts(write_csv(tmp_path / "new.csv", 10)), classes=("z", "b", "a"))
+
+    assert records.labels.tolist() == [2, 1] * 5
+    assert records.sources[0] == "new.csv:2"
+    assert len(load_split(texts(tmp_path / "new.csv", limit=4), classes=("a", "b"))) == 4
+
+
+def test_the_test_split_is_taken_of_several(folder: Path, images: Images) -> None:
+    records = load_split(images(folder), classes=("cat", "dog"))
+
+    assert {source.split("/")[0] for source in records.sources} == {"test"}
+
+
+def test_a_label_that_the_classifier_does_not_know_is_listed(folder: Path, images: Images) -> None:
+    with pytest.raises(DataError, match="doesn't know: 'dog'; it knows 'cat', 'cow'"):
+        load_split(images(folder), classes=("cat", "cow"))
+
+
+def test_a_split_that_is_not_there_lists_those_that_are(folder: Path, images: Images) -> None:
+    shutil.rmtree(folder / "test")
+
+    with pytest.raises(DataError, match="no test split, it has train, val"):
+        load_split(images(folder), classes=("cat", "dog"))
+
+
+def test_bad_examples_count_in_one_split_too(folder: Path, images: Images, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    (folder / "test" / "cat" / "000.png").write_bytes(b"")
+
+    with pytest.raises(DataError, match="1 of 60"):
+        load_split(images(folder), classes=("cat", "dog"))
+    assert len(load_split(images(folder, max_bad=0.1), classes=("cat", "dog"))) == 19
+    assert "test/cat/000.png" in caplog.text

@@ -1,0 +1,604 @@
+"""The front door before a made-up TorchServe: tokens, limits, health, what is passed on, and how it drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from trainyard.gateway.bodies import Limits
+from trainyard.gateway.gateway import FIRST, Front
+from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.proxy import Upstream
+from trainyard.gateway.tokens import KeyFile
+from trainyard.http.requests import ORIGINAL_TYPE
+from trainyard.torchserve.ports import listen, url_of
+
+TOKEN = "s3cret-token"
+INNER = "inner-key"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+PNG = {**BEARER, "Content-Type": "image/png"}
+LIMITS = Limits(body=100_000, held=400_000, body_seconds=20.0, requests=64)
+GENEROUS = 60.0
+
+
+@dataclass
+class Fake:
+    """A TorchServe that notes what it gets, and answers by its ``reply``."""
+
+    url: str = ""
+    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    reply: Callable[[bytes], Awaitable[web.Response]] | None = None
+    connections: set[object] = field(default_factory=set)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        body = await request.read()
+        self.connections.add(request.transport)
+        self.seen.append((request.path_qs, dict(request.headers), body))
+        return await self.reply(body) if self.reply else web.json_response({"label": "a"})
+
+
+@dataclass
+class Standing:
+    front: Front
+    fake: Fake
+    url: str
+    session: aiohttp.ClientSession
+    token_file: Path
+
+    async def post(self, path: str = "/predictions/m", **kwargs: Any) -> tuple[int, dict[str, Any]]:
+        kwargs = {"data": b"image", "headers": PNG, **kwargs}
+        async with self.session.post(self.url + path, **kwargs) as response:
+            return response.status, await response.json(content_type="application/json")
+
+    async def get(self, path: str, **headers: str) -> int:
+        async with self.session.get(self.url + path, headers=headers) as response:
+            assert isinstance(await response.json(content_type="application/json"), dict)
+            return response.status
+
+
+@asynccontextmanager
+async def standing(folder: Path, limits: Limits = LIMITS, seconds: float = GENEROUS) -> AsyncIterator[Standing]:
+    fake = Fake()
+    inner = web.Server(fake.handle)
+    server = await asyncio.get_running_loop().create_server(inner, "127.0.0.1", 0)
+    fake.url = url_of(server.sockets[0])
+    for name, token in (("token", TOKEN), ("inner", INNER)):
+        (folder / name).write_text(json.dumps({"inference": {"key": token}}))
+    health = Health(frozenset({"m"}))
+    upstream = Upstream(lambda: fake.url, KeyFile(folder / "inner"), seconds)
+    front = Front({"m": {"name": "m"}}, KeyFile(folder / "token"), upstream, health, limits)
+    listener = listen("127.0.0.1", 0)
+    url = url_of(listener)
+    await front.open(listener)
+    health.phase, health.missing = Phase.SERVING, frozenset()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Standing(front, fake, url, session, folder / "token")
+    finally:
+        await front.close()
+        server.close()
+        await inner.shutdown(0.01)
+
+
+def run(
+    folder: Path, test: Callable[[Standing], Coroutine[Any, Any, None]], limits: Limits = LIMITS, seconds: float = 60.0
+) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(GENEROUS), standing(folder, limits, seconds) as up:
+            await test(up)
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def connection(up: Standing) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(*up.url.removeprefix("http://").split(":"))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def raw(up: Standing, request: bytes) -> bytes:
+    """All that comes back until the connection is closed."""
+    async with connection(up) as (reader, writer):
+        writer.write(request)
+        return await reader.read()
+
+
+# What is passed on
+
+
+def test_a_body_is_passed_on_as_it_is_with_its_type_in_a_header_of_our_own(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        headers = {**BEARER, "Content-Type": "application/json; charset=utf-8", "X-Trainyard-Content-Type": "a",
+                   "X-Trainyard-Z": "x", "Cookie": "c=1", "TE": "trailers", "X-Real-IP": "1.2.3.4"}  # fmt: skip
+        assert await up.post(data=b'{"a": 1, "a": 2}', headers=headers) == (200, {"label": "a"})
+
+        [(path, sent, body)] = up.fake.seen
+        assert (path, body) == ("/predictions/m", b'{"a": 1, "a": 2}')
+        assert sent.pop("Host")
+        assert sent == {
+            "Authorization": f"Bearer {INNER}",
+            "Content-Type": "application/octet-stream",
+            ORIGINAL_TYPE: "application/json; charset=utf-8",
+            "Content-Length": "16",
+        }
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("path", "passed"),
+    [
+        ("/predictions/m", "/predictions/m"),
+        ("/predictions/m/1.0", "/predictions/m/1.0"),
+        ("/v2/models/m/infer", "/predictions/m"),
+        ("/v2/models/m/versions/2/infer", "/predictions/m/2"),
+    ],
+)
+def test_paths(path: str, passed: str, tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        status, _ = await up.post(path, headers={**BEARER, "Content-Type": "application/json"})
+        assert (status, up.fake.seen[0][0]) == (200, passed)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/predictions", "/predictions/other", "/predictions/m/1.0/x", "/predictions/m%2f..%2f", "/models/m",
+     "/predictions/../models", "/v2/models/other/infer", "/v2/repository/index", "/api-description", "//predictions/m"],
+)  # fmt: skip
+def test_other_paths_and_models_arent_there(path: str, tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        address = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        answer = await raw(up, f"{address}Content-Type: image/png\r\nConnection: close\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert b'{"error": ' in answer
+        assert not up.fake.seen
+
+    run(tmp_path, test)
+
+
+def test_a_query_isnt_taken(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        status, answer = await up.post("/predictions/m?top_k=1")
+        assert (status, up.fake.seen) == (400, [])
+        assert "top_k" in answer["error"]
+
+    run(tmp_path, test)
+
+
+def test_methods(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        for method, path in (("GET", "/predictions/m"), ("OPTIONS", "/predictions/m"), ("POST", "/v2/health/live")):
+            async with up.session.request(method, up.url + path, headers=BEARER) as response:
+                assert (response.status, "error" in await response.json()) == (405, True)
+                assert response.headers["Allow"]
+
+    run(tmp_path, test)
+
+
+def test_connections_to_torchserve_are_kept(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        for _ in range(5):
+            await up.post()
+        assert len(up.fake.connections) == 1
+
+    run(tmp_path, test)
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [None, "", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, f"Basic {TOKEN}",
+     f"Bearer {INNER}", f"Bearer {TOKEN} {TOKEN}", "Bearer \u00e9"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/predictions/m", "/predictions/other", "/v2/models/m/infer", "/nowhere"])
+def test_without_the_token_nothing_is_told(shown: str | None, path: str, tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        headers = {"Content-Type": "image/png"} | ({} if shown is None else {"Authorization": shown})
+        async with up.session.post(up.url + path, data=b"image", headers=headers) as response:
+            assert response.status == 401
+            assert response.headers["WWW-Authenticate"].startswith("Bearer")
+            assert TOKEN not in await response.text()
+        assert not up.fake.seen
+
+    run(tmp_path, test)
+
+
+def test_a_renewed_token_ends_the_old_one_at_once(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        assert (await up.post())[0] == 200
+        up.token_file.write_text(json.dumps({"inference": {"key": "another1"}}))
+        assert (await up.post())[0] == 401
+        assert (await up.post(headers={**PNG, "Authorization": "Bearer another1"}))[0] == 200
+
+        os.replace(up.token_file, up.token_file.with_name("away"))
+        assert (await up.post(headers={**PNG, "Authorization": "Bearer another1"}))[0] == 200, "until there is one"
+        up.token_file.write_text("plain-text-token\n")
+        assert (await up.post(headers={**PNG, "Authorization": "Bearer plain-text-token"}))[0] == 200
+        assert (await up.post(headers={**PNG, "Authorization": "Bearer another1"}))[0] == 401
+
+    run(tmp_path, test)
+
+
+def test_torchserves_key_is_read_again_when_it_was_renewed(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> web.Response:
+            if up.fake.seen[-1][1]["Authorization"] == f"Bearer {INNER}":
+                (tmp_path / "inner").write_text(json.dumps({"inference": {"key": "newer-key"}}))
+                error = {"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."}
+                return web.json_response(error, status=400)
+            return web.json_response({"label": "b"})
+
+        up.fake.reply = reply
+        assert await up.post() == (200, {"label": "b"})
+        assert len(up.fake.seen) == 2
+
+    run(tmp_path, test)
+
+
+# Types and lengths
+
+
+@pytest.mark.parametrize(
+    ("type", "status"),
+    [("image/png", 200), ("IMAGE/JPEG", 200), ("application/octet-stream", 200), ("application/json", 200),
+     ("text/plain; charset=utf-8", 200), ("multipart/form-data; boundary=x", 200),
+     ("application/x-www-form-urlencoded", 415), ("text/html", 415), ("application/jsonx", 415), ("", 415),
+     ("image/", 415), ("image/png, text/plain", 415)],
+)  # fmt: skip
+def test_types(type: str, status: int, tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        assert (await up.post(headers={**BEARER, "Content-Type": type}))[0] == status
+        assert len(up.fake.seen) == (status == 200)
+
+    run(tmp_path, test)
+
+
+def test_a_missing_type_is_json_by_the_open_inference_protocol_alone(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        untyped = {"skip_auto_headers": ["Content-Type"], "headers": BEARER}
+        assert (await up.post(**untyped))[0] == 415
+        assert (await up.post("/v2/models/m/infer", **untyped))[0] == 200
+        assert up.fake.seen[0][1][ORIGINAL_TYPE] == "application/json"
+        assert (await up.post("/v2/models/m/infer"))[0] == 415
+        binary = {**BEARER, "Content-Type": "application/json", "Inference-Header-Content-Length": "10"}
+        assert (await up.post("/v2/models/m/infer", headers=binary))[0] == 415
+
+    run(tmp_path, test)
+
+
+def test_compressed_bodies_and_odd_types_are_refused(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        assert (await up.post(headers={**PNG, "Content-Encoding": "gzip"}))[0] == 415
+        start = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n"
+        twice = await raw(up, f"{start}Content-Type: image/png\r\nContent-Type: text/plain\r\n\r\n".encode())
+        odd = await raw(up, start.encode() + b"Content-Type: image/png; x=\xff\xe9\r\n\r\n")
+        assert (twice.split()[1], odd.split()[1]) == (b"400", b"415")
+        assert not up.fake.seen
+
+    run(tmp_path, test)
+
+
+def test_too_large_by_its_length_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        length = LIMITS.body + 1
+        head = (
+            f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n"
+        )
+        async with connection(up) as (reader, writer):
+            writer.write(f"{head}Content-Type: image/png\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 413 "), "and the client isn't asked for the body"
+
+        assert (await up.post(data=b"x" * length))[0] == 413
+        assert not up.fake.seen
+
+    run(tmp_path, test)
+
+
+def test_too_large_without_a_length_is_refused_when_it_grows(tmp_path: Path) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b"x" * 1000
+
+    async def test(up: Standing) -> None:
+        assert (await up.post(data=endless()))[0] == 413
+        assert not up.fake.seen
+
+    run(tmp_path, test)
+
+
+def test_a_client_that_waits_is_told_to_go_on(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        status, _ = await up.post(data=b"x" * 50_000, expect100=True)
+        assert (status, len(up.fake.seen[0][2])) == (200, 50_000)
+
+    run(tmp_path, test)
+
+
+def test_a_body_that_never_comes_is_given_up(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        head = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 10\r\n"
+        answer = await raw(up, f"{head}Content-Type: image/png\r\nConnection: close\r\n\r\nabc".encode())
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert not up.fake.seen
+
+    run(tmp_path, test, limits=replace(LIMITS, body_seconds=0.1))
+
+
+def test_no_more_is_held_than_the_limit_and_room_is_given_back(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        go = asyncio.Event()
+
+        async def reply(body: bytes) -> web.Response:
+            await go.wait()
+            return web.json_response({})
+
+        up.fake.reply = reply
+        tasks = [asyncio.create_task(up.post(data=b"x" * 90_000)) for _ in range(4)]
+        await until(lambda: len(up.fake.seen) == 4)
+        status, _ = await up.post(data=b"x" * 90_000)
+        assert (status, len(up.fake.seen)) == (503, 4)
+        go.set()
+        assert [status for status, _ in await asyncio.gather(*tasks)] == [200] * 4
+        assert (await up.post(data=b"x" * 90_000))[0] == 200
+
+    run(tmp_path, test)
+
+
+def test_too_many_requests_at_once(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        go = asyncio.Event()
+
+        async def reply(body: bytes) -> web.Response:
+            await go.wait()
+            return web.json_response({})
+
+        up.fake.reply = reply
+        tasks = [asyncio.create_task(up.post()) for _ in range(2)]
+        await until(lambda: len(up.fake.seen) == 2)
+        async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "1")
+        go.set()
+        assert [status for status, _ in await asyncio.gather(*tasks)] == [200, 200]
+
+    run(tmp_path, test, limits=replace(LIMITS, requests=2))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"GARBAGE\r\n\r\n",
+     b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+     b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     b"POST /predictions/m HTTP/1.1\r\nHost : x\r\n\r\n", b"GET /ping HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+     b"POST /predictions/m HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"],
+    ids=["garbage", "two lengths", "length and chunks", "space in a name", "long header", "encodings"],
+)  # fmt: skip
+def test_what_isnt_http_is_refused_in_json_and_the_connection_closed(request_: bytes, tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        answer = await raw(up, request_)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.split()[1] == b"400"
+        assert "error" in json.loads(body)
+        assert not up.fake.seen
+
+    run(tmp_path, test)
+
+
+# What TorchServe answers
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected", "says"),
+    [
+        (200, "", 200, ""),
+        (400, "", 400, ""),
+        (404, "Model not found: m", 404, "no model m"),
+        (413, "", 413, "large"),
+        (500, "Worker died.", 503, "worker ended"),
+        (507, "Worker died.", 503, "worker ended"),
+        (500, "Worker scaled down.", 503, "worker ended"),
+        (507, "Out of resources", 503, "memory"),
+        (503, 'Model "m" has no worker to serve inference request.', 503, "waiting"),
+        (503, "Prediction failed", 500, "failed"),
+        (500, "number of batch response mismatched", 500, "failed"),
+    ],
+)
+def test_codes(status: int, message: str, expected: int, says: str, tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> web.Response:
+            said = {"code": status, "type": "X", "message": message} if message else {"error": "of the handler"}
+            return web.json_response(said, status=status)
+
+        up.fake.reply = reply
+        async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
+            answer = await response.json()
+            assert response.status == expected
+            assert ("Retry-After" in response.headers) == (expected == 503)
+        assert says in answer["error"]
+        assert "code" not in answer
+        assert len(up.fake.seen) == 1, "nothing is sent twice"
+
+    run(tmp_path, test)
+
+
+def test_an_answer_that_never_comes_is_504(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> web.Response:
+            await asyncio.sleep(GENEROUS)
+            return web.Response()
+
+        up.fake.reply = reply
+        status, answer = await up.post()
+        assert (status, "0.1 s" in answer["error"]) == (504, True)
+
+    run(tmp_path, test, seconds=0.1)
+
+
+def test_without_torchserve_it_is_503(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            up.fake.url = url_of(gone)
+        assert (await up.post())[0] == 503
+
+    run(tmp_path, test)
+
+
+# Health
+
+
+def test_probes_need_no_token_and_tell_yes_or_no(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        health = up.front.health
+        for phase, missing, ready in (
+            (Phase.STARTING, frozenset[str](), 503),
+            (Phase.SERVING, frozenset[str](), 200),
+            (Phase.SERVING, frozenset({"m"}), 503),
+            (Phase.DRAINING, frozenset[str](), 503),
+        ):
+            health.phase, health.missing = phase, missing
+            assert await up.get("/v2/health/live") == 200
+            assert await up.get("/v2/health/ready") == await up.get("/ping") == ready
+            assert await up.get("/v2/models/m/ready", **BEARER) == ready
+        assert await up.get("/v2/models/m/ready") == await up.get("/v2/models/m") == await up.get("/v2/models") == 401
+
+    run(tmp_path, test)
+
+
+def test_models_are_described(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async with up.session.get(up.url + "/v2/models", headers=BEARER) as response:
+            assert await response.json() == {"models": ["m"]}
+        async with up.session.get(up.url + "/v2/models/m", headers=BEARER) as response:
+            assert await response.json() == {"name": "m"}
+        assert await up.get("/v2/models/other", **BEARER) == 404
+
+    run(tmp_path, test)
+
+
+def test_a_deep_probe_is_shared_by_all_that_ask(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        asked = 0
+        wrong: str | None = None
+
+        async def check() -> str | None:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0.01)
+            return wrong
+
+        path = "/v2/health/ready?deep=1"
+        assert await up.get(path) == 503, "nothing has been asked yet"
+        up.front.health.check_deeply_by(check)
+        assert set(await asyncio.gather(*(up.get(path) for _ in range(20)))) == {200}
+        assert asked == 1
+        wrong = "a wrong label"
+        up.front.health.check_deeply_by(check)
+        assert (await up.get(path), asked) == (503, 2)
+        assert await up.get("/v2/health/ready") == 200
+
+    run(tmp_path, test)
+
+
+def test_while_it_starts_only_its_own_requests_are_let_in(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        up.front.health.phase = Phase.STARTING
+        assert (await up.post())[0] == 503
+        assert (await up.post(headers={**PNG, FIRST: "guessed"}))[0] == 503
+        assert (await up.post(headers={**PNG, FIRST: up.front.first}))[0] == 200
+        up.front.health.phase = Phase.SERVING
+        assert (await up.post(headers={**PNG, FIRST: "guessed"}))[0] == 200
+
+    run(tmp_path, test)
+
+
+# The end
+
+
+def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        go = asyncio.Event()
+
+        async def reply(body: bytes) -> web.Response:
+            await go.wait()
+            return web.json_response({"label": body.decode()})
+
+        up.fake.reply = reply
+        tasks = [asyncio.create_task(up.post(data=f"{i}".encode())) for i in range(20)]
+        head = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 4\r\n"
+        # One whose body is still on its way, and one idle connection.
+        async with connection(up) as (reader, writer), connection(up) as (idle, _):
+            writer.write(f"{head}Content-Type: image/png\r\n\r\nla".encode())
+            await until(lambda: len(up.fake.seen) == 20 and up.front._requests == 21)
+
+            drained = asyncio.create_task(up.front.drain(GENEROUS))
+            await until(lambda: not up.front._listener.is_serving())
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*up.url.removeprefix("http://").split(":"))
+            assert not drained.done()
+            writer.write(b"te")
+            go.set()
+
+            assert [await task for task in tasks] == [(200, {"label": f"{i}"}) for i in range(20)]
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"Connection: close" in answer
+            assert answer.endswith(b'{"label": "late"}')
+            assert await drained
+            await up.front.close()
+            assert await idle.read() == b""
+
+    run(tmp_path, test)
+
+
+def test_a_request_on_an_open_connection_is_still_answered_while_draining(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        assert (await up.post())[0] == 200
+        drained = asyncio.create_task(up.front.drain(GENEROUS))
+        await until(lambda: not up.front._listener.is_serving())
+        async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
+            assert (response.status, response.headers["Connection"]) == (200, "close")
+        assert await drained
+
+    run(tmp_path, test)
+
+
+def test_a_drain_has_a_limit(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> web.Response:
+            await asyncio.sleep(GENEROUS)
+            return web.Response()
+
+        up.fake.reply = reply
+        task = asyncio.create_task(up.post())
+        await until(lambda: len(up.fake.seen) == 1)
+        assert not await up.front.drain(0.1)
+        await up.front.close()
+        with pytest.raises(aiohttp.ClientError):
+            await task
+
+    run(tmp_path, test)

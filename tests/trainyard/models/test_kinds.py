@@ -1,0 +1,49 @@
+"""The registry of models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated, Union
+
+import pydantic
+import pytest
+
+from trainyard.base.errors import UsageError
+from trainyard.config.kinds import kinds, model_classes, parse_model
+from trainyard.models.base import ModelConfig
+from trainyard.models.rnn import RnnConfig
+
+HEAVY = ("torch", "torchvision", "transformers", "tokenizers", "safetensors")
+
+
+def test_every_kind_has_its_config() -> None:
+    for kind, config in zip(kinds(), model_classes(), strict=True):
+        assert issubclass(config, ModelConfig)
+        assert config.model_fields["kind"].annotation.__args__ == (kind,)
+        described = {key: field.description for key, field in config.model_fields.items()}
+        assert all(described.values()), described
+
+
+def test_kind_discriminates() -> None:
+    union = Annotated[Union[tuple(model_classes())], pydantic.Field(discriminator="kind")]  # noqa: UP007 made at run time
+    parsed = pydantic.TypeAdapter(union).validate_python({"kind": "rnn", "name": "gru"})
+    assert parsed == RnnConfig(kind="rnn", name="gru")
+
+
+def test_config_of_a_bundle_is_read_back() -> None:
+    config = RnnConfig(kind="rnn", hidden_size=64)
+    assert parse_model(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("kind", ["resnets", None, 3])
+def test_unknown_kind(kind: object) -> None:
+    with pytest.raises(UsageError, match="it is one of resnet, torchvision, bert, rnn"):
+        parse_model({"kind": kind})
+
+
+def test_configs_import_without_heavy_packages() -> None:
+    code = "import sys; from trainyard.config.kinds import model_classes; model_classes(); "
+    code += f"print(set({HEAVY}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

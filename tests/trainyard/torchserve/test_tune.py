@@ -1,0 +1,305 @@
+"""Choosing settings by trying them: which are tried, which is the best, and how clients measure a server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainyard import cli
+from trainyard.artifacts.bundle import Bundle
+from trainyard.artifacts.export_record import FormatRow, open_trusted
+from trainyard.client.calls import Request
+from trainyard.torchserve import closed_loop, tune
+from trainyard.torchserve.archive_check import check_archive
+from trainyard.torchserve.closed_loop import Loop, run_clients
+from trainyard.torchserve.settings import Chosen, Settings
+from trainyard.torchserve.tune import (
+    BATCH_SIZES,
+    DELAYS,
+    NEAR,
+    Measured,
+    NothingMeetsError,
+    choose,
+    grid,
+    sample_requests,
+    search,
+    tune_archive,
+)
+from trainyard.torchserve.tuning_table import print_tuning
+
+MakeExport = Callable[..., Path]
+Row = Callable[..., FormatRow]
+
+
+def pairs(settings: list[Settings]) -> list[tuple[int, int]]:
+    return sorted({(one.workers, one.threads) for one in settings})
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [(1, [(1, 1)]), (2, [(1, 1), (1, 2), (2, 1)]), (4, [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]),
+     (6, [(1, 4), (1, 6), (2, 2), (4, 1), (6, 1)]),
+     (16, [(1, 8), (1, 16), (2, 4), (2, 8), (4, 2), (4, 4), (8, 1), (8, 2), (16, 1)])],
+)  # fmt: skip
+def test_the_grid_fills_the_cores_and_no_more(cores: int, expected: list[tuple[int, int]]) -> None:
+    found = grid(Chosen(), cores=cores)
+
+    assert pairs(found) == expected
+    assert len(found) == len(expected) * len(BATCH_SIZES)
+    assert [one.batch_size for one in found] == sorted(one.batch_size for one in found), "small batches first"
+
+
+def test_what_is_chosen_is_not_varied() -> None:
+    assert pairs(grid(Chosen(workers=2), cores=4)) == [(2, 1), (2, 2)]
+    assert pairs(grid(Chosen(threads=4), cores=4)) == [(1, 4)]
+    assert pairs(grid(Chosen(workers=9), cores=4)) == [(9, 1)]
+    assert grid(Chosen(3, 5, 7, 9), cores=2) == [Settings(3, 5, 7, 9)]
+    assert [one.batch_size for one in grid(Chosen(1, 1), cores=1)] == list(BATCH_SIZES)
+    gpu = grid(Chosen(), "cuda", cores=64)
+    assert {one.device for one in gpu} == {"cuda"}
+    assert pairs(gpu) == [(1, 1), (2, 1), (4, 1)]
+
+
+def one(
+    batch: int = 8, delay: int = 2, rps: float = 100, p99: float = 10, failure: str = "", workers: int = 1
+) -> Measured:
+    return Measured(Settings(workers, 1, batch, delay), 4, rps, p99 / 2, p99, failure)
+
+
+def test_the_best_has_the_highest_throughput_of_those_that_keep_the_bound() -> None:
+    slow, good, worse = one(32, rps=500, p99=101), one(8, rps=300, p99=99), one(1, rps=200, p99=1)
+    failed = one(16, rps=0, p99=0, failure="503")
+
+    assert choose([slow, good, worse, failed], 100) == good
+    assert choose([slow, good, worse], 101) == slow
+    assert choose([slow, good, worse], 5) == worse
+
+
+def test_of_those_that_are_alike_the_quickest_is_taken() -> None:
+    best, near, behind = one(32, rps=1000, p99=90), one(8, rps=971, p99=20), one(1, rps=969, p99=2)
+
+    assert choose([best, near, behind], 100) == near
+
+
+def test_where_nothing_keeps_the_bound_the_quickest_is_told() -> None:
+    with pytest.raises(
+        NothingMeetsError, match=r"within 5 ms here, the quickest took 8.3 ms \(workers 1, .*raise --p99"
+    ):
+        choose([one(p99=9), one(1, p99=8.3), one(32, failure="503")], 5)
+    with pytest.raises(NothingMeetsError, match=r"nothing could be measured \(it died\): give --workers"):
+        choose([one(failure="it died")], 5)
+    assert NothingMeetsError.exit_code == 1
+
+
+@given(
+    measured=st.lists(
+        st.builds(one, rps=st.floats(1, 1e4), p99=st.floats(0.1, 500), failure=st.sampled_from(["", "", "503"])),
+        min_size=1,
+    ),
+    bound=st.floats(0.1, 500),
+)
+def test_the_choice_keeps_the_bound_and_is_near_the_best(measured: list[Measured], bound: float) -> None:
+    keeping = [each for each in measured if not each.failure and each.p99_ms <= bound]
+    try:
+        best = choose(measured, bound)
+    except NothingMeetsError:
+        assert not keeping
+        return
+    assert best in keeping
+    assert best.requests_per_second >= NEAR * max(each.requests_per_second for each in keeping)
+
+
+class Machine:
+    """Measures what it is told."""
+
+    def __init__(self, p99: Callable[[Settings], float]) -> None:
+        self.p99, self.tried = p99, list[Settings]()
+
+    def __call__(self, settings: Settings) -> Measured:
+        self.tried.append(settings)
+        p99 = self.p99(settings)
+        failure = "" if p99 else "it didn't start"
+        return Measured(settings, 1, settings.workers * settings.batch_size**0.5, p99 / 2, p99, failure)
+
+
+def test_all_are_tried_and_other_delays_of_the_best() -> None:
+    machine = Machine(lambda settings: 10 - settings.max_batch_delay_ms / 10)
+
+    best, measured = search(grid(Chosen(), cores=2), Chosen(), 100, machine)
+
+    assert len(measured) == len(machine.tried) == 3 * len(BATCH_SIZES) + len(DELAYS)
+    assert (best.settings.workers, best.settings.batch_size) == (2, 32)
+    assert best.settings.max_batch_delay_ms == max(DELAYS), "it was the quickest of those that are alike"
+    assert {each.max_batch_delay_ms for each in machine.tried[-len(DELAYS) :]} == set(DELAYS)
+
+
+def test_larger_batches_are_not_tried_where_a_small_one_takes_too_long() -> None:
+    machine = Machine(lambda settings: 30 * settings.batch_size / settings.workers)
+
+    best, _ = search(grid(Chosen(), cores=2), Chosen(), 70, machine)
+
+    assert [(each.workers, each.threads, each.batch_size) for each in machine.tried[:6]] == [
+        (1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, 4), (1, 2, 4), (2, 1, 4),
+    ]  # fmt: skip
+    assert (best.settings.workers, best.settings.batch_size) == (2, 4)
+    assert len(machine.tried) == 7 + len(DELAYS)
+
+
+def test_what_does_not_start_is_left_out() -> None:
+    machine = Machine(lambda settings: 0 if settings.workers == 2 else 1)
+
+    best, measured = search(grid(Chosen(max_batch_delay_ms=3), cores=2), Chosen(max_batch_delay_ms=3), 70, machine)
+
+    assert best.settings.workers == 1
+    assert best.settings.max_batch_delay_ms == 3
+    assert sum(bool(each.failure) for each in measured) == 1
+
+
+def test_a_batch_of_one_waits_for_nobody() -> None:
+    machine = Machine(lambda settings: 1)
+    search(grid(Chosen(batch_size=1), cores=1), Chosen(batch_size=1), 70, machine)
+
+    assert len(machine.tried) == 1
+
+
+async def _load(handler: Callable[[web.Request], object], clients: int, seconds: float) -> Loop:
+    application = web.Application()
+    application.router.add_post("/predictions/{name}", handler)  # type: ignore[arg-type]
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        host, port = runner.addresses[0][:2]
+        requests = [Request("predictions/a", content) for content in (b"1", b"2", b"3")]
+        return await run_clients(f"http://{host}:{port}", {"X-Own": "yes"}, requests, clients, seconds)
+    finally:
+        await runner.cleanup()
+
+
+def test_clients_ask_all_at_once_and_again_when_they_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_loop, "WARM_UP_SECONDS", 0.05)
+    here = most = 0
+    bodies = set()
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal here, most
+        here += 1
+        most = max(most, here)
+        bodies.add(await request.read())
+        assert request.headers["X-Own"] == "yes"
+        await asyncio.sleep(0.01)
+        here -= 1
+        return web.Response(text="{}")
+
+    loop = asyncio.run(_load(answer, 5, 0.5))
+
+    assert (most, bodies, loop.failures) == (5, {b"1", b"2", b"3"}, [])
+    assert len(loop.latencies) > 5
+    assert 10 <= loop.percentile_ms(50) <= loop.percentile_ms(99)
+    assert loop.requests_per_second == len(loop.latencies) / 0.5
+
+
+def test_a_failure_is_not_taken_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_loop, "WARM_UP_SECONDS", 0.0)
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=503, text="busy")
+
+    async def hang_up(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    refused, lost = asyncio.run(_load(refuse, 2, 0.3)), asyncio.run(_load(hang_up, 2, 0.3))
+
+    assert (set(refused.failures), refused.latencies) == ({"503 busy"}, [])
+    assert lost.failures
+    assert not lost.latencies
+    assert lost.percentile_ms(99) == float("inf")
+
+
+def test_the_samples_are_asked_for(digits_run: Path) -> None:
+    bundle = Bundle.open(digits_run)
+    images = sorted((bundle.path / "samples" / "golden").iterdir())
+
+    requests = sample_requests(bundle)
+
+    assert [request.body for request in requests] == [image.read_bytes() for image in images]
+    assert {request.path for request in requests} == {"predictions/model"}
+
+
+def test_the_verb_keeps_what_was_measured(
+    bare_run: Path,
+    make_export: MakeExport,
+    row: Row,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_export(row("onnx"))
+    monkeypatch.setattr(tune, "measure", lambda _, settings, *__: Machine(lambda one: one.batch_size)(settings))
+
+    def archive(*words: str) -> int:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(sys, "argv", ["trainyard", "archive", str(bare_run), "--tune", *words])
+            cli.main()
+        return int(end.value.code or 0)
+
+    assert archive("--p99", "0.5") == 1
+    out, err = capsys.readouterr()
+    assert "the quickest took 1.0 ms" in err.splitlines()[-1]
+    assert (out, (bare_run / "archives").exists()) == ("", False), "nothing is archived behind one's back"
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["trainyard", "archive", str(bare_run), "--p99", "20"])
+        cli.main()
+    assert end.value.code == 2
+    assert "--p99 belongs to --tune" in capsys.readouterr().err
+
+    assert archive("--p99", "20", "--workers", "2", "--threads", "1") == 0
+    out, _ = capsys.readouterr()
+    assert "chosen" in out
+    assert "too slow" in out
+    path = Path(out.splitlines()[-1])
+    assert (check_archive(path).settings.workers, check_archive(path).settings.batch_size) == (2, 16)
+    with ZipFile(path) as made:
+        tuning = json.loads(made.read("tuning.json"))
+    assert (tuning["p99_ms"], tuning["chosen"]["batch_size"]) == (20, 16)
+    assert len(tuning["measured"]) == len(BATCH_SIZES) + len(DELAYS)
+
+
+def test_the_table_tells_why_settings_are_out(capsys: pytest.CaptureFixture[str]) -> None:
+    best = one(8)
+    print_tuning(best, [one(1, failure="3 requests failed: [503]"), best, one(32, p99=999)], 100)
+
+    shown = capsys.readouterr().out
+    assert all(
+        word in " ".join(shown.split()) for word in ("chosen", "too slow", "3 requests failed: [503]", "requests/s")
+    )
+
+
+@pytest.mark.slow
+def test_a_real_server_is_measured(exported_images: Path) -> None:
+    chosen = Chosen(workers=1, threads=1, batch_size=4, max_batch_delay_ms=1)
+
+    best, measured = tune_archive(open_trusted(exported_images, "onnx"), "onnx", chosen, "cpu", 60_000, seconds=1)
+
+    assert measured == [best]
+    assert (best.settings, best.clients, best.failure) == (Settings(1, 1, 4, 1), 8, "")
+    assert best.requests_per_second > 0
+    assert 0 < best.p50_ms <= best.p99_ms
+
+
+def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
+    failed = tune.measure(tmp_path / "none.mar", Settings(1), [], 0.1)
+
+    assert "there is no archive" in failed.failure
+    assert "\n" not in failed.failure
