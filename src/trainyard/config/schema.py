@@ -7,7 +7,6 @@ from typing import Annotated, Any, TypeAlias, Union, cast
 
 from pydantic import Field, create_model
 
-from trainyard.config.experiment import Experiment
 from trainyard.config.kinds import experiment_class, model_classes
 
 Schema: TypeAlias = dict[str, object]
