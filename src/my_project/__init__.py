@@ -4,6 +4,8 @@ from trainyard.base.project import Project
 
 project = Project(
     __name__,
+    config=".train:Config",
+    run=".train:train",
     models={
         "resnet": "trainyard.models.resnet:ResNetConfig",
         "torchvision": "trainyard.models.torchvision:TorchvisionConfig",

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from trainyard.base.errors import EXIT_REFUSED, UsageError
+from trainyard.base.project import require_project
 from trainyard.cli.app import FORMATS, Config, Expect, Overrides, Run, app, check_format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainyard.config.experiment import Experiment
 
 
 @app.command()
@@ -29,10 +35,10 @@ def train(config: Config, overrides: Overrides = None) -> None:
     if needs_launch(experiment.trainer):
         check_hardware(experiment.trainer)
         raise typer.Exit(launch(["train", str(config), *(overrides or [])], experiment.trainer))
-    from trainyard.training.run import train as run_training
-
     mute_other_ranks()
-    run = run_training(experiment)
+    project = require_project()
+    train_project = cast("Callable[[Experiment], Path]", project.resolve(project.run))
+    run = train_project(experiment)
     metrics = run / "metrics.json"
     if metrics.is_file() and not is_muted():
         print(metrics.read_text(encoding="utf-8"), file=sys.stderr, end="")

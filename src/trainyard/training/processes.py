@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lightning.fabric.strategies.strategy import Strategy
     from torch.distributed.device_mesh import DeviceMesh
 
-    from trainyard.training.module import ClassifierModule
+    from trainyard.training.task import TrainingTask
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_INT = 2**31 - 1
@@ -89,17 +89,17 @@ def _strategy(config: TrainerConfig) -> str | Strategy:
     return "ddp" if world_size > 1 else "auto"
 
 
-def shard(module: ClassifierModule, mesh: DeviceMesh) -> ClassifierModule:
-    """Shards each block of a network and then the rest over all processes (FSDP2)."""
+def shard(task: TrainingTask, mesh: DeviceMesh) -> TrainingTask:
+    """Shards each block of a model and then the rest over all processes (FSDP2)."""
     from torch.distributed.fsdp import fully_shard
 
     data_parallel = mesh["data_parallel"]
     # A module's parameters belong to the first call that reaches them: inner blocks come before outer ones.
-    for block in reversed(_blocks(module.classifier)):
+    for block in reversed(_blocks(task.model)):
         fully_shard(block, mesh=data_parallel)
-    # Not the module itself: Lightning calls it around its own steps, so its hooks would run twice.
-    fully_shard(module.classifier, mesh=data_parallel)
-    return module
+    # Not the task itself: Fabric calls it around each marked method, so its hooks would run twice.
+    fully_shard(task.model, mesh=data_parallel)
+    return task
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
