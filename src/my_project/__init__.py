@@ -5,9 +5,9 @@ from trainyard.base.project import Project
 project = Project(
     __name__,
     models={
-        "resnet": "trainyard.models.resnet:ResNetConfig",
+        "resnet": ".models.resnet:ResNetConfig",
         "torchvision": "trainyard.models.torchvision:TorchvisionConfig",
-        "bert": "trainyard.models.bert:BertConfig",
-        "rnn": "trainyard.models.rnn:RnnConfig",
+        "bert": ".models.bert:BertConfig",
+        "rnn": ".models.rnn:RnnConfig",
     },
 )
