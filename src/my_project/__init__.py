@@ -7,9 +7,9 @@ project = Project(
     config=".train:Config",
     run=".train:train",
     models={
-        "resnet": "trainyard.models.resnet:ResNetConfig",
+        "resnet": ".models.resnet:ResNetConfig",
         "torchvision": "trainyard.models.torchvision:TorchvisionConfig",
-        "bert": "trainyard.models.bert:BertConfig",
-        "rnn": "trainyard.models.rnn:RnnConfig",
+        "bert": ".models.bert:BertConfig",
+        "rnn": ".models.rnn:RnnConfig",
     },
 )

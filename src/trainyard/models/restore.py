@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file
 
 from trainyard.artifacts.bundle import WEIGHTS, BundleFacts
 from trainyard.base.errors import BundleError
 from trainyard.config.kinds import parse_model
 from trainyard.models.base import Task
+from trainyard.models.classifier import Classifier
 from trainyard.preprocess.preprocessor import Preprocessor
-
-if TYPE_CHECKING:
-    from trainyard.models.classifier import Classifier
 
 
 def restore_classifier(folder: Path, facts: BundleFacts, preprocessor: Preprocessor) -> Classifier:
@@ -22,8 +21,6 @@ def restore_classifier(folder: Path, facts: BundleFacts, preprocessor: Preproces
         UsageError: the project has no such kind of model.
         BundleError: the weights don't fit the model's config.
     """
-    from safetensors.torch import load_file
-
     classifier = parse_model(facts.model).restore(Task(tuple(facts.labels), preprocessor), folder)
     try:
         classifier.network.load_state_dict(load_file(folder / WEIGHTS))

@@ -1,13 +1,68 @@
-"""A bidirectional recurrent classifier of texts whose answer does not depend on padding."""
+"""A bidirectional LSTM or GRU from scratch, for those who need microseconds. Its answers don't depend on padding."""
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from pathlib import Path
+from typing import Annotated, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from trainyard.base.errors import UsageError
+from trainyard.config.data import AnyData
+from trainyard.models.base import Task
+from trainyard.models.classifier import Classifier, TextClassifier
+from trainyard.models.text import TextModelConfig
+from trainyard.preprocess.preprocessor import TextPreprocessor
+
+DEFAULT_DROPOUT = 0.3
+
 Cell = Literal["lstm", "gru"]
+Size = Annotated[int, Field(ge=1)]
+
+
+class RnnConfig(TextModelConfig):
+    """A bidirectional LSTM or GRU over WordPiece tokens, from scratch."""
+
+    # By this word a config, and every bundle that you ever trained, finds this class: think twice before you change it.
+    kind: Literal["rnn"]
+    """Family of the model."""
+    name: Cell = "lstm"
+    """The recurrent cell."""
+    embedding_size: Size = 128
+    """Width of the token embeddings."""
+    hidden_size: Size = 128
+    """Width of each direction."""
+    layers: Size = 1
+    """Number of bidirectional layers."""
+
+    def check(self, data: AnyData) -> None:
+        """See ``ModelConfig``."""
+        super().check(data)
+        if self.pretrained:
+            raise UsageError(f"model.kind={self.kind} is trained from scratch: set model.pretrained=false")
+
+    def build(self, task: Task) -> Classifier:
+        """See ``ModelConfig``."""
+        preprocessor = task.preprocessor
+        assert isinstance(preprocessor, TextPreprocessor), "checked"
+        network = RecurrentNetwork(
+            cell=self.name,
+            vocab_size=preprocessor.tokenizer.get_vocab_size(),
+            embedding_size=self.embedding_size,
+            hidden_size=self.hidden_size,
+            layers=self.layers,
+            dropout=DEFAULT_DROPOUT if self.dropout is None else self.dropout,
+            classes=len(task.labels),
+            pad_id=preprocessor.pad_id,
+        )
+        # From input to output: `optim.layer_decay` and `model.freeze` go by these stages.
+        return TextClassifier(network, [network.embedding, *network.layers, network.output])
+
+    def restore(self, task: Task, folder: Path) -> Classifier:
+        """See ``ModelConfig``; the vocabulary's size is the preprocessor's."""
+        return self.build(task)
 
 
 class BidirectionalLayer(nn.Module):
@@ -27,6 +82,7 @@ class BidirectionalLayer(nn.Module):
         """Maps ``[batch, length, size_in]`` to ``[batch, length, 2 hidden_size]``; ``turned`` are positions."""
         ahead, _ = self.ahead(x)
         back, _ = self.back(_take(x, turned))
+        # Turned back again, so that both directions speak of the same token at each position.
         return torch.cat([ahead, _take(back, turned)], dim=-1)
 
 
@@ -63,6 +119,7 @@ class RecurrentNetwork(nn.Module):
         sizes = [embedding_size, *[2 * hidden_size] * (layers - 1)]
         self.layers = nn.ModuleList(BidirectionalLayer(cell, size, hidden_size) for size in sizes)
         self.dropout = nn.Dropout(dropout)
+        # Two directions, and of each the mean and the maximum.
         self.output = nn.Linear(4 * hidden_size, classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -76,6 +133,7 @@ class RecurrentNetwork(nn.Module):
 
 def _turned_positions(mask: Tensor) -> Tensor:
     """Of each position, the one it changes places with when a text is turned round; padding stays."""
+    # Not arange(length): a trace would record the length of its example as a constant.
     positions = torch.ones_like(mask).cumsum(dim=1) - 1
     return torch.where(mask.bool(), mask.sum(dim=1, keepdim=True) - 1 - positions, positions)
 
@@ -86,7 +144,8 @@ def _take(x: Tensor, positions: Tensor) -> Tensor:
 
 def _pool(x: Tensor, mask: Tensor) -> Tensor:
     """Mean and maximum over the tokens: ``[batch, 2 width]``."""
+    # The last position alone, as is often done, would be padding in all texts but the longest.
     padding = ~mask.bool().unsqueeze(-1)
     mean = x.masked_fill(padding, 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-    # A recurrent cell's output is above -1.
+    # A recurrent cell's output is above -1, so the padding never is the maximum.
     return torch.cat([mean, x.masked_fill(padding, -1).amax(dim=1)], dim=-1)
