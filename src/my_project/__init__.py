@@ -10,4 +10,5 @@ project = Project(
         "bert": "trainyard.models.bert:BertConfig",
         "rnn": "trainyard.models.rnn:RnnConfig",
     },
+    templates="templates",
 )

@@ -30,11 +30,13 @@ class Project:
         package: The package's name, ``__name__``.
         config: The class of a config file: the library's ``Experiment`` with the project's own sections.
         models: The config class of each kind of model.
+        templates: The package's folder of templates, as the model card's.
     """
 
     package: str
     config: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
+    templates: str = ""
 
     def resolve(self, name: str) -> object:
         """Imports what a name stands for.
