@@ -13,7 +13,6 @@ from typing import Literal
 import jinja2
 import yaml
 
-from trainyard.base.environment import describe_environment
 from trainyard.base.errors import UsageError
 from trainyard.base.project import find_project
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
@@ -70,10 +69,10 @@ def model_card(facts: CardFacts) -> str:
     """
     known = _known(facts, {"test": facts.test.summary(), "val": facts.val.summary()})
     try:
-        return _fill([*_folder_of_project(), LIBRARY], known)
+        return _fill(_environment([*_folder_of_project(), LIBRARY]), known)
     except UsageError as error:
         log.warning("%s; until then the bundle has a plain card", error)
-    return _fill([LIBRARY], known)
+    return _fill(_environment([LIBRARY]), known)
 
 
 def check_template(config: str, modality: Modality, metrics: Iterable[str] = ()) -> None:
@@ -92,10 +91,11 @@ def check_template(config: str, modality: Modality, metrics: Iterable[str] = ())
             raise UsageError(
                 f"the folder {folder}, which the project names for templates, is not there: make it, or mend that"
             )
+    environment = _environment(folders)
     for classes, temperature in ((2, 1.0), (MANY_CLASSES + 1, MAX_TEMPERATURE)):
         facts = made_up_facts(config, modality, [f"class {number}" for number in range(classes)], temperature)
         figures = facts.test.summary() | dict.fromkeys(metrics, 0.5)
-        _fill(folders, _known(facts, {"test": figures, "val": figures}))
+        _fill(environment, _known(facts, {"test": figures, "val": figures}))
 
 
 def made_up_facts(config: str, modality: Modality, classes: Sequence[str], temperature: float = 1.0) -> CardFacts:
@@ -115,9 +115,12 @@ def made_up_facts(config: str, modality: Modality, classes: Sequence[str], tempe
     }
     training = {"examples_per_second": 1.0, "seconds": 1.0, "epochs": 1, "world_size": 1, "local_processes": 1,
                 "steps": 1, "best_epoch": 1, "order": 1, "seed": 1}  # fmt: skip
+    # Not this machine's: to ask for a GPU's name takes memory of it, in each process.
+    environment = {"trainyard": "1", "python": "3", "platform": "Linux", "cpu": "a processor", "cores": 1, "threads": 1,
+                   "gpu": None, "packages": {"torch": "2"}}  # fmt: skip
     return CardFacts(
         "made up", modality, "a model", len(classes) == 2, classes, data, scores, scores, temperature, training, config,
-        describe_environment(),
+        environment,
     )  # fmt: skip
 
 
@@ -128,8 +131,8 @@ def _folder_of_project() -> list[Path]:
     return [Path(str(importlib.resources.files(project.package))) / project.templates]
 
 
-def _fill(folders: Sequence[Path], known: Mapping[str, object]) -> str:
-    """Fills in the template of the first folder that has it."""
+def _environment(folders: Sequence[Path]) -> jinja2.Environment:
+    """Knows the templates of these folders, the first that has one, and the filters."""
     # Markdown is no HTML: what must be escaped says so, by the filter ``markdown``.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folders),
@@ -144,6 +147,10 @@ def _fill(folders: Sequence[Path], known: Mapping[str, object]) -> str:
         "interval": lambda scores: wilson_interval(scores.correct, scores.examples),
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip(),
     }  # fmt: skip
+    return environment
+
+
+def _fill(environment: jinja2.Environment, known: Mapping[str, object]) -> str:
     try:
         return environment.get_template(TEMPLATE).render(known)
     except Exception as error:  # what a template calls may raise anything

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trainyard.base.environment import describe_environment
 from trainyard.base.errors import UsageError
 from trainyard.base.project import Project
 from trainyard.report import card as cards
@@ -159,3 +160,7 @@ def test_the_config_has_no_folders_and_is_told_once(templates: Path) -> None:
 )
 def test_facts_are_put_into_words(value: object, words: str, templates: Path) -> None:
     assert fill(templates, "{{ training.fact | words }}", training={"fact": value}) == words
+
+
+def test_made_up_facts_are_those_that_a_run_has() -> None:
+    assert facts().environment.keys() == describe_environment().keys()
