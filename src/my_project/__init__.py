@@ -12,4 +12,5 @@ project = Project(
         "bert": ".models.bert:BertConfig",
         "rnn": ".models.rnn:RnnConfig",
     },
+    templates="templates",
 )

@@ -31,12 +31,14 @@ class Project:
         config: The class of a config file: the library's ``Experiment`` with the project's own sections.
         run: The function that takes such a config, trains, and returns the run directory.
         models: The config class of each kind of model.
+        templates: The package's folder of templates, as the model card's.
     """
 
     package: str
     config: str = ""
     run: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
+    templates: str = ""
 
     def resolve(self, name: str) -> object:
         """Imports what a name stands for.
