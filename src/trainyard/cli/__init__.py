@@ -31,7 +31,7 @@ def main() -> None:
         if os.environ.get("TRAINYARD_DEBUG"):
             traceback.print_exception(error)
         if failure.others_know_more:
-            # torchrun ends this process as soon as another one, which knows more, has ended.
+            # The launcher ends this process as soon as another one, which knows more, has ended.
             time.sleep(OTHERS_WAIT)
         print(f"trainyard: {failure.message}", file=sys.stderr)
         sys.stdout.flush()

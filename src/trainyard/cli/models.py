@@ -19,16 +19,15 @@ def train(config: Config, overrides: Overrides = None) -> None:
 
     Prints the run folder as its last line on stdout. With several GPUs, or NPROC=2, it runs in as many processes.
     """
-    from trainyard.config.load import load_experiment
+    from trainyard.config.load import load_experiment, load_settings
     from trainyard.training.launch import end_with_launcher, launch, needs_launch
 
     end_with_launcher()
-    from trainyard.training.processes import check_hardware, is_muted, mute_other_ranks
-
+    trainer = load_settings(config, overrides or []).trainer
+    if needs_launch(trainer):
+        raise typer.Exit(launch(["train", str(config), *(overrides or [])], trainer))
     experiment = load_experiment(config, overrides or [])
-    if needs_launch(experiment.trainer):
-        check_hardware(experiment.trainer)
-        raise typer.Exit(launch(["train", str(config), *(overrides or [])], experiment.trainer))
+    from trainyard.training.processes import is_muted, mute_other_ranks
     from trainyard.training.run import train as run_training
 
     mute_other_ranks()
