@@ -111,7 +111,7 @@ def _usage(facts: CardFacts) -> Iterator[str]:
         "python",
         "from pathlib import Path",
         "",
-        "from trainyard.inference.predictor import Predictor",
+        "from trainyard import Predictor",
         "",
         f'for answer in Predictor(Path("FOLDER")).predict([{item}]):',
         "    print(answer)",

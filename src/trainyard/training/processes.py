@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import distributed, nn
-from torch.distributed import ProcessGroup
+from torch.distributed import ProcessGroup, TCPStore
 
 from trainyard.base.cpu import available_cores
 from trainyard.base.errors import TrainyardError, UsageError
@@ -63,7 +63,7 @@ def check_hardware(config: TrainerConfig) -> None:
 def start_fabric(config: TrainerConfig) -> Fabric:
     """Joins the processes of the job, or makes a job of this one alone."""
     from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import TorchElasticEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     local_processes, world_size = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     gpu = uses_gpu(config)
@@ -159,7 +159,7 @@ def _join(backend: str) -> None:
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
 
-def _meet(rank: int, world_size: int) -> distributed.Store:
+def _meet(rank: int, world_size: int) -> TCPStore:
     """The store by which the processes find each other; returns once all of them are there.
 
     Raises:
@@ -167,7 +167,7 @@ def _meet(rank: int, world_size: int) -> distributed.Store:
     """
     listener = os.environ.get(LISTENER)
     try:
-        return distributed.TCPStore(
+        return TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             world_size,

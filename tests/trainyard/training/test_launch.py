@@ -155,7 +155,7 @@ PACKAGE = """
 import os, signal, sys, time
 rank = int(os.environ["RANK"])
 def say(text):
-    print(text, flush=True)
+    os.write(1, (text + "\\n").encode())
 if sys.argv[1] == "fail":
     time.sleep(0 if rank == 1 else 60)
     sys.exit(3)
