@@ -1,6 +1,6 @@
 """Your project: what you change. The library behind it is ``trainyard``."""
 
-from trainyard.base.project import Project
+from trainyard import Project
 
 project = Project(
     __name__,

@@ -1,4 +1,4 @@
-"""The verbs of a server: serve and ready."""
+"""The verb that runs a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainyard.cli.app import AUTO_OR_FORMATS, app, check_format
+from trainyard.cli.app import AUTO_OR_FORMATS, check_format
 
 Models = Annotated[
     list[str],
@@ -18,7 +18,6 @@ Models = Annotated[
 ]
 
 
-@app.command()
 def serve(
     models: Models,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for others to reach it.")] = "127.0.0.1",
@@ -84,18 +83,3 @@ def serve(
         as_json=as_json,
     )
     raise typer.Exit(run_server(options))
-
-
-@app.command()
-def ready(
-    url: Annotated[str, typer.Argument(help="Where the server is, as http://127.0.0.1:8080.", metavar="URL")],
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer.")] = 10.0,
-) -> None:
-    """Ask a server whether each of its models answers right: exit 0 if so, 1 if not. A probe for containers.
-
-    The server has each model answer one of its golden requests, so that the probe needs no token. What it finds is
-    told to all that ask within 5 seconds.
-    """
-    from trainyard.client.ready import check_ready
-
-    check_ready(url, timeout)
