@@ -119,7 +119,7 @@ class Bundle:
     @property
     def reads_pairs(self) -> bool:
         """Whether an item is a pair of texts."""
-        return self.kind == "text" and bool(self.facts.data.config.get("pair"))
+        return bool(self.facts.data.config.get("pair"))
 
     @cached_property
     def preprocessor(self) -> ImagePreprocessor | TextPreprocessor:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import TypeAdapter
@@ -15,6 +14,7 @@ from trainyard.data.records import SPLITS
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
 from trainyard.evaluation.scores import Scores
+from trainyard.preprocess.base import Kind
 
 FIGURE = "confusion_matrix.png"
 """File name of the figure that the card links to; it lies beside the card."""
@@ -22,8 +22,6 @@ FEW_EXAMPLES = 20
 """Below this many test examples of a class, its scores are called rough."""
 MANY_CLASSES = 25
 """Above this many, tables with a row for each class are folded."""
-
-Modality = Literal["image", "text"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class CardFacts:
     """
 
     name: str
-    modality: Modality
+    modality: Kind
     model: str
     hugging_face: bool
     classes: Sequence[str]
@@ -129,6 +127,7 @@ def _usage(facts: CardFacts) -> Iterator[str]:
 
 def _example(facts: CardFacts) -> tuple[str, str, str]:
     """An item on the command line, for the predictor, and for the pipeline of `transformers`."""
+    # The one place where the card differs, by what a user writes for an item.
     if facts.modality == "image":
         return "photo.jpg", 'Path("photo.jpg")', '"photo.jpg"'
     if yaml.safe_load(facts.config)["data"].get("pair"):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainyard.base.errors import UsageError
-from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Dataset
 
@@ -40,8 +39,8 @@ def apply_preset(experiment: Experiment) -> Experiment:
         trainer = trainer.model_copy(update={"max_epochs": OVERFIT_EPOCHS, "keep": "last"})
         # With any of these the loss of a batch that is learnt by heart isn't 0.
         optim = optim.model_copy(update={"label_smoothing": 0.0})
-        if isinstance(data, ImagesConfig):
-            data = data.model_copy(update={"augment": "none", "mixup": 0.0, "cutmix": 0.0})
+        plain = {"augment": "none", "mixup": 0.0, "cutmix": 0.0}  # of the sections that have them
+        data = data.model_copy(update={key: plain[key] for key in plain.keys() & type(data).model_fields.keys()})
     update = {"name": f"{experiment.name}-{preset}", "data": data, "optim": optim, "trainer": trainer}
     return experiment.model_copy(update=update)
 
