@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jinja2
 import yaml
@@ -18,6 +17,7 @@ from trainyard.base.project import find_project
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
 from trainyard.evaluation.scores import ClassScores, Scores
+from trainyard.preprocess.base import Kind
 from trainyard.report.markdown import markdown, number
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ TEMPLATE = "model_card.md.j2"
 LIBRARY = Path(str(importlib.resources.files("trainyard.report"))) / "templates"
 MANY_CLASSES = 25
 """Above this many, tables with a row for each class are folded, and lists of names end."""
-
-Modality = Literal["image", "text"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class CardFacts:
     """
 
     name: str
-    modality: Modality
+    modality: Kind
     model: str
     hugging_face: bool
     classes: Sequence[str]
@@ -75,7 +73,7 @@ def model_card(facts: CardFacts) -> str:
     return _fill(_environment([LIBRARY]), known)
 
 
-def check_template(config: str, modality: Modality, metrics: Iterable[str] = ()) -> None:
+def check_template(config: str, modality: Kind, metrics: Iterable[str] = ()) -> None:
     """Fills the project's template with facts that are made up, so that a run ends as well as it starts.
 
     Args:
@@ -98,7 +96,7 @@ def check_template(config: str, modality: Modality, metrics: Iterable[str] = ())
         _fill(environment, _known(facts, {"test": figures, "val": figures}))
 
 
-def made_up_facts(config: str, modality: Modality, classes: Sequence[str], temperature: float = 1.0) -> CardFacts:
+def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperature: float = 1.0) -> CardFacts:
     """Facts of a run that found something to say wherever a card can."""
     per_class = dict.fromkeys(classes, ClassScores(precision=1.0, recall=1.0, f1=1.0, support=2))
     confusion = [[2 * (row == column) for column in range(len(classes))] for row in range(len(classes))]

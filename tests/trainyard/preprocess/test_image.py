@@ -1,4 +1,4 @@
-"""From raw items to tensors: odd images, odd texts."""
+"""From images to pixels, however odd they are, and what others ask of them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from trainyard.base.errors import BundleError, ItemError
-from trainyard.preprocess import preprocessor as preprocess
-from trainyard.preprocess.preprocessor import ImagePreprocessor, TextPreprocessor, encode_all, load_preprocessor
+from trainyard.base.errors import ItemError, UsageError
+from trainyard.preprocess import image as preprocess_image
+from trainyard.preprocess.base import encode_all, load_sample
+from trainyard.preprocess.image import MAX_SAMPLE_BYTES, ImagePreprocessor
 
 
 def encoded_image(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format, **options)  # type: ignore[arg-type]
     return file.getvalue()
-
-
-def word_tokenizer() -> Tokenizer:
-    vocabulary = {"[PAD]": 0, "[UNK]": 1, "late": 2, "parcel": 3, "my": 4}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return tokenizer
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
@@ -179,7 +172,7 @@ def test_an_image_is_converted_alike_in_bands_of_any_height(
     whole = ImagePreprocessor(8, 8).encode(item)
 
     for pixels in (1, 50, 500):
-        monkeypatch.setattr(preprocess, "BAND_PIXELS", pixels)
+        monkeypatch.setattr(preprocess_image, "BAND_PIXELS", pixels)
         np.testing.assert_array_equal(ImagePreprocessor(8, 8).encode(item), whole)
 
 
@@ -200,54 +193,57 @@ def test_images_are_collated_channels_first() -> None:
     assert images[1, :, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_texts_are_padded_to_the_longest_and_masked() -> None:
-    preprocessor = TextPreprocessor(word_tokenizer(), max_length=3, segments=True)
-
-    inputs = preprocessor.collate(encode_all(preprocessor, ["late", "my parcel late my"]))
-
-    assert inputs["input_ids"].tolist() == [[2, 0, 0], [4, 3, 2]]
-    assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
-    assert inputs["token_type_ids"].tolist() == [[0, 0, 0], [0, 0, 0]]
+def noise_file(path: Path, side: int) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side + 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
 
 
-def test_a_model_without_segments_gets_none() -> None:
-    preprocessor = TextPreprocessor(word_tokenizer(), max_length=8)
+def test_a_large_image_is_stored_as_the_preprocessor_sees_it(tmp_path: Path) -> None:
+    large = noise_file(tmp_path / "large.png", 400)
+    preprocessor = ImagePreprocessor(size=32, resize=40)
+    assert large.stat().st_size > MAX_SAMPLE_BYTES
 
-    assert set(preprocessor.collate([preprocessor.encode("late")])) == {"input_ids", "attention_mask"}
+    stored = preprocessor.store(large, tmp_path / "samples", "golden/0007")
 
-
-@pytest.mark.parametrize("item", ["", "  \n", ("", " "), b"bytes"])
-def test_an_empty_text_is_an_item_error(item: str | bytes | tuple[str, str]) -> None:
-    with pytest.raises(ItemError):
-        TextPreprocessor(word_tokenizer(), 8).encode(item)
-
-
-@pytest.mark.parametrize("item", ["my \ud83d parcel", ("my", "\udcff")])
-def test_half_an_emoji_is_the_replacement_character(item: str | tuple[str, str]) -> None:
-    tokenizer = word_tokenizer()
-    tokenizer.add_tokens(["\ufffd"])
-    preprocessor = TextPreprocessor(tokenizer, 8)
-
-    assert tokenizer.token_to_id("\ufffd") in preprocessor.encode(item)
+    file = tmp_path / "samples" / "golden" / "0007.png"
+    assert stored == {"image": "golden/0007.png"}
+    assert file.stat().st_size < 10_000
+    loaded = load_sample(stored, tmp_path / "samples")
+    np.testing.assert_array_equal(preprocessor.encode(loaded), preprocessor.encode(large))
 
 
-@given(st.lists(st.text(st.characters(codec=None)).filter(str.strip), min_size=1, max_size=5))
-def test_any_text_is_encoded_alike_alone_and_in_company(texts: list[str]) -> None:
-    preprocessor = TextPreprocessor(word_tokenizer(), 8)
+def test_a_small_image_is_stored_as_it_is(tmp_path: Path) -> None:
+    small = noise_file(tmp_path / "small.jpeg", 20)
 
-    together = preprocessor.encode_many(texts)
+    for item in (small, small.read_bytes()):
+        stored = ImagePreprocessor(8, 8).store(item, tmp_path / "samples", "calibration/0000")
+        assert stored == {"image": "calibration/0000.jpeg"}
+        assert load_sample(stored, tmp_path / "samples") == small.read_bytes()
 
-    assert [row.tolist() for row in together] == [preprocessor.encode(text).tolist() for text in texts]
+
+def test_the_statistics_of_images_are_those_of_their_channels() -> None:
+    red, black = (np.full((8, 8, 3), color, np.uint8) for color in ((255, 0, 0), (0, 0, 0)))
+
+    statistics = ImagePreprocessor(8, 8).statistics([red, black])
+
+    assert statistics["channel_mean"] == statistics["channel_std"] == [0.5, 0, 0]
+    assert statistics["brightness_histogram"] == [0.5, *[0] * 4, 0.5, *[0] * 10]
 
 
-def test_both_kinds_survive_saving(tmp_path: Path) -> None:
-    image = ImagePreprocessor(16, 20)
-    assert load_preprocessor(image.to_dict(), tmp_path) == image
+def test_synthetic_images_are_as_the_model_sees_them() -> None:
+    images = np.stack(ImagePreprocessor(8, 10).synthetic(3, np.random.default_rng(0)))
 
-    text = TextPreprocessor(word_tokenizer(), 5, pad_id=0, segments=True)
-    text.save(tmp_path)
-    loaded = load_preprocessor(text.to_dict(), tmp_path)
-    assert loaded.encode("my parcel").tolist() == text.encode("my parcel").tolist()
+    assert images.shape == (3, 8, 8, 3)
+    assert images.dtype == np.uint8
 
-    with pytest.raises(BundleError, match="unknown kind"):
-        load_preprocessor({"kind": "audio"}, tmp_path)
+
+def test_an_image_has_one_shape_and_no_length() -> None:
+    preprocessor = ImagePreprocessor(8, 8)
+    images = preprocessor.synthetic(3, np.random.default_rng(0))
+
+    assert preprocessor.of_one_shape(images) == images
+    assert not list(preprocessor.paddings(images))
+    assert not preprocessor.widest(images, np.random.default_rng(0))
+    with pytest.raises(UsageError, match="this model takes images: leave it out"):
+        preprocessor.with_length([], 8)
