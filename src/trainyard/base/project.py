@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
 
 from trainyard.base.errors import UsageError
 
@@ -30,11 +29,13 @@ class Project:
         package: The package's name, ``__name__``.
         config: The class of a config file: the library's ``Experiment`` with the project's own sections.
         models: The config class of each kind of model.
+        formats: The class of each format that the project adds to the library's.
     """
 
     package: str
     config: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, name: str) -> object:
         """Imports what a name stands for.
@@ -47,7 +48,7 @@ class Project:
 
     def names(self) -> Iterator[str]:
         """Every name, for a test that resolves them all."""
-        yield from filter(None, (self.config, *self.models.values()))
+        yield from filter(None, (self.config, *self.models.values(), *self.formats.values()))
 
 
 def find_project() -> Project | None:
@@ -75,6 +76,8 @@ def require_project() -> Project:
 def _find(package: str | None) -> Project | None:
     if package:
         return _load(package, ATTRIBUTE)
+    from importlib.metadata import entry_points  # takes longer to import than all else that --help needs
+
     found = {point.value: point for point in entry_points(group=GROUP)}
     if len(found) > 1:
         names = ", ".join(sorted(point.module for point in found.values()))
