@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
 
 from trainyard.base.errors import UsageError
 
@@ -31,6 +30,7 @@ class Project:
         config: The class of a config file: the library's ``Experiment`` with the project's own sections.
         run: The function that takes such a config, trains, and returns the run directory.
         models: The config class of each kind of model.
+        formats: The class of each format that the project adds to the library's.
         templates: The package's folder of templates, as the model card's.
     """
 
@@ -38,6 +38,7 @@ class Project:
     config: str = ""
     run: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
     templates: str = ""
 
     def resolve(self, name: str) -> object:
@@ -51,7 +52,7 @@ class Project:
 
     def names(self) -> Iterator[str]:
         """Every name, for a test that resolves them all."""
-        yield from filter(None, (self.config, self.run, *self.models.values()))
+        yield from filter(None, (self.config, self.run, *self.models.values(), *self.formats.values()))
 
 
 def find_project() -> Project | None:
@@ -79,6 +80,8 @@ def require_project() -> Project:
 def _find(package: str | None) -> Project | None:
     if package:
         return _load(package, ATTRIBUTE)
+    from importlib.metadata import entry_points  # takes longer to import than all else that --help needs
+
     found = {point.value: point for point in entry_points(group=GROUP)}
     if len(found) > 1:
         names = ", ".join(sorted(point.module for point in found.values()))
