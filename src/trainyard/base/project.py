@@ -30,13 +30,17 @@ class Project:
         package: The package's name, ``__name__``.
         config: The class of a config file: the library's ``Experiment`` with the project's own sections.
         run: The function that takes such a config, trains, and returns the run directory.
+        metrics: The function of each metric that is measured besides the library's.
         models: The config class of each kind of model.
+        sources: The function that reads a ``data.path`` which begins with this word and a colon.
     """
 
     package: str
     config: str = ""
     run: str = ""
+    metrics: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, name: str) -> object:
         """Imports what a name stands for.
@@ -49,7 +53,9 @@ class Project:
 
     def names(self) -> Iterator[str]:
         """Every name, for a test that resolves them all."""
-        yield from filter(None, (self.config, self.run, *self.models.values()))
+        yield from filter(None, (self.config, self.run))
+        for table in (self.metrics, self.models, self.sources):
+            yield from table.values()
 
 
 def find_project() -> Project | None:

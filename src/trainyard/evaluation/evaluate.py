@@ -55,10 +55,10 @@ def evaluate_rung(opened: Opened, rung: Rung, overrides: Sequence[str]) -> Score
     """
     import torch
 
-    from trainyard.evaluation.scores import score
+    from trainyard.evaluation.metrics import measure
 
     records, logits = rung_logits(opened, rung, overrides)
-    return score(logits, torch.from_numpy(records.labels), opened.bundle.labels)
+    return measure(logits, torch.from_numpy(records.labels), opened.bundle.labels)
 
 
 def rung_logits(opened: Opened, rung: Rung, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
@@ -89,10 +89,10 @@ def score_records(
     """
     import torch
 
-    from trainyard.evaluation.scores import score
+    from trainyard.evaluation.metrics import measure
 
     logits = record_logits(model, preprocessor, records, data, device)
-    return score(logits, torch.from_numpy(records.labels), labels)
+    return measure(logits, torch.from_numpy(records.labels), labels)
 
 
 def record_logits(

@@ -173,7 +173,7 @@ def _training(facts: CardFacts) -> Iterator[str]:
 
 def _metrics(facts: CardFacts) -> Iterator[str]:
     yield from ("## Metrics", "", "The test split was read once, after training had ended.", "")
-    header = ("split", "examples", "accuracy", "95 % interval", "macro-F1", "loss", "ECE")
+    header = ("split", "examples", "accuracy", "95 % interval", "macro-F1", "loss", "ECE", *facts.test.metrics)
     yield from _table(header, [_score_row("test", facts.test), _score_row("val", facts.val)])
     yield from (
         "",
@@ -192,7 +192,7 @@ def _metrics(facts: CardFacts) -> Iterator[str]:
 
 def _score_row(split: str, scores: Scores) -> tuple[str, ...]:
     low, high = wilson_interval(scores.correct, scores.examples)
-    values = (f"{value:.4f}" for value in (scores.macro_f1, scores.loss, scores.ece))
+    values = (f"{value:.4f}" for value in (scores.macro_f1, scores.loss, scores.ece, *scores.metrics.values()))
     return (split, f"{scores.examples:,}", f"{scores.accuracy:.4f}", f"{low:.4f} to {high:.4f}", *values)
 
 
