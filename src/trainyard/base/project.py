@@ -33,6 +33,7 @@ class Project:
         metrics: The function of each metric that is measured besides the library's.
         models: The config class of each kind of model.
         sources: The function that reads a ``data.path`` which begins with this word and a colon.
+        templates: The package's folder of templates, as the model card's.
     """
 
     package: str
@@ -41,6 +42,7 @@ class Project:
     metrics: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    templates: str = ""
 
     def resolve(self, name: str) -> object:
         """Imports what a name stands for.

@@ -37,11 +37,11 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
         UsageError: an override isn't a key of the data section.
         DataError: the data can't be read, has labels that the bundle doesn't know, or changed since the training.
     """
-    from trainyard.models.restore import restore_classifier
+    from trainyard.models.restore import open_classifier
 
     data = data_config(bundle.facts, overrides)
     records = records_to_score(bundle.facts, data, overrides)
-    classifier = restore_classifier(bundle.path, bundle.facts, bundle.preprocessor)
+    classifier = open_classifier(bundle)
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
 

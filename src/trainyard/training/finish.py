@@ -159,7 +159,7 @@ def _describe(
 def _card_facts(folder: Path, facts: BundleFacts, experiment: Experiment, val: Scores, test: Scores) -> CardFacts:
     return CardFacts(
         name=facts.name,
-        modality="image" if facts.task == "image-classification" else "text",
+        modality=facts.kind,
         model=f"{experiment.model.kind} {experiment.model.name}",
         hugging_face=(folder / "config.json").is_file(),
         classes=tuple(facts.labels),
