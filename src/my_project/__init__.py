@@ -6,6 +6,8 @@ project = Project(
     __name__,
     config=".train:Config",
     run=".train:train",
+    sources={"sqlite": ".data:read_sqlite"},
+    metrics={"balanced_accuracy": ".metrics:balanced_accuracy"},
     models={
         "resnet": ".models.resnet:ResNetConfig",
         "torchvision": "trainyard.models.torchvision:TorchvisionConfig",

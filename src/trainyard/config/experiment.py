@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
+from trainyard.base.project import find_project
 from trainyard.config.data import DataConfig
 from trainyard.config.kinds import parse_model
 from trainyard.config.section import Section, number_as_text
@@ -17,6 +19,8 @@ Precision = Annotated[
     BeforeValidator(number_as_text, json_schema_input_type=Literal["32", 32, "bf16-mixed", "16-mixed"]),
 ]
 Logger = Literal["tensorboard", "mlflow", "wandb"]
+METRICS = ("accuracy", "macro_f1", "loss", "ece")
+"""The library's own metrics, on which the gate and the model card stand."""
 
 if TYPE_CHECKING:
     from trainyard.models.base import ModelConfig
@@ -48,8 +52,8 @@ class TrainerConfig(Section):
     """`auto` goes on with this config's newest unfinished run, if there is one; or the path of a run folder."""
     keep: Literal["best", "last"] = "best"
     """Which weights go into the bundle: those of the epoch with the best `monitor`, or the last."""
-    monitor: Literal["accuracy", "macro_f1", "loss"] = "macro_f1"
-    """Validation metric by which `best` and `patience` judge."""
+    monitor: str = "macro_f1"
+    """Validation metric by which `best` and `patience` judge: accuracy, macro_f1, loss, ece or one of the project's."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop early after this many epochs without a better `monitor`."""
     channels_last: bool = False
@@ -65,6 +69,20 @@ class TrainerConfig(Section):
     until it is learnt, `profile` writes a torch.profiler trace of some steps."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of each process; by default the cores divided by the processes of this machine."""
+
+    @field_validator("monitor")
+    @classmethod
+    def _monitor_is_measured(cls, name: str) -> str:
+        # The project is looked for only where it matters: this class is imported by commands that need none.
+        if name in METRICS:
+            return name
+        project = find_project()
+        known = [*METRICS, *(project.metrics if project else ())]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(known)}"
+            raise ValueError(f"'trainer.monitor' must be a metric, and {name!r} is none; {hint}")
+        return name
 
 
 class BundleConfig(Section):

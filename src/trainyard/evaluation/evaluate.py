@@ -54,10 +54,10 @@ def evaluate_format(opened: Opened, format: FormatName, overrides: Sequence[str]
     """
     import torch
 
-    from trainyard.evaluation.scores import score
+    from trainyard.evaluation.metrics import measure
 
     records, logits = format_logits(opened, format, overrides)
-    return score(logits, torch.from_numpy(records.labels), opened.bundle.labels)
+    return measure(logits, torch.from_numpy(records.labels), opened.bundle.labels)
 
 
 def format_logits(opened: Opened, format: FormatName, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
@@ -88,10 +88,10 @@ def score_records(
     """
     import torch
 
-    from trainyard.evaluation.scores import score
+    from trainyard.evaluation.metrics import measure
 
     logits = record_logits(model, preprocessor, records, data, device)
-    return score(logits, torch.from_numpy(records.labels), labels)
+    return measure(logits, torch.from_numpy(records.labels), labels)
 
 
 def record_logits(

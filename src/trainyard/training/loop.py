@@ -20,8 +20,8 @@ from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit
 from trainyard.data.loader import Batch, make_loader
 from trainyard.data.sampling import epoch_batches
+from trainyard.evaluation.metrics import measure, ranked
 from trainyard.evaluation.predict import predict_split
-from trainyard.evaluation.scores import score
 from trainyard.training.checkpoint import (
     BEST,
     LAST,
@@ -267,9 +267,9 @@ class TrainingLoop:
                 device=self.fabric.device,
                 workers=self.workers,
             )
-        scores = score(logits, torch.from_numpy(self.val.labels), self.classes)
-        monitored = scores.summary()[self.experiment.trainer.monitor]
-        value = -monitored if self.experiment.trainer.monitor == "loss" else monitored
+        scores = measure(logits, torch.from_numpy(self.val.labels), self.classes)
+        monitor = self.experiment.trainer.monitor
+        value = ranked(monitor, scores.summary()[monitor])
         improved = self.progress.best is None or value > self.progress.best
         if improved:
             self.progress.best, self.progress.best_epoch = value, self.progress.epoch + 1

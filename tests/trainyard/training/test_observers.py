@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,15 @@ def test_a_resumed_run_goes_on_with_the_rows_of_the_csv(tmp_path: Path) -> None:
     resumed.on_validation(validation(2, 8))
 
     assert [(row["epoch"], row["train_loss"]) for row in rows(tmp_path)] == [("1", "1.0"), ("2", "0.25")]
+
+
+def test_a_resumed_run_goes_on_with_a_metric_more_and_one_less(tmp_path: Path) -> None:
+    for epoch, name in ((1, "old"), (2, "new")):
+        observer = MetricsCsv(tmp_path)
+        plain = validation(epoch, 4 * epoch)
+        observer.on_validation(replace(plain, scores=replace(plain.scores, metrics={name: 0.5})))
+
+    assert [(row["val_old"], row["val_new"]) for row in rows(tmp_path)] == [("0.5", ""), ("", "0.5")]
 
 
 def test_without_a_terminal_there_are_plain_lines_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
