@@ -14,7 +14,7 @@ import pytest
 from trainyard.base.errors import DataError, UsageError
 from trainyard.cli.failures import EXTRAS, explain
 
-PROJECT = Path(__file__).parents[3] / "pyproject.toml"
+PROJECT = Path(__file__).parents[3] / "src/trainyard/pyproject.toml"
 
 
 @pytest.fixture(autouse=True)
