@@ -30,7 +30,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src src
 # Where an installed package looks for what is deployed.
 COPY serving src/trainyard/torchserve/deployment
-RUN python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels . \
+RUN python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels ./src/trainyard . \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --quiet \
        --no-deps --no-index wheels/*.whl \
     && cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \

@@ -15,7 +15,7 @@ from trainyard.base.errors import DataError, UsageError
 from trainyard.cli import app
 from trainyard.cli.failures import ADVICE, EXTRAS, explain
 
-PROJECT = Path(__file__).parents[3] / "pyproject.toml"
+PROJECT = Path(__file__).parents[3] / "src/trainyard/pyproject.toml"
 
 
 @pytest.fixture(autouse=True)

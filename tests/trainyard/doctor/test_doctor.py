@@ -68,7 +68,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, version:
 
 
 def test_floors_are_those_of_the_project() -> None:
-    pyproject = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    file = Path(__file__).parents[3] / "src/trainyard/pyproject.toml"
+    pyproject = tomllib.loads(file.read_text())["project"]
     required = [Requirement(line) for line in pyproject["dependencies"] + pyproject["optional-dependencies"]["train"]]
     declared = {one.name: str(one.specifier) for one in required}
     assert {name: declared[name] for name in FLOORS} == {name: f">={floor}" for name, floor in FLOORS.items()}
