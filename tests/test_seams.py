@@ -12,12 +12,13 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from my_project.metrics import balanced_accuracy
-from my_project.train import Config, train
 from trainyard.base.errors import DataError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.load import load_experiment, parse_experiment
 from trainyard.data.sources import location, read_source
+
+from my_project.metrics import balanced_accuracy
+from my_project.train import Config, train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import settings
 from tables import FILES
 
-from my_project.train import Config
 from trainyard.artifacts.export_record import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
 from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.base.files import write_json
+
+from my_project.train import Config
 
 MakeExport = Callable[..., Path]
 

@@ -17,7 +17,6 @@ import transformers
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 
-from my_project.models.rnn import Cell, RecurrentNetwork
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import Cpu, this_cpu
 from trainyard.config.kinds import parse_model
@@ -31,6 +30,8 @@ from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier, TextClassifier
 from trainyard.models.transformer import TransformerClassifier, build_network
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, TextPreprocessor
+
+from my_project.models.rnn import Cell, RecurrentNetwork
 
 LABELS = ("a", "b", "c")
 STATIC, DYNAMIC = Recipe(), Recipe(static=False)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from my_project.train import Config
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import FormatName
 from trainyard.torchserve.running import Running, running
+
+from my_project.train import Config
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 RUNGS: tuple[FormatName, ...] = ("torchscript", "onnx", "onnx-int8")
@@ -37,8 +38,9 @@ pytestmark = pytest.mark.slow
 
 def exported(folder: Path, config: dict[str, object]) -> Path:
     """Trains a model and exports it; whatever the gate says of a format, all others can be served."""
-    from my_project.train import train
     from trainyard.verify.export import Options, export
+
+    from my_project.train import train
 
     section = config["data"]
     assert isinstance(section, dict)

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from my_project.train import Config, make_task
 from trainyard.models.classifier import ImageClassifier
 from trainyard.preprocess.preprocessor import Inputs
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.processes import start_fabric
 from trainyard.training.reports import Observer
+
+from my_project.train import Config, make_task
 
 CLASSES = ("dark", "middle", "light")
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from my_project.augment import Augmentation, AugmentConfig, shifted_crop
 from trainyard.training.randomness import derive_seed, uniforms
+
+from my_project.augment import Augmentation, AugmentConfig, shifted_crop
 
 
 def augmentation(seed: int = 1, size: int = 8, **keys: object) -> Augmentation:

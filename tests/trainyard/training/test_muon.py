@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from my_project.task import OptimConfig, Task
 from trainyard.models.classifier import Classifier
 from trainyard.training.muon import ADAM_RMS, Muon, is_matrix, orthogonalize
+
+from my_project.task import OptimConfig, Task
 
 CONFIG = OptimConfig(name="muon", lr=0.01, weight_decay=0.1, momentum=0.9)
 

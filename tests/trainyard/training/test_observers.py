@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from my_project.task import Task
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Records
@@ -29,6 +28,8 @@ from trainyard.training.misclassified import WrongExamples
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers
 from trainyard.training.reports import StepReport, Validation
 from trainyard.training.runs import CHECKPOINTS
+
+from my_project.task import Task
 
 DigitsExperiment = Callable[..., Experiment]
 CLASSES = ("cat", "dog")

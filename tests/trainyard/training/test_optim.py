@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from my_project.task import OptimConfig, Task
 from trainyard.models.classifier import Classifier
 from trainyard.training.ema import ExponentialMovingAverage
+
+from my_project.task import OptimConfig, Task
 
 
 class ThreeStages(Classifier):

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from my_project.train import train
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
@@ -19,6 +18,8 @@ from trainyard.config.load import load_experiment
 from trainyard.data.load import load_dataset
 from trainyard.training.presets import PROFILED_STEPS, Profiler, apply_data_preset, apply_preset
 from trainyard.training.reports import StepReport
+
+from my_project.train import train
 
 DigitsExperiment = Callable[..., Experiment]
 

@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from my_project.task import Task, class_weights
-from my_project.train import Config, make_task, train
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import TrainerConfig
@@ -26,6 +24,9 @@ from trainyard.training.checkpoint import read_checkpoint
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.processes import start_fabric, uses_gpu
 from trainyard.training.run import build_model
+
+from my_project.task import Task, class_weights
+from my_project.train import Config, make_task, train
 
 DigitsExperiment = Callable[..., Config]
 LABELS = np.array([0, 0, 0, 1])
