@@ -18,10 +18,10 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier
 from trainyard.models.image import ImageModelConfig
-from trainyard.models.resnet import ResNetConfig
-from trainyard.models.resnet_cifar import CifarResNet
 from trainyard.models.torchvision import TorchvisionConfig
 from trainyard.preprocess.preprocessor import ImagePreprocessor
+
+from my_project.models.resnet import CifarResNet, ResNetConfig
 
 LABELS = ("cat", "dog", "owl")
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import transformers
 
     from trainyard.models.classifier import Classifier
-    from trainyard.models.rnn_network import Cell
+
+    from my_project.models.rnn import Cell
 
 LABELS = ("a", "b", "c")
 LONGEST = 512
@@ -163,7 +164,8 @@ def transformer_config(name: str) -> transformers.PreTrainedConfig:
 
 def recurrent_source(cell: Cell) -> Source:
     from trainyard.models.classifier import TextClassifier
-    from trainyard.models.rnn_network import RecurrentNetwork
+
+    from my_project.models.rnn import RecurrentNetwork
 
     torch.manual_seed(0)
     network = RecurrentNetwork(cell, VOCABULARY, 16, 24, layers=2, dropout=0.3, classes=3, pad_id=0)
