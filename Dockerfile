@@ -1,7 +1,7 @@
 # The image that serves; docs/container.md has the commands.
-#   VARIANT=onnx    (default) the ONNX rungs on the CPU, without torch
+#   VARIANT=onnx    (default) the ONNX formats on the CPU, without torch
 #   VARIANT=torch   also TorchScript and AOTInductor; TORCH_INDEX=URL takes CPU-only wheels, a twentieth of the size
-#   VARIANT=gpu     all rungs, on NVIDIA GPUs
+#   VARIANT=gpu     all formats, on NVIDIA GPUs
 # Pin the base to what you have tested: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
 ARG BASE=python:3.11-slim-bookworm
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tables import FILES
 
 from my_project.train import Config
 from trainyard.artifacts.export_record import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
 from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.base.files import write_json
-from trainyard.formats.names import FILES
 
 MakeExport = Callable[..., Path]
 
@@ -102,7 +102,7 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def exported(run: Path, folder: Path) -> Path:
-    """A run folder with a bundle and an export of its ONNX rung."""
+    """A run folder with a bundle and an export of its ONNX format."""
     from trainyard.artifacts.bundle import Bundle
     from trainyard.verify import rank
     from trainyard.verify.export import Options, export
@@ -158,7 +158,7 @@ def make_export(bare_run: Path) -> MakeExport:
 
 
 def row(name: str, status: str = "passed", throughput: float = 100, **values: object) -> FormatRow:
-    there = {} if status in ("refused", "skipped") else {"file": FILES.get(name), "throughput": throughput}  # type: ignore[call-overload]
+    there = {} if status in ("refused", "skipped") else {"file": FILES.get(name), "throughput": throughput}
     return FormatRow.model_validate({"name": name, "status": status, **there, **values})
 
 

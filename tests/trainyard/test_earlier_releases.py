@@ -85,7 +85,11 @@ def test_an_earlier_archive_is_served_and_answers_the_same(release: Path) -> Non
     labels = Bundle.open(release / model).labels
 
     archive = release / f"{model}.mar"
-    with running([archive], ["--workers", "1"]) as server, Client(server.inference_url, server.token) as client:
+    own_code = {"PYTHONPATH": ""}  # what it names would come before the archive's code
+    with (
+        running([archive], ["--workers", "1"], own_code) as server,
+        Client(server.inference_url, server.token) as client,
+    ):
         answers = dict(zip(items, client.predict(model, items.values(), top_k=len(labels)), strict=True))
 
     for name, probabilities in earlier.items():

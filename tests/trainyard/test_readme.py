@@ -9,14 +9,14 @@ from typing import get_args
 
 import pytest
 import yaml
+from tables import ALL, FILES
 from typer.main import get_command
 
-from trainyard.artifacts.export_record import Company, ExportFacts, FormatRow, Latency, Status
+from trainyard.artifacts.export_record import BatchInvariance, ExportFacts, FormatRow, Latency, Status
 from trainyard.cli import app
 from trainyard.client.client import Client
 from trainyard.config.load import load_experiment
 from trainyard.config.schema import json_schema
-from trainyard.formats.names import FILES, RUNGS
 from trainyard.inference.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
@@ -86,11 +86,11 @@ def test_the_python_examples_are_code_with_our_names() -> None:
     assert hasattr(Client, "predict")
 
 
-def test_the_page_on_exports_tells_of_every_rung_status_and_key() -> None:
+def test_the_page_on_exports_tells_of_every_format_status_and_key() -> None:
     named = set(re.findall(r"`([\w.-]+)`", EXPORTS))
-    keys = {*ExportFacts.model_fields, *FormatRow.model_fields, *Latency.model_fields, *Company.model_fields}
+    keys = {*ExportFacts.model_fields, *FormatRow.model_fields, *Latency.model_fields, *BatchInvariance.model_fields}
 
-    assert named >= {*RUNGS, *get_args(Status), *FILES.values(), *keys}
+    assert named >= {*ALL, *get_args(Status), *FILES.values(), *keys}
     assert len(EXPORTS.splitlines()) < 120
 
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
 
 from trainyard.base.errors import UsageError
 
@@ -33,6 +32,7 @@ class Project:
         metrics: The function of each metric that is measured besides the library's.
         models: The config class of each kind of model.
         sources: The function that reads a ``data.path`` which begins with this word and a colon.
+        formats: The class of each format that the project adds to the library's.
         templates: The package's folder of templates, as the model card's.
     """
 
@@ -42,6 +42,7 @@ class Project:
     metrics: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
     templates: str = ""
 
     def resolve(self, name: str) -> object:
@@ -56,7 +57,7 @@ class Project:
     def names(self) -> Iterator[str]:
         """Every name, for a test that resolves them all."""
         yield from filter(None, (self.config, self.run))
-        for table in (self.metrics, self.models, self.sources):
+        for table in (self.metrics, self.models, self.sources, self.formats):
             yield from table.values()
 
 
@@ -85,6 +86,8 @@ def require_project() -> Project:
 def _find(package: str | None) -> Project | None:
     if package:
         return _load(package, ATTRIBUTE)
+    from importlib.metadata import entry_points  # takes longer to import than all else that --help needs
+
     found = {point.value: point for point in entry_points(group=GROUP)}
     if len(found) > 1:
         names = ", ".join(sorted(point.module for point in found.values()))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from trainyard.formats.names import RUNGS
+from trainyard.formats.table import LIBRARY, find_format
 
 app = typer.Typer(
     add_completion=False,
@@ -35,14 +35,14 @@ Expect = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
 
 
-FORMATS = f"[{'|'.join(RUNGS)}]"
-AUTO_OR_FORMATS = f"[auto|{'|'.join(RUNGS)}]"
+FORMATS = f"[{'|'.join(LIBRARY)}]"
+AUTO_OR_FORMATS = f"[auto|{'|'.join(LIBRARY)}]"
 
 
 def check_format(name: str) -> str:
-    """A format's name, or ``auto``, which only some verbs have as their default."""
-    if name not in ("auto", *RUNGS):
-        raise typer.BadParameter(f"'{name}' is not one of 'auto', {', '.join(map(repr, RUNGS))}.")
+    """A format's name, of the library or of the project; or ``auto``, which only some verbs have as their default."""
+    if name != "auto":
+        find_format(name)
     return name
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import UsageError
 from trainyard.cli.app import AUTO_OR_FORMATS, Expect, Run, check_format
-from trainyard.formats.names import Rung
 
 if TYPE_CHECKING:
     from trainyard.artifacts.export_record import Opened
@@ -59,8 +59,8 @@ def archive(
     """
     from trainyard.artifacts.export_record import open_trusted
     from trainyard.base.signals import exit_on_sigterm
-    from trainyard.formats.names import is_gpu
-    from trainyard.torchserve.archive import check_place, choose_rung, default_name, default_path, make_archive
+    from trainyard.formats.table import find_format
+    from trainyard.torchserve.archive import check_place, choose_format, default_name, default_path, make_archive
     from trainyard.torchserve.archive_check import check_archive
     from trainyard.torchserve.settings import Chosen, choose_settings
 
@@ -70,28 +70,28 @@ def archive(
     if p99 is not None and not tune:
         raise UsageError("--p99 belongs to --tune: give both, or neither")
     opened = open_trusted(run, format, expect=expect)
-    rung = choose_rung(opened, format, device or "cpu")
-    target: Device = device or ("cuda" if is_gpu(rung) else "cpu")
+    format = choose_format(opened, format, device or "cpu")
+    target: Device = device or ("cuda" if find_format(format).device == "gpu" else "cpu")
     chosen = Chosen(workers, threads, batch_size, max_batch_delay)
     name = name or default_name(opened)
     path = out or default_path(opened, name, version)
     tuning = None
     settings = choose_settings(chosen, target)
     if tune:
-        settings, tuning = _tuned(opened, rung, chosen, target, p99 or DEFAULT_P99)
-    make_archive(opened, rung, path, name, version, settings, tuning)
+        settings, tuning = _tuned(opened, format, chosen, target, p99 or DEFAULT_P99)
+    make_archive(opened, format, path, name, version, settings, tuning)
     facts = check_archive(path)
-    print(f"{rung} as {name} {version}: {facts.size:,} bytes, SHA-256 {facts.sha256}", file=sys.stderr)
+    print(f"{format} as {name} {version}: {facts.size:,} bytes, SHA-256 {facts.sha256}", file=sys.stderr)
     print(path)
 
 
 def _tuned(
-    opened: Opened, rung: Rung, chosen: Chosen, device: Device, p99: float
+    opened: Opened, format: FormatName, chosen: Chosen, device: Device, p99: float
 ) -> tuple[Settings, dict[str, object]]:
     """The best settings, and what was measured to find them, which is shown."""
     from trainyard.torchserve.tune import report, tune_archive
     from trainyard.torchserve.tuning_table import print_tuning
 
-    best, measured = tune_archive(opened, rung, chosen, device, p99)
+    best, measured = tune_archive(opened, format, chosen, device, p99)
     print_tuning(best, measured, p99)
     return best.settings, report(best, measured, p99)

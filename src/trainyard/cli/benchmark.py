@@ -26,15 +26,15 @@ def benchmark(
     """
     from trainyard.artifacts.export_record import open_trusted
     from trainyard.base.cpu import this_cpu
-    from trainyard.formats.names import RUNGS, parse_rungs
+    from trainyard.formats.table import parse_formats
 
-    rungs = parse_rungs(formats, RUNGS) if formats is not None else None
+    names = parse_formats(formats, with_eager=True) if formats is not None else None
     from trainyard.report.benchmark import print_benchmark, write_benchmark
     from trainyard.verify.benchmark import Plan, check_plan, choose_folder, parse_numbers, run_benchmark
 
     sizes = parse_numbers("--batch-sizes", batch_sizes)
     counts = parse_numbers("--threads", f"1,{this_cpu().cores}" if threads is None else threads)
-    plan = Plan(rungs, sizes, counts, length, seconds)
+    plan = Plan(names, sizes, counts, length, seconds)
     opened = open_trusted(run, expect=expect)
     check_plan(plan, opened)
     folder = choose_folder(opened.bundle, out)

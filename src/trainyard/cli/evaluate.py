@@ -33,7 +33,7 @@ def evaluate(
         raise typer.Exit(launch(["evaluate", str(run), *(overrides or []), *options], trainer))
     from trainyard.artifacts.export_record import open_trusted
     from trainyard.evaluation.evaluate import evaluate as score_bundle
-    from trainyard.evaluation.evaluate import evaluate_rung
+    from trainyard.evaluation.evaluate import evaluate_format
     from trainyard.report.terminal import print_scores
     from trainyard.training.processes import join_processes, mute_other_ranks
 
@@ -43,7 +43,7 @@ def evaluate(
         with join_processes() as device:
             scores = score_bundle(opened.bundle, overrides or [], device)
     else:
-        scores = evaluate_rung(opened, format, overrides or [])
+        scores = evaluate_format(opened, format, overrides or [])
     if as_json:
         export_id = opened.export.facts.id if opened.export else None
         names = {"bundle": opened.bundle.digest, "export": export_id, "format": format}

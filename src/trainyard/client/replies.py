@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
+from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import ItemError, TrainyardError
 from trainyard.client.calls import Call
 from trainyard.client.retry import PASSING, Lost, Outcome, Reply
-from trainyard.formats.names import Rung
 from trainyard.inference.inputs import Reads
 from trainyard.inference.predictor import Deployed, Prediction
 from trainyard.preprocess.base import Kind
@@ -32,7 +32,7 @@ class Answer(Prediction):
     Attributes:
         model: Its name.
         version: Of the model.
-        deployed: The bundle's digest, the export's id and the rung.
+        deployed: The bundle's digest, the export's id and the format.
     """
 
     model: str
@@ -84,7 +84,7 @@ class NotServed(ServerError):
 class _Deployed(BaseModel):
     bundle: str
     export: str | None
-    rung: Rung
+    format: FormatName = Field(validation_alias=AliasChoices("format", "rung"))  # as older servers call it
 
 
 class _Score(BaseModel):

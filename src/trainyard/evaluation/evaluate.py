@@ -10,17 +10,16 @@ from trainyard.base.errors import DataError, TrainyardError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.errors import DATA_KINDS
 from trainyard.config.load import apply_overrides, parse_data
-from trainyard.formats.names import is_gpu
+from trainyard.formats.table import find_format
 
 if TYPE_CHECKING:
     import torch
 
-    from trainyard.artifacts.export_record import Opened
+    from trainyard.artifacts.export_record import FormatName, Opened
     from trainyard.data.records import Records
     from trainyard.evaluation.predict import Forward
     from trainyard.evaluation.scores import Scores
-    from trainyard.formats.names import Rung
-    from trainyard.formats.runtime import Runtime
+    from trainyard.formats.base import Runtime
     from trainyard.models.classifier import Classifier
     from trainyard.preprocess.preprocessor import Preprocessor
 
@@ -45,31 +44,31 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
 
-def evaluate_rung(opened: Opened, rung: Rung, overrides: Sequence[str]) -> Scores:
-    """Scores a rung of an export on what ``evaluate`` scores on, in this process, on the CPU unless it is for GPUs.
+def evaluate_format(opened: Opened, format: FormatName, overrides: Sequence[str]) -> Scores:
+    """Scores a format of an export on what ``evaluate`` scores on, in this process, on the CPU unless it is for GPUs.
 
     Raises:
-        UsageError: there is no such rung, or it can't run here; or as ``evaluate``.
-        BundleError: the rung can't be loaded.
+        UsageError: there is no such format, or it can't run here; or as ``evaluate``.
+        BundleError: the format can't be loaded.
         DataError: as ``evaluate``.
     """
     import torch
 
     from trainyard.evaluation.metrics import measure
 
-    records, logits = rung_logits(opened, rung, overrides)
+    records, logits = format_logits(opened, format, overrides)
     return measure(logits, torch.from_numpy(records.labels), opened.bundle.labels)
 
 
-def rung_logits(opened: Opened, rung: Rung, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
-    """What ``evaluate_rung`` scores: the examples, and the logits ``[examples, classes] float32``; raises the same."""
+def format_logits(opened: Opened, format: FormatName, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
+    """What ``evaluate_format`` scores: the examples and the logits ``[examples, classes] float32``; raises the same."""
     import torch
 
     from trainyard.inference.selection import choose
 
     bundle = opened.bundle
     data = data_config(bundle.facts, overrides)
-    runtime = choose(opened, rung, None if is_gpu(rung) else "cpu").runtime
+    runtime = choose(opened, format, None if find_format(format).device == "gpu" else "cpu").runtime
     records = records_to_score(bundle.facts, data, overrides)
     return records, record_logits(runtime, bundle.preprocessor, records, data, torch.device("cpu"))
 

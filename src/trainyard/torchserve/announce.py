@@ -25,7 +25,7 @@ EXAMPLES = {
 
 def announce(models: Sequence[Served], url: str, backend: Backend, token_file: Path, as_json: bool) -> None:
     """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout."""
-    names = ", ".join(f"{model.name} ({model.facts.rung})" for model in models)
+    names = ", ".join(f"{model.name} ({model.facts.format})" for model in models)
     print(f"ready at {url}: {names}", file=sys.stderr)
     print(f"the token is in {token_file}; ask in bash:", file=sys.stderr)
     for model in models:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tables import ALL
 
 from trainyard import cli
 from trainyard.artifacts.export_record import FormatRow
 from trainyard.artifacts.manifest import digest
-from trainyard.formats.names import RUNGS
 from trainyard.inference.runtimes import open_runtime
 
 MakeExport = Callable[..., Path]
@@ -51,7 +51,7 @@ def run(*words: object) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.parametrize(("verb", "formats"), [("predict", ("auto", *RUNGS)), ("evaluate", RUNGS)])
+@pytest.mark.parametrize(("verb", "formats"), [("predict", ("auto", *ALL)), ("evaluate", ALL)])
 def test_every_format_can_be_asked_for(verb: str, formats: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     for format in formats:
         assert run(verb, "nowhere", "--format", format) == 2
@@ -111,7 +111,7 @@ def test_evaluate_scores_the_format_on_the_same_data(
     opened = []
     monkeypatch.setattr(
         "trainyard.inference.selection.open_runtime",
-        lambda rung, *rest: (opened.append(rung), open_runtime(rung, *rest))[1],
+        lambda format, *rest: (opened.append(format), open_runtime(format, *rest))[1],
     )
     scores = {}
     for format in ("eager", "onnx", "onnx-int8"):

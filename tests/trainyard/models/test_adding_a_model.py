@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from trainyard.artifacts.export_record import open_trusted
+from trainyard.artifacts.export_record import FormatName, open_trusted
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.errors import UsageError
 from trainyard.base.project import Project
@@ -23,7 +23,6 @@ from trainyard.client.replies import Answer
 from trainyard.config import kinds
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.kinds import model_classes, parse_model
-from trainyard.formats.names import Rung
 from trainyard.inference.predictor import Prediction, Predictor
 from trainyard.models.base import ModelConfig, Task
 from trainyard.models.classifier import fold_temperature
@@ -123,17 +122,17 @@ def test_example_goes_from_a_config_file_to_an_http_answer(tmp_path: Path) -> No
     assert statuses["torchscript"] == statuses["onnx"] == "passed"
     assert statuses["onnx-int8"] in ("passed", "no_gain", "batch_dependent")
     # By a process that knows nothing of the new kind: an export needs no code of the model.
-    for rung in ("torchscript", "onnx"):
-        check_that_it_is_served(Path(run), rung)
+    for format in ("torchscript", "onnx"):
+        check_that_it_is_served(Path(run), format)
 
 
-def check_that_it_is_served(run: Path, rung: Rung) -> None:
+def check_that_it_is_served(run: Path, format: FormatName) -> None:
     """Over HTTP, in one request, as the document tells; the answers are those of the predictor in this process."""
-    predictor = Predictor(open_trusted(run, rung), rung, threads=1)
+    predictor = Predictor(open_trusted(run, format), format, threads=1)
     items = [sample.item for sample in golden_samples(predictor.bundle.path)]
     expected = predictor.predict(items)
     with (
-        running([f"tiny={run}"], ["--format", rung, "--workers", "1", "--threads", "1"]) as server,
+        running([f"tiny={run}"], ["--format", format, "--workers", "1", "--threads", "1"]) as server,
         Client(server.inference_url, token_file=server.token_file) as client,
     ):
         answers = client.predict("tiny", items)
@@ -141,7 +140,7 @@ def check_that_it_is_served(run: Path, rung: Rung) -> None:
     for answer, right in zip(answers, expected, strict=True):
         assert isinstance(answer, Answer)
         assert isinstance(right, Prediction)
-        assert (answer.label, answer.model, answer.deployed.rung) == (right.label, "tiny", rung)
+        assert (answer.label, answer.model, answer.deployed.format) == (right.label, "tiny", format)
         assert answer.probability == pytest.approx(right.probability, abs=1e-5)
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from my_project.train import Config
 from trainyard.artifacts.bundle import Bundle
-from trainyard.formats.names import Rung
+from trainyard.artifacts.export_record import FormatName
 from trainyard.torchserve.running import Running, running
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-RUNGS: tuple[Rung, ...] = ("torchscript", "onnx", "onnx-int8")
+RUNGS: tuple[FormatName, ...] = ("torchscript", "onnx", "onnx-int8")
 TRAINER = {"devices": "cpu", "threads": 1, "loggers": []}
 DIGITS = {
     "name": "digits",
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 
 def exported(folder: Path, config: dict[str, object]) -> Path:
-    """Trains a model and exports it; whatever the gate says of a rung, all others can be served."""
+    """Trains a model and exports it; whatever the gate says of a format, all others can be served."""
     from my_project.train import train
     from trainyard.verify.export import Options, export
 

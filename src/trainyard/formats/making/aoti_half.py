@@ -1,4 +1,4 @@
-"""The rungs for GPUs: ONNX with the CUDA provider, and AOTInductor packages in 16-bit floats."""
+"""Compiles a model in 16-bit floats."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainyard.formats.aoti import check_compiler, compile_package, export
-from trainyard.formats.errors import Skip
-from trainyard.formats.names import Rung
+from trainyard.formats.making.aoti import check_compiler, compile_package, export
 from trainyard.formats.source import Graph, Source
-
-PRECISIONS: dict[Rung, torch.dtype] = {"aoti-fp16": torch.float16, "aoti-bf16": torch.bfloat16}
 
 
 class HalfGraph(Graph):
@@ -34,29 +30,7 @@ class HalfGraph(Graph):
             return super().forward(*inputs).float()
 
 
-def check_gpu() -> None:
-    """Looks for the GPU that a rung is made and examined on.
-
-    Raises:
-        Skip: there is none.
-    """
-    if not torch.cuda.is_available():
-        raise Skip("it is for a GPU, and torch finds none here")
-
-
-def check_provider() -> None:
-    """Looks for the ONNX Runtime that runs on GPUs.
-
-    Raises:
-        Skip: it isn't the installed one.
-    """
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise Skip("this onnxruntime has no CUDA provider: install onnxruntime-gpu in its place")
-
-
-def compile_half(source: Source, file: Path, precision: torch.dtype, device: str = "cuda") -> None:
+def make(source: Source, file: Path, precision: torch.dtype, device: str = "cuda") -> None:
     """Compiles the model in 16-bit floats, for the GPU or, which tests do, for the processor.
 
     Raises:
