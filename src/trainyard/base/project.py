@@ -31,8 +31,8 @@ class Project:
         run: The function that takes such a config, trains, and returns the run directory.
         metrics: The function of each metric that is measured besides the library's.
         models: The config class of each kind of model.
-        formats: The class of each format that the project adds to the library's.
         sources: The function that reads a ``data.path`` which begins with this word and a colon.
+        formats: The class of each format that the project adds to the library's.
         templates: The package's folder of templates, as the model card's.
     """
 
@@ -41,8 +41,8 @@ class Project:
     run: str = ""
     metrics: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
-    formats: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
     templates: str = ""
 
     def resolve(self, name: str) -> object:
