@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.config.data import DATA_KINDS
+from trainyard.config.experiment import Settings
 from trainyard.config.kinds import experiment_class, kinds, model_class
 from trainyard.config.schema import describe
-
-DATA_KINDS: dict[str, type[BaseModel]] = {"images": ImagesConfig, "texts": TextsConfig}
 
 
 def sentences(
@@ -96,9 +95,16 @@ def _shown(value: object) -> str:
 
 
 def _nearest_key(key: str, tree: Mapping[str, object]) -> str:
-    """Looks among all keys for the same last word first (``lr`` -> ``optim.lr``), then for one spelt like it."""
-    keys = list(_all_keys(tree))
-    last = key.rsplit(".", 1)[-1]
+    """Looks among all keys for the same last word first (``lr`` -> ``optim.lr``), then for one spelt like it.
+
+    A slip within one of the library's sections is told without the project, whose code takes seconds to import.
+    """
+    section, _, last = key.rpartition(".")
+    if section in Settings.model_fields:
+        siblings = {name.rpartition(".")[2]: name for name in _siblings(key, list(_keys(Settings, tree)))}
+        if close := difflib.get_close_matches(last, siblings, n=1):
+            return f"; did you mean '{siblings[close[0]]}'?"
+    keys = list(_keys(experiment_class(), tree))
     same = [known for known in keys if known.rsplit(".", 1)[-1] == last]
     near = same or difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
     if not near:
@@ -112,9 +118,9 @@ def _siblings(key: str, keys: Sequence[str]) -> list[str]:
     return [known for known in keys if known.rpartition(".")[0] == section]
 
 
-def _all_keys(tree: Mapping[str, object]) -> Iterator[str]:
+def _keys(root: type[BaseModel], tree: Mapping[str, object]) -> Iterator[str]:
     """Every dotted key that this config may have, given the kinds that it chose."""
-    for name, field in experiment_class().model_fields.items():
+    for name, field in root.model_fields.items():
         yield name
         for model in _section_models(name, field.annotation, tree.get(name)):
             yield from (f"{name}.{child}" for child in model.model_fields)

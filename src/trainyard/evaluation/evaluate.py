@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from trainyard.artifacts.bundle import Bundle, BundleFacts
 from trainyard.base.errors import DataError, TrainyardError, UsageError
-from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.config.data import DATA_KINDS, ImagesConfig, TextsConfig
 from trainyard.config.load import apply_overrides, parse_data
+from trainyard.config.section import Change, keys_that_change
 from trainyard.formats.names import is_gpu
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from trainyard.formats.runtime import Runtime
     from trainyard.models.classifier import Classifier
     from trainyard.preprocess.preprocessor import Preprocessor
-
-FIXED = {"kind", "image_size", "resize", "max_length", "pair"}
-"""Keys whose values the bundle's preprocessor holds."""
-SAME_EXAMPLES = {"path", "limit", "batch_size", "cache", "cache_gb", "workers", "max_bad", "bucket"}
-"""Keys with which the examples can still be those of the training."""
 
 
 def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> Scores:
@@ -134,7 +130,7 @@ def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | 
     for word in overrides:
         if not word.startswith("data."):
             raise UsageError(f"'{word}' isn't a key of the data; evaluate takes data.path=... and other data.* keys")
-        if _key(word) in FIXED:
+        if _key(word) in _data_keys_that_change("inputs"):  # whose values the bundle's preprocessor holds
             raise UsageError(f"data.{_key(word)} is fixed in the bundle: leave it out, or train again with another")
     tree: dict[str, object] = {"data": dict(facts.data.config)}
     apply_overrides(tree, overrides)
@@ -143,6 +139,10 @@ def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | 
 
 def _key(word: str) -> str:
     return word.partition("=")[0].removeprefix("data.")
+
+
+def _data_keys_that_change(*what: Change) -> set[str]:
+    return {key for section in DATA_KINDS.values() for key in keys_that_change(section, *what)}
 
 
 def records_to_score(facts: BundleFacts, data: ImagesConfig | TextsConfig, overrides: Sequence[str]) -> Records:
@@ -161,7 +161,8 @@ def records_to_score(facts: BundleFacts, data: ImagesConfig | TextsConfig, overr
     changed = {_key(word) for word in overrides}
     moved = "path" in changed
     # Data with a test split of its own needn't be known again, which would read all of it.
-    if not changed - SAME_EXAMPLES and not (moved and has_split(data, "test")):
+    same_examples = _data_keys_that_change("nothing", "place", "batches")
+    if not changed - same_examples and not (moved and has_split(data, "test")):
         try:
             return _own_test_split(facts, data)
         except TrainyardError:
