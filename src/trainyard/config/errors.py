@@ -8,14 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.config.data import DATA_KINDS
 from trainyard.config.experiment import Settings
 from trainyard.config.kinds import experiment_class, kinds, model_class
 from trainyard.config.schema import describe
-
-SURELY_MEANT = 0.75
-"""How alike two words are, of 1, if one is the other misspelt: nothing else needs to be looked at then."""
-DATA_KINDS: dict[str, type[BaseModel]] = {"images": ImagesConfig, "texts": TextsConfig}
 
 
 def sentences(
@@ -50,7 +46,7 @@ def _sentence(detail: ErrorDetails, tree: Mapping[str, object], root: type[BaseM
     key = ".".join(parts)
     match detail["type"]:
         case "extra_forbidden":
-            return f"there is no key '{key}'{_nearest_key(key, tree, root)}"
+            return f"there is no key '{key}'{_nearest_key(key, tree)}"
         case "missing" if model is None:
             return section_sentence(key, None)
         case "missing" if detail["loc"][-1] == parts[-1]:  # and not a place in a list
@@ -98,16 +94,16 @@ def _shown(value: object) -> str:
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
-def _nearest_key(key: str, tree: Mapping[str, object], root: type[BaseModel]) -> str:
+def _nearest_key(key: str, tree: Mapping[str, object]) -> str:
     """Looks among all keys for the same last word first (``lr`` -> ``optim.lr``), then for one spelt like it.
 
-    A slip in the library's sections mostly means a key of theirs: the others would import the project's code.
+    A slip within one of the library's sections is told without the project, whose code takes seconds to import.
     """
-    last = key.rsplit(".", 1)[-1]
-    if root is Settings:
-        own = {known.rsplit(".", 1)[-1]: known for known in _keys(Settings, tree)}
-        for word in difflib.get_close_matches(last, own, n=1, cutoff=SURELY_MEANT):
-            return f"; did you mean '{own[word]}'?"
+    section, _, last = key.rpartition(".")
+    if section in Settings.model_fields:
+        siblings = {name.rpartition(".")[2]: name for name in _siblings(key, list(_keys(Settings, tree)))}
+        if close := difflib.get_close_matches(last, siblings, n=1):
+            return f"; did you mean '{siblings[close[0]]}'?"
     keys = list(_keys(experiment_class(), tree))
     same = [known for known in keys if known.rsplit(".", 1)[-1] == last]
     near = same or difflib.get_close_matches(key, keys, n=1, cutoff=0.6)

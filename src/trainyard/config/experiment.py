@@ -11,13 +11,14 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from trainyard.base.project import find_project
 from trainyard.config.data import DataConfig
 from trainyard.config.kinds import parse_model
-from trainyard.config.section import Section, number_as_text
+from trainyard.config.section import Section, changes, number_as_text
 
 # YAML reads 32 as a number.
 Precision = Annotated[
     Literal["32", "bf16-mixed", "16-mixed"],
     BeforeValidator(number_as_text, json_schema_input_type=Literal["32", 32, "bf16-mixed", "16-mixed"]),
 ]
+AnyPath = Annotated[Path, BeforeValidator(number_as_text, json_schema_input_type=Path)]
 Logger = Literal["tensorboard", "mlflow", "wandb"]
 METRICS = ("accuracy", "macro_f1", "loss", "ece")
 """The library's own metrics, on which the gate and the model card stand."""
@@ -40,15 +41,15 @@ class TrainerConfig(Section):
     """Passes over the training split."""
     precision: Precision = "32"
     """Number format of the forward and backward pass; weights stay float32."""
-    devices: Literal["auto", "cpu"] | Annotated[int, Field(ge=1)] = "auto"
+    devices: Annotated[Literal["auto", "cpu"] | Annotated[int, Field(ge=1)], changes("nothing")] = "auto"
     """`auto` takes the GPUs there are and else the CPU; `cpu` the CPU; a number starts that many processes."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """Across processes: `ddp` keeps a copy of the model in each, `fsdp` shards it (GPUs only)."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches whose gradients are added up before a step."""
-    save_every: Annotated[int, Field(ge=1)] | None = None
+    save_every: Annotated[Annotated[int, Field(ge=1)] | None, changes("checkpoints")] = None
     """Optimiser steps between checkpoints; one is always written at the end of an epoch."""
-    resume: bool | str = False
+    resume: Annotated[bool | str, changes("nothing")] = False
     """`auto` goes on with this config's newest unfinished run, if there is one; or the path of a run folder."""
     keep: Literal["best", "last"] = "best"
     """Which weights go into the bundle: those of the epoch with the best `monitor`, or the last."""
@@ -60,14 +61,14 @@ class TrainerConfig(Section):
     """Lay images out as NHWC: faster on most GPUs and CPUs for convolutions."""
     compile: bool = False
     """Compile the network with torch.compile: a minute at the start, faster steps after it."""
-    loggers: list[Logger] = ["tensorboard"]
+    loggers: Annotated[list[Logger], changes("nothing")] = ["tensorboard"]
     """Where metrics go besides `metrics.csv`."""
-    log_every: Annotated[int, Field(ge=1)] = 50
+    log_every: Annotated[int, Field(ge=1), changes("nothing")] = 50
     """Optimiser steps between log lines."""
     preset: Literal["none", "dry_run", "overfit_batch", "profile"] = "none"
     """For debugging: `dry_run` goes once through everything with a few batches, `overfit_batch` repeats one batch
     until it is learnt, `profile` writes a torch.profiler trace of some steps."""
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[Annotated[int, Field(ge=1)] | None, changes("nothing")] = None
     """CPU threads of each process; by default the cores divided by the processes of this machine."""
 
     @field_validator("monitor")
@@ -99,7 +100,7 @@ class Settings(Section):
     """Name of the experiment; its runs lie in `<out>/<name>/`."""
     seed: int = Field(default=42, ge=0, lt=2**31)
     """Seed of everything random."""
-    out: Annotated[Path, BeforeValidator(number_as_text, json_schema_input_type=Path)] = Path("runs")
+    out: Annotated[AnyPath, changes("nothing")] = Path("runs")
     """Folder of all runs, relative to where the command is called."""
     data: DataConfig
     """The examples."""

@@ -7,7 +7,9 @@ from typing import Annotated, Any, TypeAlias, Union, cast
 
 from pydantic import Field, create_model
 
+from trainyard.base.project import require_project
 from trainyard.config.kinds import experiment_class, model_classes
+from trainyard.config.section import CHANGES, Change
 
 Schema: TypeAlias = dict[str, object]
 
@@ -29,13 +31,16 @@ BOUNDS = {
 
 def json_schema() -> Schema:
     """The JSON Schema of a config file as it is written: any value may also come from the environment."""
-    kinds: Any = Annotated[Union[tuple(model_classes())], Field(discriminator="kind")]  # noqa: UP007 built at run time
+    require_project()
+    kinds: Any = Union[tuple(model_classes())]  # noqa: UP007 built at run time
+    if len(model_classes()) > 1:
+        kinds = Annotated[kinds, Field(discriminator="kind")]
     base = experiment_class()
     model = Field(description=base.model_fields["model"].description)
     whole = create_model("Experiment", __base__=base, __doc__=base.__doc__, model=(kinds, model))
     schema = whole.model_json_schema()
     for section in (schema, *schema["$defs"].values()):
-        section["properties"] = {key: _or_variable(value) for key, value in section["properties"].items()}
+        section["properties"] = {key: _or_variable(_in_words(value)) for key, value in section["properties"].items()}
     schema["$defs"]["EnvironmentVariable"] = VARIABLE
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
@@ -47,6 +52,13 @@ def describe(schema: Mapping[str, object]) -> str:
         return ""
     *others, last = sorted(dict.fromkeys(words), key="null".__eq__)
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def _in_words(schema: Schema) -> Schema:
+    """With what the key changes as a sentence of its description."""
+    rest = {name: value for name, value in schema.items() if name != "changes"}
+    words = [schema.get("description"), CHANGES[cast(Change, schema.get("changes", "weights"))]]
+    return {**rest, "description": " ".join(str(word) for word in words if word)} if any(words) else rest
 
 
 def _or_variable(schema: Schema) -> Schema:

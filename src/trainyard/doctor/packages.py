@@ -7,18 +7,13 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from packaging.requirements import Requirement
+
 from trainyard.doctor.checks import Check
 
 SETUP = "run scripts/setup.sh"
-FLOORS = {
-    "torch": "2.10",
-    "torchvision": "0.25",
-    "lightning": "2.6.6",
-    "transformers": "5.0",
-    "datasets": "4.0",
-    "Pillow": "12.2",
-}
-"""The oldest versions that work and have no known hole; pyproject.toml says why."""
+SHOWN = ("torch", "torchvision", "lightning", "transformers")
+"""The packages by whose versions a report of a fault is read."""
 MALICIOUS = {"lightning": {"2.6.2", "2.6.3"}}
 """Uploads that stole credentials (GHSA-w37p-236h-pfx3)."""
 
@@ -28,22 +23,30 @@ def check_packages() -> list[Check]:
     problems = [*_version_problems(), *_torchvision_problems()]
     if problems:
         return problems
-    return [Check("packages", "ok", ", ".join(f"{name} {version(name)}" for name in FLOORS))]
+    return [Check("packages", "ok", ", ".join(f"{name} {_installed(name)}" for name in SHOWN))]
+
+
+def training_requirements() -> list[Requirement]:
+    """What training needs, as pyproject.toml declares it, with the reasons; empty if the library isn't installed."""
+    try:
+        declared = map(Requirement, requires("trainyard") or [])
+    except PackageNotFoundError:  # a folder on the PYTHONPATH
+        return []
+    return [one for one in declared if one.marker is None or one.marker.evaluate({"extra": "train"})]
 
 
 def _version_problems() -> Iterator[Check]:
-    for name, floor in FLOORS.items():
-        installed = _installed(name)
+    for requirement in training_requirements():
+        name, installed = requirement.name, _installed(requirement.name)
         if installed is None:
             yield Check(name, "error", "not installed", f"{SETUP}, or pip install -e '.[train]'")
         elif installed in MALICIOUS.get(name, ()):
             detail = f"{installed} was a malicious upload that steals credentials (GHSA-w37p-236h-pfx3)"
             fix = f"uninstall it, change every password and token that this machine had, then {SETUP}"
             yield Check(name, "error", detail, fix)
-        elif _numbers(installed) < _numbers(floor):
-            yield Check(
-                name, "error", f"{installed} is older than {floor}", f"{SETUP}, or pip install '{name}>={floor}'"
-            )
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            wanted = f"{name}{requirement.specifier}"
+            yield Check(name, "error", f"{installed} isn't {wanted}", f"{SETUP}, or pip install '{wanted}'")
 
 
 def _torchvision_problems() -> Iterator[Check]:

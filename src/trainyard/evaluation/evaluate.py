@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from trainyard.artifacts.bundle import Bundle, BundleFacts
 from trainyard.base.errors import DataError, TrainyardError, UsageError
-from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.config.errors import DATA_KINDS
+from trainyard.config.data import DATA_KINDS, ImagesConfig, TextsConfig
 from trainyard.config.load import apply_overrides, parse_data
+from trainyard.config.section import Change, keys_that_change
 from trainyard.formats.table import find_format
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from trainyard.formats.base import Runtime
     from trainyard.models.classifier import Classifier
     from trainyard.preprocess.preprocessor import Preprocessor
-
-FIXED = {"kind", "image_size", "resize", "max_length", "pair"}
-"""Keys whose values the bundle's preprocessor holds."""
-SAME_EXAMPLES = {"path", "limit", "batch_size", "cache", "cache_gb", "workers", "max_bad", "bucket"}
-"""Keys with which the examples can still be those of the training."""
 
 
 def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> Scores:
@@ -134,7 +129,7 @@ def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | 
     for word in overrides:
         if not word.startswith("data."):
             raise UsageError(f"'{word}' isn't a key of the data; evaluate takes data.path=... and other data.* keys")
-        if _key(word) in FIXED:
+        if _key(word) in _data_keys_that_change("inputs"):  # whose values the bundle's preprocessor holds
             raise UsageError(f"data.{_key(word)} is fixed in the bundle: leave it out, or train again with another")
     # A bundle of an earlier release may have keys that are elsewhere now, such as those of augmentation.
     known = DATA_KINDS[str(facts.data.config["kind"])].model_fields
@@ -145,6 +140,10 @@ def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | 
 
 def _key(word: str) -> str:
     return word.partition("=")[0].removeprefix("data.")
+
+
+def _data_keys_that_change(*what: Change) -> set[str]:
+    return {key for section in DATA_KINDS.values() for key in keys_that_change(section, *what)}
 
 
 def records_to_score(facts: BundleFacts, data: ImagesConfig | TextsConfig, overrides: Sequence[str]) -> Records:
@@ -163,7 +162,8 @@ def records_to_score(facts: BundleFacts, data: ImagesConfig | TextsConfig, overr
     changed = {_key(word) for word in overrides}
     moved = "path" in changed
     # Data with a test split of its own needn't be known again, which would read all of it.
-    if not changed - SAME_EXAMPLES and not (moved and has_split(data, "test")):
+    same_examples = _data_keys_that_change("nothing", "place", "batches")
+    if not changed - same_examples and not (moved and has_split(data, "test")):
         try:
             return _own_test_split(facts, data)
         except TrainyardError:

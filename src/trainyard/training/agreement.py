@@ -6,23 +6,10 @@ from torch import distributed
 
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
+from trainyard.config.section import dotted_keys_that_change
 from trainyard.data.records import Dataset
 from trainyard.training.processes import many_processes
 from trainyard.training.runs import flatten
-
-OWN = {
-    "out",
-    "trainer.resume",
-    "trainer.devices",
-    "trainer.threads",
-    "trainer.log_every",
-    "trainer.loggers",
-    "data.path",
-    "data.cache",
-    "data.cache_gb",
-    "data.workers",
-}
-"""Keys that a node may have values of its own for."""
 
 
 def check_same_job(experiment: Experiment, dataset: Dataset) -> None:
@@ -33,7 +20,8 @@ def check_same_job(experiment: Experiment, dataset: Dataset) -> None:
     """
     if not many_processes():
         return
-    mine = {key: value for key, value in flatten(experiment.model_dump(mode="json")).items() if key not in OWN}
+    own = dotted_keys_that_change(experiment, "nothing", "place")
+    mine = {key: value for key, value in flatten(experiment.model_dump(mode="json")).items() if key not in own}
     mine["the data's content"] = dataset.fingerprint
     jobs: list[dict[str, object]] = [{} for _ in range(distributed.get_world_size())]
     distributed.all_gather_object(jobs, mine)

@@ -14,6 +14,7 @@ from trainyard.base.errors import UsageError
 from trainyard.base.files import is_writable, link, write_text
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import dump_yaml
+from trainyard.config.section import dotted_keys_that_change
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +22,6 @@ CONFIG = "config.yaml"
 METRICS = "metrics.json"
 DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
-
-MAY_DIFFER = {
-    "out": None,
-    "trainer": {"resume", "devices", "threads", "log_every", "loggers", "save_every"},
-    "data": {"cache", "cache_gb", "workers"},
-}
-"""Keys that don't change what is computed: a run may go on with other values."""
 
 
 def find_run(experiment: Experiment) -> Path | None:
@@ -132,12 +126,8 @@ def _differing_keys(run: Path, experiment: Experiment) -> list[str]:
     before = cast(dict[str, object], yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
     now = experiment.model_dump(mode="json")
     old, new = flatten(before), flatten(now)
-    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _may_differ(key))
-
-
-def _may_differ(key: str) -> bool:
-    section, _, name = key.partition(".")
-    return section in MAY_DIFFER and (MAY_DIFFER[section] is None or name in (MAY_DIFFER[section] or ()))
+    may_differ = dotted_keys_that_change(experiment, "nothing", "checkpoints")
+    return sorted(key for key in (old.keys() | new.keys()) - may_differ if old.get(key) != new.get(key))
 
 
 def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:

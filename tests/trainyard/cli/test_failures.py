@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-import tomllib
-from importlib.metadata import packages_distributions
-from pathlib import Path
+from importlib.metadata import packages_distributions, requires
 
 import pytest
+from packaging.requirements import Requirement
 
 from trainyard.base.errors import DataError, UsageError
 from trainyard.cli import app
-from trainyard.cli.failures import ADVICE, EXTRAS, explain
-
-PROJECT = Path(__file__).parents[3] / "src/trainyard/pyproject.toml"
+from trainyard.cli.failures import ADVICE, DISTRIBUTIONS, explain
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +22,20 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("extra", ["train", "tracking", "export", "serve"])
-def test_each_package_of_an_extra_is_known(extra: str) -> None:
-    wanted = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"][extra]
-    names = {re.split(r"[<>=!~ ]", requirement)[0].lower() for requirement in wanted}
+def test_a_missing_package_of_an_extra_is_named_with_it(extra: str) -> None:
+    wanted = [Requirement(line) for line in requires("trainyard") or []]
+    names = {one.name for one in wanted if one.marker and f'extra == "{extra}"' in str(one.marker)}
+    assert names
     imported = packages_distributions()
-
-    assert {dist.lower() for name in EXTRAS[extra] for dist in imported[name] if dist.lower() in names} == names
+    for name in names:
+        package = next((module for module, brings in DISTRIBUTIONS.items() if brings == name), name)
+        assert name in imported[package]
+        failure = explain(ModuleNotFoundError(name=f"{package}.inner"))
+        assert failure is not None, name
+        assert failure.code == 2
+        assert re.search(
+            rf"the package {package} isn't installed: .*\[(train|tracking|export|serve)\]", failure.message
+        )
 
 
 @pytest.mark.parametrize(
