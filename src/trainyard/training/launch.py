@@ -210,7 +210,7 @@ def _watch(started: Sequence[subprocess.Popen[bytes]], signals: list[int]) -> in
 
 
 def _first_failure(started: Sequence[subprocess.Popen[bytes]]) -> int:
-    """The code of a process that failed, 0 if none did; where several did at once, one that a peer's end didn't end."""
+    """The code of a process that failed, 0 if none did; of several at once the largest: 2 says more than a signal."""
     codes = [process.returncode for process in started if process.returncode]
     return max(codes, default=0)
 

@@ -73,6 +73,18 @@ def test_predict_answers_with_the_format(
     assert "label" in json.loads(capsys.readouterr().out)
 
 
+def test_a_format_of_the_librarys_answers_without_the_project(
+    bare_run: Path, export: Path, image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRAINYARD_PROJECT", "nowhere")
+
+    assert run("predict", bare_run, image, "--format", "onnx", "--threads", 1) == 0
+    capsys.readouterr()
+    assert run("predict", bare_run, image, "--format", "eager") == 2
+    fix = "run scripts/setup.sh, or set TRAINYARD_PROJECT"
+    assert capsys.readouterr().err.splitlines()[-1] == f"trainyard: the project nowhere can't be imported: {fix}"
+
+
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])
 def test_what_cannot_run_is_one_sentence_and_2(
     verb: str, bare_run: Path, export: Path, image: str, capsys: pytest.CaptureFixture[str]
