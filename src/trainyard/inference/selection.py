@@ -105,7 +105,7 @@ def obstacle(row: FormatRow, device: str | None = None) -> str:
     """Why a format can't run here, on this device or by default on the CPU, as in "runs on a GPU alone"; else empty."""
     if row.name == "eager":
         return _missing_package("eager")
-    if row.file is None:
+    if row.file is None or row.status == "refused":
         return f"was {row.status} when it was exported ({row.reason})"
     try:
         made_for = find_format(row.name).device

@@ -23,6 +23,7 @@ from trainyard.artifacts.samples import calibration_samples
 from trainyard.base.cpu import Cpu
 from trainyard.base.errors import BundleError, TrainyardError, UsageError
 from trainyard.formats.making import onnx
+from trainyard.inference import selection
 from trainyard.preprocess.preprocessor import TextPreprocessor
 from trainyard.report.benchmark import (
     Benchmark,
@@ -85,7 +86,8 @@ def opened(run_folder: Path) -> Opened:
 
 @pytest.fixture(autouse=True)
 def processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "this_cpu", lambda: Cpu("a processor", ("avx2",), 2))
+    for module in (benchmark, selection):
+        monkeypatch.setattr(module, "this_cpu", lambda: Cpu("a processor", ("avx2",), 2))
 
 
 def plan(**changes: object) -> Plan:
@@ -114,7 +116,7 @@ def test_times_what_can_run_and_says_what_cannot(opened: Opened, monkeypatch: py
     assert measured.left_out.pop("torchscript").startswith("it can't run here: ")
     assert measured.left_out == {
         "onnx-int8": "it was refused when it was exported (accuracy 0.1)",
-        "aoti": "this processor is without amx_int8",
+        "aoti": "it needs a processor with amx_int8",
         "aoti-int8": "it was skipped when it was exported (g++ isn't there)",
     }
     assert (measured.bundle, measured.export) == (opened.bundle.digest, "one")
@@ -159,11 +161,11 @@ def test_eager_that_fails_is_not_left_out(opened: Opened, monkeypatch: pytest.Mo
 
 
 def test_missing_packages_are_said(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr(selection, "find_spec", lambda name: None if name == "onnxruntime" else object())
 
     assert choose_formats(plan(formats=("onnx", "torchscript")), opened.export) == (
         ["eager", "torchscript"],
-        {"onnx": "the package onnxruntime isn't installed"},
+        {"onnx": "it needs the package onnxruntime"},
     )
 
 
