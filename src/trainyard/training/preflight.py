@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from trainyard.config.experiment import Experiment
+from trainyard.config.load import dump_yaml
+from trainyard.report.card import check_template
 from trainyard.training.observers import check_trackers
 from trainyard.training.processes import check_hardware
 from trainyard.training.runs import check_run_folder
@@ -14,6 +16,9 @@ PREFLIGHT: Mapping[str, Callable[[Experiment], None]] = {
     "trackers": lambda experiment: check_trackers(experiment.trainer.loggers),
     "model": lambda experiment: experiment.model.check(experiment.data),
     "run folder": check_run_folder,
+    "model card": lambda experiment: check_template(
+        dump_yaml(experiment), "image" if experiment.data.kind == "images" else "text"
+    ),
 }
 """Each raises ``UsageError`` with the fix."""
 
