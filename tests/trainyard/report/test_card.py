@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import yaml
 from trainyard.base.environment import describe_environment
 from trainyard.base.errors import UsageError
 from trainyard.base.project import Project
+from trainyard.config.experiment import Experiment
 from trainyard.report import card as cards
 from trainyard.report.card import CardFacts, Modality, check_template, made_up_facts, model_card
+from trainyard.training.preflight import preflight
 
 CONFIG = """\
 name: tickets
@@ -112,6 +115,14 @@ def test_a_folder_of_templates_that_is_not_there_is_told(templates: Path, monkey
     monkeypatch.setattr(cards, "find_project", lambda: Project("trainyard", templates="absent"))
     with pytest.raises(UsageError, match=r"the folder .*trainyard/absent, .* is not there"):
         check_template(CONFIG, "text")
+
+
+def test_no_run_starts_with_a_mistake_in_the_template(
+    templates: Path, digits_experiment: Callable[[], Experiment]
+) -> None:
+    (templates / "model_card.md.j2").write_text("{{ config.data.nothing }}")
+    with pytest.raises(UsageError, match="line 1: .* has no attribute 'nothing'"):
+        preflight(digits_experiment())
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
