@@ -10,7 +10,7 @@ without torch: `python -m venv --without-pip DIR`, then `pip --python DIR/bin/py
 
 Three questions. Are the answers over HTTP, batched, those that `trainyard evaluate --format` scores (the whole test
 splits of digits and tickets, 1,000 images of CIFAR-10; bars: every label, probabilities within 1e-5)? How much CPU time
-do all processes of a server (front door, Java, workers) take for a request, against the predictor in process with the
+do all processes of a server (gateway, Java, workers) take for a request, against the predictor in process with the
 same images and batches (bar: 1.4 times)? And how many requests/s does the best rung answer, against `torchscript`
 (bars: 3 times for ResNet-18 at 224, 1.8 for MiniLM)? The load comes from a process of its own, whose CPU time isn't
 counted, over `CONNECTIONS` connections that each wait for an answer before the next request: enough to fill the batches

@@ -68,7 +68,7 @@ def _request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Reque
 
 
 def _decoded_request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Request:
-    """The request of a row that came to TorchServe without our front, so that JSON and texts are decoded already."""
+    """The request of a row that came to TorchServe without our gateway, so that JSON and texts are decoded already."""
     if len(row) > 1:
         return parts_request([Part(parse_media_type(_type(name, headers)), _bytes(row[name])) for name in row], accepts)
     [(name, value)] = row.items() or [("body", b"")]

@@ -1,13 +1,16 @@
 """Your project: what you change. The library behind it is ``trainyard``."""
 
-from trainyard.base.project import Project
+from trainyard import Project
 
 project = Project(
     __name__,
+    config=".train:Config",
+    run=".train:train",
     models={
-        "resnet": "trainyard.models.resnet:ResNetConfig",
+        "resnet": ".models.resnet:ResNetConfig",
         "torchvision": "trainyard.models.torchvision:TorchvisionConfig",
-        "bert": "trainyard.models.bert:BertConfig",
-        "rnn": "trainyard.models.rnn:RnnConfig",
+        "bert": ".models.bert:BertConfig",
+        "rnn": ".models.rnn:RnnConfig",
     },
+    templates="templates",
 )

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from my_project.train import Config
 from trainyard.artifacts.export_record import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
 from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.base.files import write_json
-from trainyard.config.experiment import Experiment
 from trainyard.formats.names import FILES
 
 MakeExport = Callable[..., Path]
@@ -27,9 +27,9 @@ settings.load_profile("untimed")
 TRAINER = {"devices": "cpu", "threads": 1, "loggers": [], "log_every": 1000}
 
 
-def digits(folder: Path, **sections: dict[str, object]) -> Experiment:
+def digits(folder: Path, **sections: dict[str, object]) -> Config:
     """A run on a few digits that takes a second; the sections are overrides."""
-    return Experiment.model_validate(
+    return Config.model_validate(
         {
             "name": "digits",
             "out": folder / "runs",
@@ -43,6 +43,7 @@ def digits(folder: Path, **sections: dict[str, object]) -> Experiment:
                 **sections.get("data", {}),
             },
             "model": {"kind": "resnet", "name": "resnet20", **sections.get("model", {})},
+            "augment": sections.get("augment", {}),
             "optim": {"lr": 0.05, **sections.get("optim", {})},
             "trainer": {
                 "max_epochs": 2,
@@ -63,7 +64,7 @@ def no_inherited_tracking() -> None:
 
 
 @pytest.fixture
-def digits_experiment(tmp_path: Path) -> Callable[..., Experiment]:
+def digits_experiment(tmp_path: Path) -> Callable[..., Config]:
     """Makes such an experiment in the test's own folder, as in ``digits_experiment(optim={"lr": 0.1})``."""
     return partial(digits, tmp_path)
 
@@ -71,16 +72,16 @@ def digits_experiment(tmp_path: Path) -> Callable[..., Experiment]:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two epochs with four steps each, tracked by TensorBoard and MLflow; don't change it."""
-    from trainyard.training.run import train
+    from my_project.train import train
 
     return train(digits(tmp_path_factory.mktemp("digits"), trainer={"loggers": ["tensorboard", "mlflow"]}))
 
 
 def train_small(folder: Path, **sections: object) -> Path:
-    from trainyard.training.run import train as run_training
+    from my_project.train import train as run_training
 
     experiment = {"name": "model", "out": folder / "runs", "trainer": {"max_epochs": 6, **TRAINER}, **sections}
-    return run_training(Experiment.model_validate(experiment))
+    return run_training(Config.model_validate(experiment))
 
 
 @pytest.fixture(scope="session")

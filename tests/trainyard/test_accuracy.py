@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 
+from my_project.train import train
 from trainyard.config.data import TextsConfig
 from trainyard.config.load import load_experiment
 from trainyard.data.load import load_dataset
-from trainyard.training.run import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -129,7 +129,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of texts, deployed."""
-    from trainyard.training.run import train
+    from my_project.train import train
 
     folder = tmp_path_factory.mktemp("tickets")
     words = [*TICKETS, f"out={folder}/runs", f"data.cache={folder}/cache"]

@@ -29,12 +29,16 @@ class Project:
     Args:
         package: The package's name, ``__name__``.
         config: The class of a config file: the library's ``Experiment`` with the project's own sections.
+        run: The function that takes such a config, trains, and returns the run directory.
         models: The config class of each kind of model.
+        templates: The package's folder of templates, as the model card's.
     """
 
     package: str
     config: str = ""
+    run: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
+    templates: str = ""
 
     def resolve(self, name: str) -> object:
         """Imports what a name stands for.
@@ -47,7 +51,7 @@ class Project:
 
     def names(self) -> Iterator[str]:
         """Every name, for a test that resolves them all."""
-        yield from filter(None, (self.config, *self.models.values()))
+        yield from filter(None, (self.config, self.run, *self.models.values()))
 
 
 def find_project() -> Project | None:

@@ -16,6 +16,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing what draws frames around the help takes longer than all the rest
+    context_settings={"max_content_width": 120},
     help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
 )
 

@@ -9,9 +9,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.config.experiment import Settings
 from trainyard.config.kinds import experiment_class, kinds, model_class
 from trainyard.config.schema import describe
 
+SURELY_MEANT = 0.75
+"""How alike two words are, of 1, if one is the other misspelt: nothing else needs to be looked at then."""
 DATA_KINDS: dict[str, type[BaseModel]] = {"images": ImagesConfig, "texts": TextsConfig}
 
 
@@ -47,7 +50,7 @@ def _sentence(detail: ErrorDetails, tree: Mapping[str, object], root: type[BaseM
     key = ".".join(parts)
     match detail["type"]:
         case "extra_forbidden":
-            return f"there is no key '{key}'{_nearest_key(key, tree)}"
+            return f"there is no key '{key}'{_nearest_key(key, tree, root)}"
         case "missing" if model is None:
             return section_sentence(key, None)
         case "missing" if detail["loc"][-1] == parts[-1]:  # and not a place in a list
@@ -95,10 +98,17 @@ def _shown(value: object) -> str:
     return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
-def _nearest_key(key: str, tree: Mapping[str, object]) -> str:
-    """Looks among all keys for the same last word first (``lr`` -> ``optim.lr``), then for one spelt like it."""
-    keys = list(_all_keys(tree))
+def _nearest_key(key: str, tree: Mapping[str, object], root: type[BaseModel]) -> str:
+    """Looks among all keys for the same last word first (``lr`` -> ``optim.lr``), then for one spelt like it.
+
+    A slip in the library's sections mostly means a key of theirs: the others would import the project's code.
+    """
     last = key.rsplit(".", 1)[-1]
+    if root is Settings:
+        own = {known.rsplit(".", 1)[-1]: known for known in _keys(Settings, tree)}
+        for word in difflib.get_close_matches(last, own, n=1, cutoff=SURELY_MEANT):
+            return f"; did you mean '{own[word]}'?"
+    keys = list(_keys(experiment_class(), tree))
     same = [known for known in keys if known.rsplit(".", 1)[-1] == last]
     near = same or difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
     if not near:
@@ -112,9 +122,9 @@ def _siblings(key: str, keys: Sequence[str]) -> list[str]:
     return [known for known in keys if known.rpartition(".")[0] == section]
 
 
-def _all_keys(tree: Mapping[str, object]) -> Iterator[str]:
+def _keys(root: type[BaseModel], tree: Mapping[str, object]) -> Iterator[str]:
     """Every dotted key that this config may have, given the kinds that it chose."""
-    for name, field in experiment_class().model_fields.items():
+    for name, field in root.model_fields.items():
         yield name
         for model in _section_models(name, field.annotation, tree.get(name)):
             yield from (f"{name}.{child}" for child in model.model_fields)

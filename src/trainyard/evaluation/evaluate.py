@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trainyard.artifacts.bundle import Bundle, BundleFacts
 from trainyard.base.errors import DataError, TrainyardError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.config.errors import DATA_KINDS
 from trainyard.config.load import apply_overrides, parse_data
 from trainyard.formats.names import is_gpu
 
@@ -36,11 +37,11 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
         UsageError: an override isn't a key of the data section.
         DataError: the data can't be read, has labels that the bundle doesn't know, or changed since the training.
     """
-    from trainyard.models.restore import restore_classifier
+    from trainyard.models.restore import open_classifier
 
     data = data_config(bundle.facts, overrides)
     records = records_to_score(bundle.facts, data, overrides)
-    classifier = restore_classifier(bundle.path, bundle.facts, bundle.preprocessor)
+    classifier = open_classifier(bundle)
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
 
@@ -136,7 +137,9 @@ def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | 
             raise UsageError(f"'{word}' isn't a key of the data; evaluate takes data.path=... and other data.* keys")
         if _key(word) in FIXED:
             raise UsageError(f"data.{_key(word)} is fixed in the bundle: leave it out, or train again with another")
-    tree: dict[str, object] = {"data": dict(facts.data.config)}
+    # A bundle of an earlier release may have keys that are elsewhere now, such as those of augmentation.
+    known = DATA_KINDS[str(facts.data.config["kind"])].model_fields
+    tree: dict[str, object] = {"data": {key: value for key, value in facts.data.config.items() if key in known}}
     apply_overrides(tree, overrides)
     return parse_data(tree)
 

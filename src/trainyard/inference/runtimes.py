@@ -33,9 +33,9 @@ def open_runtime(
         from trainyard.formats.eager_runtime import EagerRuntime
 
         def restore() -> nn.Module:
-            from trainyard.models.restore import restore_classifier
+            from trainyard.models.restore import open_classifier
 
-            return restore_classifier(bundle.path, bundle.facts, bundle.preprocessor)
+            return open_classifier(bundle)
 
         return EagerRuntime(restore, device, threads)
     assert file is not None, f"{rung} is a file"

@@ -1,4 +1,4 @@
-"""What every model's config has in common. Free of torch: a config is read long before a model is built."""
+"""What every model's config has in common."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from trainyard.config.data import AnyData
 from trainyard.config.section import Section
+from trainyard.models.classifier import Classifier
 from trainyard.preprocess.preprocessor import Item, Preprocessor
-
-if TYPE_CHECKING:
-    from trainyard.models.classifier import Classifier
 
 
 @dataclass(frozen=True)

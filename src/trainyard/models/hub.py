@@ -1,8 +1,10 @@
-"""Finding a transformer in a local folder, in Hugging Face's cache or on its hub. Free of torch at import."""
+"""Finding a transformer in a local folder, in Hugging Face's cache or on its hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from huggingface_hub import snapshot_download
 
 from trainyard.base.errors import UsageError
 
@@ -30,8 +32,6 @@ def find_model(source: str) -> Path:
 
 
 def _find_on_hub(model_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
         cached = Path(snapshot_download(model_id, local_files_only=True))
         if not _missing(cached):

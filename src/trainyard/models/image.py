@@ -6,20 +6,18 @@ import difflib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
+from torch import nn
 
 from trainyard.base.errors import UsageError
 from trainyard.config.data import AnyData, ImagesConfig
 from trainyard.models.base import ModelConfig, Task
+from trainyard.models.classifier import Classifier, ImageClassifier
+from trainyard.models.probe import run_on_meta
+from trainyard.models.weights import State, find_weights, load_weights, read_weights, set_dropout
 from trainyard.preprocess.preprocessor import ImagePreprocessor, Item
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from trainyard.models.classifier import Classifier
-    from trainyard.models.weights import State
 
 Channel = Annotated[float, Field(ge=0, le=1)]
 PositiveChannel = Annotated[float, Field(gt=0, le=1)]
@@ -70,8 +68,6 @@ class ImageModelConfig(ModelConfig):
             raise UsageError(f"model.kind={self.kind} is for images: set data.kind=images, or another model.kind")
         self._check_name()
         if isinstance(self.pretrained, str):
-            from trainyard.models.weights import find_weights
-
             find_weights(self.pretrained)
         self._assemble_checked(data.image_size, classes=2)
 
@@ -82,8 +78,6 @@ class ImageModelConfig(ModelConfig):
 
     def build(self, task: Task) -> Classifier:
         """See ``ModelConfig``; the output layer is a fresh one where the number of classes differs."""
-        from trainyard.models.weights import find_weights, load_weights, read_weights
-
         classifier = self.restore(task)
         if self.pretrained:
             published = self.pretrained is True
@@ -94,9 +88,6 @@ class ImageModelConfig(ModelConfig):
 
     def restore(self, task: Task, folder: Path | None = None) -> Classifier:
         """See ``ModelConfig``; an image model needs nothing from the folder."""
-        from trainyard.models.classifier import ImageClassifier
-        from trainyard.models.weights import set_dropout
-
         self._check_name()
         assert isinstance(task.preprocessor, ImagePreprocessor)
         network, stages = self._assemble_checked(task.preprocessor.size, len(task.labels))
@@ -106,8 +97,6 @@ class ImageModelConfig(ModelConfig):
 
     def _assemble_checked(self, size: int, classes: int) -> Parts:
         """Assembles, and runs the network on the meta device: shapes alone, so it costs nothing."""
-        from trainyard.models.probe import run_on_meta
-
         try:
             parts = self.assemble(size, classes)
             run_on_meta(parts.network, (1, 3, size, size))

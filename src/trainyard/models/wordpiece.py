@@ -1,15 +1,14 @@
-"""A WordPiece tokenizer, as BERT's, with a vocabulary learnt from one's own texts. Free of torch."""
+"""A WordPiece tokenizer, as BERT's, with a vocabulary learnt from one's own texts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import WordPieceTrainer
 
 from trainyard.preprocess.preprocessor import Item, without_surrogates
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 PAD, UNKNOWN, START, SEPARATOR, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SPECIAL_NAMES = {
@@ -30,8 +29,6 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     The library's trainer alone doesn't give the same one: it numbers the word-inner letters in the order of a hash map
     seeded per process, and breaks ties by these numbers. Here they are numbered before it starts.
     """
-    from tokenizers.trainers import WordPieceTrainer
-
     texts = list(texts)
     tokenizer = _tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)})
     initial, inner = _alphabet(tokenizer, texts, limit=vocab_size // 4)
@@ -64,8 +61,6 @@ def _alphabet(tokenizer: Tokenizer, texts: Iterable[str], limit: int) -> tuple[l
 
 
 def _tokenizer(vocab: dict[str, int]) -> Tokenizer:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=UNKNOWN))
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -14,8 +14,9 @@ from rich.table import Table
 from trainyard.artifacts.bundle import Json
 from trainyard.base.files import write_json, write_text
 from trainyard.formats.names import Rung
-from trainyard.report.export import machine_facts, markdown, markdown_table, milliseconds, number
+from trainyard.report.export import machine_facts, milliseconds
 from trainyard.report.figures import save_png
+from trainyard.report.markdown import markdown, markdown_table, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -15,6 +14,7 @@ from rich.table import Table
 from trainyard.artifacts.bundle import Json
 from trainyard.artifacts.export_record import ExportFacts, FormatRow
 from trainyard.formats.names import is_int8
+from trainyard.report.markdown import NONE, markdown, markdown_table, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox, BboxBase
 
-NONE = "-"
-"""Stands for what wasn't measured."""
 GOOD = ("reference", "passed")
 """Statuses that need no reason."""
 COLOURS = {"reference": "tab:blue", "passed": "tab:green", "no_gain": "tab:orange", "batch_dependent": "tab:purple"}
@@ -56,11 +54,6 @@ class _Column(NamedTuple):
     title: str
     rank: int
     cell: Callable[[FormatRow], str]
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number with this many digits behind the point."""
-    return NONE if value is None else f"{value:,.{digits}f}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -165,18 +158,6 @@ def machine_facts(machine: Json) -> Iterator[tuple[str, str]]:
     versions = {"Python": machine.get("python", "unknown"), "trainyard": machine.get("trainyard", "unknown")}
     versions |= packages if isinstance(packages, dict) else {}
     yield "versions", markdown(", ".join(f"{name} {version}" for name, version in versions.items()))
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The lines of a Markdown table; cells are Markdown."""
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'|'.join(['---'] * len(header))}|"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
-def markdown(text: str) -> str:
-    """Markdown that shows ``text`` as it is, on one line."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _cells(row: FormatRow) -> list[str]:

@@ -83,7 +83,7 @@ class _Strict(BaseModel):
 class HandlerSection(_Strict):
     """What the handler reads."""
 
-    rung: Rung
+    rung: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     threads: Count
     device: Device
 

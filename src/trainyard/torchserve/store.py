@@ -22,7 +22,7 @@ from trainyard.torchserve.archive import DEFAULT_VERSION, DEPLOYED, SUFFIX, chec
 from trainyard.torchserve.archive_check import ArchiveFacts, check_archive
 from trainyard.torchserve.golden import Golden, load_goldens
 from trainyard.torchserve.restamp import restamp
-from trainyard.torchserve.run_directory import Home
+from trainyard.torchserve.run_directory import RunDirectory
 from trainyard.torchserve.settings import Chosen, Device, choose_settings
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<path>.+)", re.DOTALL)
@@ -66,7 +66,7 @@ class Served:
     goldens: list[Golden]
 
 
-def collect(words: Sequence[str], choices: Choices, home: Home) -> list[Served]:
+def collect(words: Sequence[str], choices: Choices, directory: RunDirectory) -> list[Served]:
     """Brings all that is named into the private store, as archives that were checked there.
 
     Args:
@@ -79,7 +79,9 @@ def collect(words: Sequence[str], choices: Choices, home: Home) -> list[Served]:
     """
     served: list[Served] = []
     for name, path in _places(words):
-        model = _archived(name, path, choices, home) if path.suffix == SUFFIX else _run(name, path, choices, home)
+        model = (
+            _archived(name, path, choices, directory) if path.suffix == SUFFIX else _run(name, path, choices, directory)
+        )
         if clash := [other for other in served if other.name == model.name]:
             raise UsageError(f"two models are called {clash[0].name}: name one otherwise, as in OTHER={path}")
         served.append(model)
@@ -117,22 +119,22 @@ def _models_in(folder: Path) -> list[Path]:
     return models
 
 
-def _run(name: str | None, path: Path, choices: Choices, home: Home) -> Served:
+def _run(name: str | None, path: Path, choices: Choices, directory: RunDirectory) -> Served:
     """Archives a run into the store."""
     opened = _opened(path, choices)
     rung = pick_rung(opened, choices.format, choices.device)
     name = name or default_name(opened)
-    place = _place(home, name)
+    place = _place(directory, name)
     settings = choose_settings(choices.settings, choices.device or ("cuda" if is_gpu(rung) else "cpu"))
     make_archive(opened, rung, place, name, DEFAULT_VERSION, settings)
-    return _served(name, check_archive(place), place, home)
+    return _served(name, check_archive(place), place, directory)
 
 
-def _archived(name: str | None, path: Path, choices: Choices, home: Home) -> Served:
+def _archived(name: str | None, path: Path, choices: Choices, directory: RunDirectory) -> Served:
     """Copies an archive into the store, where nobody else can change it any more, and checks it there."""
     if not path.is_file():
         raise UsageError(f"there is no archive {path}: make one with trainyard archive RUN")
-    copy = home.path / f"unchecked{SUFFIX}"
+    copy = directory.path / f"unchecked{SUFFIX}"
     shutil.copyfile(path, copy)
     try:
         facts = check_archive(copy, " ".join(choices.expect) or None)
@@ -140,7 +142,7 @@ def _archived(name: str | None, path: Path, choices: Choices, home: Home) -> Ser
         raise BundleError(str(error).replace(str(copy), str(path))) from error
     if choices.format not in ("auto", facts.rung):
         raise UsageError(f"{path} holds {facts.rung}: leave out --format {choices.format}, or archive the run again")
-    place = _place(home, name or facts.name)
+    place = _place(directory, name or facts.name)
     settings = choices.settings.applied(replace(facts.settings, device=choices.device or facts.settings.device))
     check_device(facts.rung, settings.device)
     if (name or facts.name, settings) == (facts.name, facts.settings):
@@ -148,7 +150,7 @@ def _archived(name: str | None, path: Path, choices: Choices, home: Home) -> Ser
     else:
         restamp(copy, place, name or facts.name, settings)
         copy.unlink()
-    return _served(name or facts.name, replace(facts, settings=settings), place, home)
+    return _served(name or facts.name, replace(facts, settings=settings), place, directory)
 
 
 def _opened(path: Path, choices: Choices) -> Opened:
@@ -163,14 +165,14 @@ def _opened(path: Path, choices: Choices) -> Opened:
     raise refused
 
 
-def _place(home: Home, name: str) -> Path:
+def _place(directory: RunDirectory, name: str) -> Path:
     check_name(name, DEFAULT_VERSION)
-    return home.store / f"{name}{SUFFIX}"
+    return directory.store / f"{name}{SUFFIX}"
 
 
-def _served(name: str, facts: ArchiveFacts, archive: Path, home: Home) -> Served:
+def _served(name: str, facts: ArchiveFacts, archive: Path, directory: RunDirectory) -> Served:
     """Reads what is needed to describe a model and to check it."""
-    folder = home.path / "facts" / name
+    folder = directory.path / "facts" / name
     with ZipFile(archive) as members:
         for member in members.namelist():
             place = member.removeprefix(f"{DEPLOYED}/")

@@ -30,11 +30,6 @@ MAY_DIFFER = {
 """Keys that don't change what is computed: a run may go on with other values."""
 
 
-def open_run(experiment: Experiment) -> Path:
-    """The folder to train in: the one that ``trainer.resume`` names or finds, or a new one; see both below."""
-    return find_run(experiment) or new_run(experiment)
-
-
 def find_run(experiment: Experiment) -> Path | None:
     """The folder of the run to go on with, if ``trainer.resume`` names or finds one.
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from my_project.models.rnn import Cell
 from trainyard.formats import torchscript
 from trainyard.formats.errors import Skip
 from trainyard.formats.source import Source
 from trainyard.formats.torchscript_runtime import TorchScriptRuntime
 from trainyard.models.classifier import ImageClassifier
-from trainyard.models.rnn_network import Cell
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor
 
 BATCHES = (1, 2, 7, 32)

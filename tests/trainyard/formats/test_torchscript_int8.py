@@ -17,6 +17,7 @@ import transformers
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 
+from my_project.models.rnn import Cell, RecurrentNetwork
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import Cpu, this_cpu
 from trainyard.config.kinds import parse_model
@@ -27,7 +28,6 @@ from trainyard.formats.source import BATCH, LENGTH, Graph, Source
 from trainyard.formats.torchscript_runtime import TorchScriptRuntime
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier, TextClassifier
-from trainyard.models.rnn_network import Cell, RecurrentNetwork
 from trainyard.models.transformer import TransformerClassifier, build_network
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, TextPreprocessor
 

@@ -13,7 +13,7 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.kinds import parse_model
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier, fold_temperature
-from trainyard.models.torchvision_networks import network_stages
+from trainyard.models.torchvision import network_stages
 
 TEXTS = ["the refund is late", "good movie", "bad"] * 3
 IMAGE_MODELS = {

@@ -13,13 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models as torchvision_models
 
+from my_project.models.resnet import CifarResNet, ResNetConfig
 from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier
 from trainyard.models.image import ImageModelConfig
-from trainyard.models.resnet import ResNetConfig
-from trainyard.models.resnet_cifar import CifarResNet
 from trainyard.models.torchvision import TorchvisionConfig
 from trainyard.preprocess.preprocessor import ImagePreprocessor
 

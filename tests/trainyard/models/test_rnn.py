@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from my_project.models.rnn import RnnConfig
 from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
-from trainyard.models.rnn import RnnConfig
 from trainyard.preprocess.preprocessor import TextPreprocessor
 
 LABELS = ("billing", "crash", "other")

@@ -1,4 +1,4 @@
-"""The handler, loaded and called by TorchServe's own code, with rows as they come with our front and without it."""
+"""The handler, loaded and called by TorchServe's own code, with rows as they come with our gateway and without it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def request(parameters: Mapping[str, tuple[str, object]], **headers: str) -> dic
 
 
 def fronted(body: bytes, type: str) -> dict[str, object]:
-    """A request that our front passed on."""
+    """A request that our gateway passed on."""
     return request({"body": ("application/octet-stream", bytearray(body))}, **{ORIGINAL_TYPE.lower(): type})
 
 

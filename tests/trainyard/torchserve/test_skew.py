@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from my_project.train import Config
 from trainyard.artifacts.bundle import Bundle
-from trainyard.config.experiment import Experiment
 from trainyard.formats.names import Rung
 from trainyard.torchserve.running import Running, running
 
@@ -37,13 +37,13 @@ pytestmark = pytest.mark.slow
 
 def exported(folder: Path, config: dict[str, object]) -> Path:
     """Trains a model and exports it; whatever the gate says of a rung, all others can be served."""
-    from trainyard.training.run import train
+    from my_project.train import train
     from trainyard.verify.export import Options, export
 
     section = config["data"]
     assert isinstance(section, dict)
     experiment = {**config, "out": folder / "runs", "data": {**section, "cache": str(folder / "cache")}}
-    run = train(Experiment.model_validate(experiment))
+    run = train(Config.model_validate(experiment))
     export(Bundle.open(run), Options(RUNGS, threads=1), [])
     return run
 

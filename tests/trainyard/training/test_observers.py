@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from my_project.task import Task
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Records
@@ -25,7 +26,6 @@ from trainyard.preprocess.preprocessor import Item
 from trainyard.training.checkpoint import FORMAT, LAST, Checkpoint, write_checkpoint
 from trainyard.training.misclassified import WrongExamples
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers
-from trainyard.training.optim import schedule
 from trainyard.training.reports import StepReport, Validation
 from trainyard.training.runs import CHECKPOINTS
 
@@ -140,7 +140,8 @@ def test_tensorboard_has_the_curves(digits_run: Path, digits_experiment: DigitsE
     optim = digits_experiment().optim
 
     assert [number for number, _ in points(accumulator, "train/loss")] == list(range(1, 9))
-    rates = [optim.lr * schedule(optim, number, 8) for number in range(8)]
+    task = Task(torch.nn.Identity(), optim)
+    rates = [optim.lr * task.schedule(number, 8) for number in range(8)]
     assert [value for _, value in points(accumulator, "lr")] == pytest.approx(rates)
     assert all(value > 0 for _, value in points(accumulator, "examples_per_second"))
     for name in ("accuracy", "macro_f1", "loss", "ece"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from my_project.train import train
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
@@ -18,7 +19,6 @@ from trainyard.config.load import load_experiment
 from trainyard.data.load import load_dataset
 from trainyard.training.presets import PROFILED_STEPS, Profiler, apply_data_preset, apply_preset
 from trainyard.training.reports import StepReport
-from trainyard.training.run import train
 
 DigitsExperiment = Callable[..., Experiment]
 
