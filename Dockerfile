@@ -1,7 +1,7 @@
 # The image that serves; docs/container.md has the commands.
-#   VARIANT=onnx    (default) the ONNX rungs on the CPU, without torch
+#   VARIANT=onnx    (default) the ONNX formats on the CPU, without torch
 #   VARIANT=torch   also TorchScript and AOTInductor; TORCH_INDEX=URL takes CPU-only wheels, a twentieth of the size
-#   VARIANT=gpu     all rungs, on NVIDIA GPUs
+#   VARIANT=gpu     all formats, on NVIDIA GPUs
 # Pin the base to what you have tested: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
 ARG BASE=python:3.11-slim-bookworm
 
@@ -30,7 +30,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src src
 # Where an installed package looks for what is deployed.
 COPY serving src/trainyard/torchserve/deployment
-RUN python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels . \
+RUN python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels ./src/trainyard . \
     && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --quiet \
        --no-deps --no-index wheels/*.whl \
     && cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \

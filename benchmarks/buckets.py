@@ -62,7 +62,7 @@ def cases(workload: Workload, quick: bool) -> dict[str, Callable[[], float]]:
     from trainyard.training.processes import start_fabric
 
     start_fabric(workload.experiment.trainer)  # sets the threads as `trainyard train` does
-    model = workload.module().classifier.cpu()
+    model = workload.training_task().model.cpu()
     optimizer = bare_optimizer(model, "adamw")
 
     def turn(batches: list[Batch]) -> float:

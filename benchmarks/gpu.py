@@ -83,14 +83,14 @@ def measure_speed(name: str, workload: Workload, arguments: argparse.Namespace) 
     examples = sum(len(batch.labels) for batch in batches)
 
     def bare() -> float:
-        model = workload.module().classifier.to(device)
+        model = workload.training_task().model.to(device)
         optimizer = bare_optimizer(model, optim)
         train_bare(model, batches[:2], optimizer, "bf16-mixed")  # as ours: the first epoch isn't counted
         return examples / train_bare(model, batches, optimizer, "bf16-mixed")
 
     cases: dict[str, Callable[[], float]] = {
         f"{name}: bare loop": bare,
-        f"{name}: trainyard": lambda: train_by_loop(workload, workload.module()).examples_per_second,
+        f"{name}: trainyard": lambda: train_by_loop(workload, workload.training_task()).examples_per_second,
     }
     turns = take_turns(cases, arguments.rounds)
     bare_rates, our_rates = turns.values()
@@ -113,7 +113,7 @@ def flops_of_an_example(workload: Workload) -> float:
     from trainyard.data.loader import make_loader
 
     batch = next(iter(make_loader(workload.bare, [np.arange(2)])))
-    model = workload.module().classifier.cpu()
+    model = workload.training_task().model.cpu()
     with FlopCounterMode(display=False) as counter:
         model(**batch.inputs).sum().backward()
     return float(counter.get_total_flops()) / len(batch.labels)

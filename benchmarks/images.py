@@ -69,7 +69,7 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
         title = f"ImageFolder, {workers} workers"
         cases: dict[str, Callable[[], float]] = {
             title: partial(turn_of, usual, workers),
-            "trainyard": lambda: train_by_loop(workload, workload.module()).examples_per_second,
+            "trainyard": lambda: train_by_loop(workload, workload.training_task()).examples_per_second,
         }
         turns = take_turns(cases, arguments.rounds)
     return [
@@ -147,7 +147,7 @@ class UsualPipeline:
         """Of one turn; the workers of the turn before are still there, as in a second epoch."""
         from workload import bare_optimizer, train_bare
 
-        network = self.workload.module().classifier.network
+        network = self.workload.training_task().model.network
         precision = self.workload.experiment.trainer.precision
         return self.images / train_bare(network, self.batches(workers), bare_optimizer(network, "sgd"), precision)
 

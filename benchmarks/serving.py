@@ -1,4 +1,4 @@
-r"""Serving with TorchServe: the skew of its answers, the CPU time of a request, and requests/s of the rungs.
+r"""Serving with TorchServe: the skew of its answers, the CPU time of a request, and requests/s of the formats.
 
     python benchmarks/serving.py --digits RUN --tickets RUN --cifar10 RUN --resnet18 RUN --minilm RUN \
         --torch-free PYTHON --cores 2
@@ -10,8 +10,8 @@ without torch: `python -m venv --without-pip DIR`, then `pip --python DIR/bin/py
 
 Three questions. Are the answers over HTTP, batched, those that `trainyard evaluate --format` scores (the whole test
 splits of digits and tickets, 1,000 images of CIFAR-10; bars: every label, probabilities within 1e-5)? How much CPU time
-do all processes of a server (front door, Java, workers) take for a request, against the predictor in process with the
-same images and batches (bar: 1.4 times)? And how many requests/s does the best rung answer, against `torchscript`
+do all processes of a server (gateway, Java, workers) take for a request, against the predictor in process with the
+same images and batches (bar: 1.4 times)? And how many requests/s does the best format answer, against `torchscript`
 (bars: 3 times for ResNet-18 at 224, 1.8 for MiniLM)? The load comes from a process of its own, whose CPU time isn't
 counted, over `CONNECTIONS` connections that each wait for an answer before the next request: enough to fill the batches
 of all workers. All servers are up at once and take turns.
@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 from measure import ROOT, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
 
 if TYPE_CHECKING:
-    from trainyard.formats.names import Rung
+    from trainyard.artifacts.export_record import FormatName
     from trainyard.inference.predictor import Predictor
     from trainyard.preprocess.preprocessor import Item
     from trainyard.torchserve.running import Running
@@ -46,8 +46,8 @@ SECONDS, QUICK_SECONDS = 10.0, 1.0
 ITEMS = 256
 """Items that are sent in turn."""
 MODEL = "model"
-BASE: Rung = "torchscript"
-INT8: Rung = "onnx-int8"
+BASE: FormatName = "torchscript"
+INT8: FormatName = "onnx-int8"
 SKEW_IMAGES = "data.limit=1000"
 MOST_DIFFERENCE, MOST_CPU, LEAST_RESNET18, LEAST_MINILM = 1e-5, 1.4, 3.0, 1.8
 LOAD = Path(__file__).with_name("load.py")
@@ -97,7 +97,7 @@ def measure_answers(name: str, run: Path, overrides: Sequence[str]) -> Iterator[
 
     with running([f"{name}={run}"]) as server:
         skew = measure_skew(server, name, run, overrides)
-    title = f"{name}, {skew.rung}, {skew.examples:,} answers"
+    title = f"{name}, {skew.format}, {skew.examples:,} answers"
     yield Figure(f"{title}: labels that differ", skew.labels, "", at_most=0)
     yield Figure(f"{title}: largest difference of a probability", skew.probability, "", at_most=MOST_DIFFERENCE)
 
@@ -122,7 +122,7 @@ def measure_cpu(title: str, run: Path, arguments: argparse.Namespace) -> Iterato
 
 
 def measure_rates(title: str, run: Path, least: float, arguments: argparse.Namespace) -> Iterator[Figure]:
-    """Requests/s of the rungs, and without torch; ``least`` is the bar of the best against ``torchscript``."""
+    """Requests/s of the formats, and without torch; ``least`` is the bar of the best against ``torchscript``."""
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
     with ExitStack() as stack:
         load = stack.enter_context(written(items_of(run)))
@@ -143,12 +143,14 @@ def measure_rates(title: str, run: Path, least: float, arguments: argparse.Names
 def servers(stack: ExitStack, run: Path, torch_free: str | None) -> dict[str, Running]:
     """A server of ``torchscript``, of what the export recommends, and of ``onnx-int8`` with and without torch."""
     from trainyard.artifacts.export_record import open_trusted
-    from trainyard.inference.selection import pick_rung
+    from trainyard.inference.selection import pick_format
     from trainyard.torchserve.running import running
 
     models = [f"{MODEL}={run}"]
-    rungs = dict.fromkeys((BASE, pick_rung(open_trusted(run)), INT8))
-    named: dict[str, Running] = {rung: stack.enter_context(running(models, ["--format", rung])) for rung in rungs}
+    formats = dict.fromkeys((BASE, pick_format(open_trusted(run)), INT8))
+    named: dict[str, Running] = {
+        format: stack.enter_context(running(models, ["--format", format])) for format in formats
+    }
     if torch_free:
         source = {"PYTHONPATH": str(ROOT / "src")}
         server = running(models, ["--format", INT8], source, python=torch_free)

@@ -27,13 +27,13 @@ class Skew:
         examples: That were compared.
         labels: That differ.
         probability: Largest difference of a probability.
-        rung: What answered.
+        format: What answered.
     """
 
     examples: int
     labels: int
     probability: float
-    rung: str
+    format: str
 
 
 def measure_skew(server: Running, model: str, run: Path, overrides: Sequence[str] = ()) -> Skew:
@@ -48,20 +48,20 @@ def measure_skew(server: Running, model: str, run: Path, overrides: Sequence[str
     import numpy as np
 
     from trainyard.artifacts.export_record import open_trusted
-    from trainyard.evaluation.evaluate import rung_logits
+    from trainyard.evaluation.evaluate import format_logits
 
     opened = open_trusted(run)
     labels = opened.bundle.labels
-    # Which rung answers, an answer says; the test split is the same for all.
+    # Which format answers, an answer says; the test split is the same for all.
     [first] = asyncio.run(_ask(server, model, [_sample(run)], len(labels)))
-    rung = first.deployed.rung
-    records, logits = rung_logits(opened, rung, overrides)
+    format = first.deployed.format
+    records, logits = format_logits(opened, format, overrides)
     expected = logits.double().softmax(dim=1).numpy()
     answers = asyncio.run(_ask(server, model, records.items, len(labels)))
-    assert all((one.deployed.bundle, one.deployed.rung) == (opened.bundle.digest, rung) for one in answers)
+    assert all((one.deployed.bundle, one.deployed.format) == (opened.bundle.digest, format) for one in answers)
     served = np.stack([_probabilities(one, labels) for one in answers])
     differing = sum(one.label != labels[best] for one, best in zip(answers, expected.argmax(axis=1), strict=True))
-    return Skew(len(answers), differing, float(abs(served - expected).max()), rung)
+    return Skew(len(answers), differing, float(abs(served - expected).max()), format)
 
 
 async def _ask(server: Running, model: str, items: Sequence[Item], top_k: int) -> list[Answer]:

@@ -103,13 +103,13 @@ def measure_share(title: str, workload: Workload, rounds: int) -> list[Figure]:
     examples = sum(len(batch.labels) for batch in batches)
 
     def bare() -> float:
-        model = workload.module().classifier
+        model = workload.training_task().model
         experiment = workload.experiment
         optimizer = bare_optimizer(model, experiment.optim.name)
         return examples / train_bare(model, batches, optimizer, experiment.trainer.precision)
 
     def ours() -> float:
-        return train_by_loop(workload, workload.module()).examples_per_second
+        return train_by_loop(workload, workload.training_task()).examples_per_second
 
     turns = take_turns({f"{title}, bare loop": bare, f"{title}, trainyard": ours}, rounds)
     bare_rates, our_rates = turns.values()
@@ -133,9 +133,9 @@ def measure_costs(title: str, workload: Workload, rounds: int) -> list[Figure]:
         return train_bare(model, batches, bare_optimizer(model, workload.experiment.optim.name)) / len(batches)
 
     def ours() -> float:
-        module = workload.module()
-        module.classifier = nothing(len(workload.task.labels))
-        trained = train_by_loop(workload, module)
+        task = workload.training_task()
+        task.model = nothing(len(workload.task.labels))
+        trained = train_by_loop(workload, task)
         epoch_seconds.append(trained.epoch_seconds)
         return trained.step_seconds
 

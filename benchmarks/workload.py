@@ -6,10 +6,11 @@ import csv
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from measure import CONFIGS
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from trainyard.base.project import require_project
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import load_experiment
 from trainyard.data.encoded import EncodedSplit, encode_split
@@ -26,12 +28,9 @@ from trainyard.data.records import Dataset, Split
 from trainyard.data.sampling import epoch_batches
 from trainyard.models.base import Task
 from trainyard.preprocess.preprocessor import Preprocessor
-from trainyard.training.misclassified import WrongExamples
-from trainyard.training.module import ClassifierModule
-from trainyard.training.observers import Trackers, make_loggers
 from trainyard.training.processes import start_fabric
-from trainyard.training.run import build_module, fit
-from trainyard.training.runs import open_run
+from trainyard.training.run import Run, build_model
+from trainyard.training.task import TrainingTask
 
 WAYS: tuple[tuple[Split, bool], ...] = (("train", True), ("train", False), ("val", False))
 """Split, and whether it is for training."""
@@ -54,9 +53,12 @@ class Workload:
     bare: EncodedSplit
     val: EncodedSplit
 
-    def module(self) -> ClassifierModule:
-        """The config's model with fresh weights, always the same."""
-        return build_module(self.experiment, self.task, self.train)
+    def training_task(self) -> TrainingTask:
+        """The config's model with fresh weights, always the same, and what the project has it learn by."""
+        project = require_project()
+        make_task = cast("Callable[..., TrainingTask]", project.resolve(".train:make_task"))
+        model = build_model(self.experiment, self.task.labels, self.task.preprocessor)
+        return make_task(self.experiment, model, self.train.labels, len(self.task.labels))
 
     def batches(self) -> list[Batch]:
         """The batches of the loop's first epoch, in memory."""
@@ -97,19 +99,18 @@ class Trained:
     epoch_seconds: float
 
 
-def train_by_loop(workload: Workload, module: ClassifierModule) -> Trained:
+def train_by_loop(workload: Workload, task: TrainingTask) -> Trained:
     """Trains as ``trainyard train`` does, with its checkpoints and loggers, into the config's run folder."""
     experiment, dataset = workload.experiment, workload.dataset
     fabric = start_fabric(experiment.trainer)
-    run = open_run(experiment)
-    trackers = Trackers(make_loggers(experiment, run), experiment.trainer.log_every, dataset.classes,
-                        WrongExamples(dataset.splits["val"], dataset.classes))  # fmt: skip
-    began = time.perf_counter()
-    loop = fit(fabric, experiment, module, dataset, workload.train, workload.val, run, trackers)
-    elapsed = time.perf_counter() - began
+    run = Run(fabric, experiment)
+    with run.opened(dataset, workload.task.preprocessor):
+        began = time.perf_counter()
+        loop = run.fit(task, workload.train, workload.val)
+        elapsed = time.perf_counter() - began
     epochs = loop.progress.epoch
     examples = loop.batches_per_epoch * experiment.data.batch_size
-    seconds = _seconds_after_epochs(run, examples)
+    seconds = _seconds_after_epochs(run.folder, examples)
     steady = (seconds[-1] - seconds[0]) / (epochs - 1) if epochs > 1 else seconds[0]
     return Trained(examples / steady, steady / loop.steps_per_epoch, (elapsed - loop.progress.seconds) / epochs)
 

@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 from container_engine import Container, Reply, ask, call, started
 
-from trainyard.artifacts.export_record import open_trusted
+from trainyard.artifacts.export_record import FormatName, open_trusted
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.signals import exit_on_sigterm
-from trainyard.formats.names import Rung
 from trainyard.inference.predictor import Prediction, Predictor
 
 MOST_MB = 700
@@ -140,20 +139,20 @@ def check_answers(container: Container, url: str, models: Sequence[Model]) -> No
         replies = [container.post(url, model.name, item) for item in model.items]
         check(all(reply.status == 200 for reply in replies), f"{model.name} answers {len(replies)} requests")
         answers = [reply.json() for reply in replies]
-        rung = answers[0]["deployed"]["rung"]
-        expected = predictions(model.run, rung)
-        check([a["label"] for a in answers] == [e.label for e in expected], f"by {rung}, with the predictor's labels")
+        format = answers[0]["deployed"]["format"]
+        expected = predictions(model.run, format)
+        check([a["label"] for a in answers] == [e.label for e in expected], f"by {format}, with the predictor's labels")
         gap = np.abs([a["probability"] - e.probability for a, e in zip(answers, expected, strict=True)]).max()
         check(gap <= CLOSE, f"and its probabilities, within {CLOSE} ({gap:.1e})")
         bare = ask(f"{url}/predictions/{model.name}", b"{}", {"Content-Type": "application/json"})
         check(bare.status == 401, "a request without the token is refused")
 
 
-def predictions(run: Path, rung: Rung) -> list[Prediction]:
+def predictions(run: Path, format: FormatName) -> list[Prediction]:
     """What the predictor answers to the golden items."""
     opened = open_trusted(run)
     items = [sample.item for sample in golden_samples(opened.bundle.path)]
-    answers = Predictor(opened, rung, threads=1).predict(items)
+    answers = Predictor(opened, format, threads=1).predict(items)
     return [answer for answer in answers if isinstance(answer, Prediction)]
 
 

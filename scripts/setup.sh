@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Usage: scripts/setup.sh            makes .venv with the locked packages and this project; a second call takes a second
+# Usage: scripts/setup.sh            makes .venv with the locked packages, the library and your project; a second call takes a second
 #   PYTHON=python3.12   which interpreter (3.11, 3.12 or 3.13); else the one that .venv has, else the first found
 #   TORCH_INDEX=URL     torch and torchvision come from that package index, for instance PyTorch's CPU-only wheels;
 #                       later calls remember it, and TORCH_INDEX= (empty) goes back to the locked builds
@@ -8,7 +8,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 venv=.venv
 packages_stamp=$venv/packages.stamp # what was asked for when the packages were complete
-project_stamp=$venv/project.stamp   # the same for the project's own, editable, installation
+project_stamp=$venv/project.stamp   # the same for the editable installation of library and project
 
 fail() {
   printf 'setup: %s\n' "$1" >&2
@@ -73,6 +73,23 @@ install_packages() {
     fail "the installed packages contradict each other; 'pip check' says how: $venv/bin/python -m pip check"
 }
 
+installed_projects() { # the names of the distributions that say that they are a project, one a line
+  "$venv/bin/python" -c '
+from importlib.metadata import entry_points
+print(*sorted({point.dist.name for point in entry_points(group="trainyard.project")}), sep="\n")'
+}
+
+install_project() {
+  local earlier
+  # What an editable installation wrote beside the packages would go on naming a project that has another name now.
+  rm -rf -- src/*.egg-info
+  # An earlier name goes first: afterwards it could take files with it that both own, such as the command.
+  earlier=$(installed_projects)
+  [[ -z $earlier ]] || xargs "$venv/bin/python" -m pip uninstall --disable-pip-version-check --yes --quiet <<<"$earlier"
+  # The build backend is in the lock, so that nothing unchecked is downloaded to build with.
+  install --no-build-isolation --editable src/trainyard --editable .
+}
+
 # Two calls at a time would tear the environment apart. (macOS has no flock; there it is the user's to watch.)
 if command -v flock >/dev/null; then
   exec 9>.venv.lock
@@ -93,11 +110,10 @@ if [[ ! -f $packages_stamp || $(<"$packages_stamp") != "$packages" ]]; then
   printf '%s\n' "$packages" >"$packages_stamp"
 fi
 
-project=$(fingerprint "$packages" pyproject.toml)
+project=$(fingerprint "$packages" pyproject.toml src/trainyard/pyproject.toml)
 if [[ ! -f $project_stamp || $(<"$project_stamp") != "$project" ]]; then
   rm -f -- "$project_stamp"
-  # The build backend is in the lock, so that nothing unchecked is downloaded to build with.
-  install --no-build-isolation --editable .
+  install_project
   printf '%s\n' "$project" >"$project_stamp"
   printf 'setup: done, %s is ready\n' "$venv"
 fi

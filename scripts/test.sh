@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Usage: scripts/test.sh [--all] [pytest's arguments]    sets up, lints, checks types, runs the fast tests; --all: also the slow
+# Usage: scripts/test.sh [--library | --all] [pytest's arguments]    sets up, lints, checks types and layers, runs the tests
+#   without a word   the project's own: tests/
+#   --library        also the library's fast ones: tests/trainyard/
+#   --all            everything, slow ones too
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-selection="not slow"
-if [[ ${1:-} == --all ]]; then
-  selection="slow or not slow"
-  shift
-fi
+selection=(-m "not slow" --ignore tests/trainyard)
+case ${1:-} in
+  --library) selection=(-m "not slow") ;;
+  --all) selection=(-m "slow or not slow") ;;
+esac
+[[ ! ${1:-} =~ ^--(library|all)$ ]] || shift
 
 scripts/setup.sh
 PATH=$PWD/.venv/bin:$PATH
@@ -24,4 +28,4 @@ fi
 
 # Several small models at once: with one thread each they do not fight for the cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "$selection" "$@"
+exec python -m pytest -n logical --maxprocesses 4 --dist loadfile "${selection[@]}" "$@"

@@ -35,10 +35,10 @@ class Handler:
         settings = context.model_yaml_config["handler"]
         model, system = context.manifest["model"], context.system_properties
         expect = check_digests(os.environ.get("TRAINYARD_EXPECT", ""))
-        opened = open_deployed(Path(system["model_dir"]) / "deployed", settings["rung"], expect)
+        opened = open_deployed(Path(system["model_dir"]) / "deployed", settings["format"], expect)
         device = _device(settings.get("device", "cpu"), system.get("gpu_id"))
         batch_size = max(1, system.get("batch_size") or 1)
-        predictor = Predictor(opened, settings["rung"], device, batch_size, settings.get("threads"))
+        predictor = Predictor(opened, settings["format"], device, batch_size, settings.get("threads"))
         self._responder = Responder(predictor, model["modelName"], model["modelVersion"])
 
     def handle(self, data: Sequence[Row], context: Context) -> list[bytes]:
@@ -68,7 +68,7 @@ def _request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Reque
 
 
 def _decoded_request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Request:
-    """The request of a row that came to TorchServe without our front, so that JSON and texts are decoded already."""
+    """The request of a row that came to TorchServe without our gateway, so that JSON and texts are decoded already."""
     if len(row) > 1:
         return parts_request([Part(parse_media_type(_type(name, headers)), _bytes(row[name])) for name in row], accepts)
     [(name, value)] = row.items() or [("body", b"")]

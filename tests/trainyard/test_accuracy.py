@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from trainyard.config.data import TextsConfig
 from trainyard.config.load import load_experiment
 from trainyard.data.load import load_dataset
-from trainyard.training.run import train
+
+from my_project.train import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

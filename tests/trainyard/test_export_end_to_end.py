@@ -1,4 +1,4 @@
-"""The ladder through the command line, in processes of its own: what it prints, where, and what answers afterwards."""
+"""An export through the command line, in processes of its own: what it prints, where, and what answers afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OURS = (
     r"scoring eager on \d+ examples",
     r"TorchScript is deprecated since torch 2\.11, .*",
     r"(torchscript|onnx|aoti)(-int8)?: (making it|(static|dynamic), .*)",
-    r"timing \d+ rungs in turns",
+    r"timing \d+ formats in turns",
     r"its digest, for --expect: [0-9a-f]{64}",
 )
 """All that an export says on stderr."""
@@ -66,7 +66,7 @@ def train(folder: Path, config: dict[str, object], *overrides: str) -> Path:
 
 
 def rows_of(exported: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]]:
-    """The rungs by their names, from the folder that the last line of stdout names."""
+    """The formats by their names, from the folder that the last line of stdout names."""
     assert exported.returncode == 0, exported.stdout + exported.stderr
     facts = json.loads((Path(exported.stdout.splitlines()[-1]) / "export.json").read_text())
     return {row["name"]: row for row in facts["formats"]}
@@ -97,9 +97,9 @@ def test_a_recurrent_model_passes_as_torchscript_and_the_rest_says_why_not(expor
     assert (rows["torchscript"]["status"], rows["torchscript"]["reason"]) == ("passed", "")
     # Its dynamic scale is that of the batch at hand.
     assert rows["torchscript-int8"]["status"] in ("batch_dependent", "no_gain", "passed")
-    for rung in ("onnx", "aoti"):
-        assert (rows[rung]["status"], rows[rung]["file"]) == ("skipped", None)
-        assert "unrolls recurrent layers" in str(rows[rung]["reason"])
+    for format in ("onnx", "aoti"):
+        assert (rows[format]["status"], rows[format]["file"]) == ("skipped", None)
+        assert "unrolls recurrent layers" in str(rows[format]["reason"])
 
 
 def test_stdout_ends_with_the_folder_and_stderr_is_ours_alone(exported, lstm: Path) -> None:

@@ -30,7 +30,7 @@ SMALL = [
     "optim.ema=0.9",
 ]
 DROPOUT = ["configs/tickets_bert.yaml", "model.vocab_size=500", "data.limit=200"]
-BATCH_NORM = ["configs/digits_resnet.yaml", "data.limit=200", "data.mixup=0.2"]
+BATCH_NORM = ["configs/digits_resnet.yaml", "data.limit=200", "augment.mixup=0.2"]
 ATTEMPTS = 4
 """Some moments last milliseconds: one that was missed is tried again, an epoch later."""
 

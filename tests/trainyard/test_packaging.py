@@ -1,7 +1,11 @@
-"""The lock files and pyproject.toml agree, and nothing unchecked or known as malicious can be installed."""
+"""The lock files and both pyproject.toml agree, and nothing unchecked or known as malicious can be installed."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,15 +15,18 @@ from packaging.utils import canonicalize_name
 
 import trainyard
 
+pytestmark = pytest.mark.template
 ROOT = Path(__file__).resolve().parents[2]
 MAIN, SERVE = "requirements.lock", "requirements-serve.lock"
 TORCH, IMAGE = "requirements-serve-torch.lock", "requirements-image.lock"
 LOCKS = {name: (ROOT / name).read_text() for name in (MAIN, SERVE, TORCH, IMAGE)}
-EXTRAS = {MAIN: ("train", "export", "serve", "tracking", "dev"), SERVE: ("serve",)}
-"""What each lock holds besides the core; see scripts/lock.sh."""
+EXTRAS = {MAIN: ("train", "export", "serve", "tracking"), SERVE: ("serve",)}
+"""What each lock holds besides the library's core; see scripts/lock.sh."""
 TRAINING_STACK = {"datasets", "lightning", "onnx", "onnxscript", "pytorch-lightning", "torch", "torchao",
                   "torchmetrics", "torchvision", "transformers", "triton"}  # fmt: skip
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OWNERS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LIBRARYS = tomllib.loads((ROOT / "src/trainyard/pyproject.toml").read_text())
+PROJECT = LIBRARYS["project"]
 
 
 def locked_entries(text: str) -> dict[str, tuple[Requirement, int]]:
@@ -40,12 +47,11 @@ ENTRIES = {name: locked_entries(text) for name, text in LOCKS.items()}
 
 
 def declared(*extras: str) -> list[Requirement]:
-    """What pyproject.toml asks for, the core and these extras; the project itself left out."""
+    """What the library asks for, the core and these extras."""
     texts = [*PROJECT["dependencies"]]
     for extra in extras:
         texts += PROJECT["optional-dependencies"][extra]
-    requirements = [Requirement(text) for text in texts]
-    return [requirement for requirement in requirements if requirement.name != PROJECT["name"]]
+    return [Requirement(text) for text in texts]
 
 
 def locked_version(name: str, lock: str = MAIN) -> str:
@@ -98,13 +104,48 @@ def test_the_images_locks_differ_from_the_main_one_in_packages_of_their_own_alon
             )
 
 
-def test_the_images_locks_have_what_is_declared():
-    groups = {TORCH: "image-torch", IMAGE: "image"}
-    declarations = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    assert set(groups.values()) == set(declarations)
-    for lock, group in groups.items():
-        for requirement in map(Requirement, declarations[group]):
-            assert locked_version(requirement.name, lock) in requirement.specifier
+def test_the_locks_have_what_the_groups_declare():
+    owners, librarys = OWNERS["dependency-groups"], LIBRARYS["dependency-groups"]
+    groups = [(MAIN, owners["dev"]), (MAIN, librarys["test"]), (TORCH, owners["image-torch"]), (IMAGE, owners["image"])]
+    assert len(groups) == len(owners) + len(librarys)
+    for lock, group in groups:
+        for requirement in map(Requirement, group):
+            if requirement.name != PROJECT["name"]:
+                assert locked_version(requirement.name, lock) in requirement.specifier
+
+
+def test_a_floor_is_stated_once():
+    """The project asks for the library by its extras; where the library names a package twice, it says the same."""
+    project = OWNERS["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    assert {Requirement(text).name for text in asked} == {PROJECT["name"]}
+    assert {extra for text in asked for extra in Requirement(text).extras} == {"train", "export", "serve"}
+    floors = {}
+    for requirement in declared(*PROJECT["optional-dependencies"]):
+        assert floors.setdefault(requirement.name, requirement.specifier) == requirement.specifier
+
+
+@pytest.mark.slow
+def test_both_wheels_are_built_and_nothing_is_left_in_the_library(tmp_path):
+    pytest.importorskip("setuptools", "77")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "serving", tmp_path / "src/trainyard/torchserve/deployment")  # as the Dockerfile does
+    before = sorted((tmp_path / "src/trainyard").rglob("*"))
+    words = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "wheels", "./src/trainyard", "."]
+    command = [sys.executable, "-m", "pip", "wheel", *words]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    assert sorted((tmp_path / "src/trainyard").rglob("*")) == before
+
+    project, library = (zipfile.ZipFile(path).namelist() for path in sorted((tmp_path / "wheels").glob("*.whl")))
+    files = {path.relative_to(tmp_path / "src").as_posix() for path in before if path.is_file()}
+    assert {name for name in library if ".dist-info/" not in name} == files - {
+        "trainyard/LICENSE",
+        "trainyard/pyproject.toml",
+    }
+    assert not [name for name in project if name.startswith("trainyard/")]
 
 
 def test_the_serving_lock_is_without_the_training_stack():
@@ -147,6 +188,7 @@ def test_what_serves_needs_no_training_stack():
 
 
 def test_python_versions_agree():
+    assert OWNERS["project"]["requires-python"] == PROJECT["requires-python"]
     supported = SpecifierSet(PROJECT["requires-python"])
     workflow = (ROOT / ".github/workflows/ci.yml").read_text()
     tested = re.findall(r'"(3\.\d+)"', workflow)

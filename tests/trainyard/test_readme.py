@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/exports.md: configs and overrides are valid, verbs and options exist."""
+"""The commands of the README and its pages: configs and overrides are valid, verbs, options and files exist."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import get_args
 
 import pytest
 import yaml
+from tables import ALL, FILES
 from typer.main import get_command
 
-from trainyard.artifacts.export_record import Company, ExportFacts, FormatRow, Latency, Status
+from trainyard.artifacts.export_record import BatchInvariance, ExportFacts, FormatRow, Latency, Status
 from trainyard.cli import app
 from trainyard.client.client import Client
 from trainyard.config.load import load_experiment
 from trainyard.config.schema import json_schema
-from trainyard.formats.names import FILES, RUNGS
 from trainyard.inference.predictor import Predictor
 
+pytestmark = pytest.mark.template
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 EXPORTS = (ROOT / "docs" / "exports.md").read_text()
+FIGURES = (ROOT / "docs" / "figures.md").read_text()
 COMMANDS = [
     line.partition("#")[0].strip()
     for page in (README, EXPORTS)
@@ -85,12 +87,31 @@ def test_the_python_examples_are_code_with_our_names() -> None:
     assert hasattr(Client, "predict")
 
 
-def test_the_page_on_exports_tells_of_every_rung_status_and_key() -> None:
+def test_the_page_on_exports_tells_of_every_format_status_and_key() -> None:
     named = set(re.findall(r"`([\w.-]+)`", EXPORTS))
-    keys = {*ExportFacts.model_fields, *FormatRow.model_fields, *Latency.model_fields, *Company.model_fields}
+    keys = {*ExportFacts.model_fields, *FormatRow.model_fields, *Latency.model_fields, *BatchInvariance.model_fields}
 
-    assert named >= {*RUNGS, *get_args(Status), *FILES.values(), *keys}
+    assert named >= {*ALL, *get_args(Status), *FILES.values(), *keys}
     assert len(EXPORTS.splitlines()) < 120
+
+
+@pytest.mark.parametrize("page", [README, FIGURES], ids=["README", "figures"])
+def test_the_files_that_it_names_are_there(page: str) -> None:
+    named = set(re.findall(r"\b(?:benchmarks|configs|docs|scripts|src|tests)/[\w./-]+\.(?:md|py|sh|yaml)\b", page))
+
+    assert named
+    assert not [file for file in named - {"configs/mine.yaml"} if not (ROOT / file).is_file()]
+
+
+def test_each_figure_has_its_command_and_the_readme_has_none_of_its_own() -> None:
+    row = re.compile(r"^\| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+    _, *rows = row.findall(FIGURES)
+    _, *few = row.findall(README.partition("\n## Figures\n")[2].partition("\n## ")[0])
+
+    assert all("`" in command or command == "the same" for _, _, command in rows)
+    assert few
+    assert {(what, got) for what, got, _ in few} < {(what, got) for what, got, _ in rows}
+    assert all("`" in command for _, _, command in few)
 
 
 def test_the_readme_is_short() -> None:

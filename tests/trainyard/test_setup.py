@@ -12,28 +12,50 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.template
 ROOT = Path(__file__).resolve().parents[2]
 
 BACKEND = """
+import tomllib
 import zipfile
 
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    name = "project-1.0-py3-none-any.whl"
+    with open("pyproject.toml", "rb") as file:
+        project = tomllib.load(file)["project"]
+    name, info = f"{project['name']}-1.0-py3-none-any.whl", f"{project['name']}-1.0.dist-info"
+    files = {
+        "METADATA": f"Metadata-Version: 2.1\\nName: {project['name']}\\nVersion: 1.0\\n",
+        "WHEEL": "Wheel-Version: 1.0\\nTag: py3-none-any\\n",
+        "entry_points.txt": project["description"],
+    }
+    files["RECORD"] = "".join(f"{info}/{file},,\\n" for file in [*files, "RECORD"])
     with zipfile.ZipFile(f"{wheel_directory}/{name}", "w") as wheel:
-        wheel.writestr("project-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: project\\nVersion: 1.0\\n")
-        wheel.writestr("project-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
-        wheel.writestr("project-1.0.dist-info/RECORD", "")
+        for file, text in files.items():
+            wheel.writestr(f"{info}/{file}", text)
     return name
 
 build_wheel = build_editable
 """
+COMMAND = "[console_scripts]\ntrainyard = shutil:which\n"
 
-PYPROJECT = """
+
+def pyproject(name: str, entry_points: str) -> str:
+    """The least that a distribution needs; its description is what the backend writes as its entry points."""
+    return f'''
 [build-system]
 requires = []
 build-backend = "backend"
 backend-path = ["."]
-"""
+
+[project]
+name = "{name}"
+description = """
+{entry_points}"""
+'''
+
+
+def found_as(name: str) -> str:
+    return f"[trainyard.project]\n{name} = {name}:project\n"
 
 
 def make_wheel(folder: Path, name: str, version: str) -> str:
@@ -75,8 +97,14 @@ def project(tmp_path):
     folder = tmp_path / "project"
     (folder / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "setup.sh", folder / "scripts")
-    (folder / "backend.py").write_text(BACKEND)
-    (folder / "pyproject.toml").write_text(PYPROJECT)
+    library = folder / "src" / "trainyard"
+    library.mkdir(parents=True)
+    for place, text in (
+        (folder, pyproject("project", found_as("project"))),
+        (library, pyproject("trainyard", COMMAND)),
+    ):
+        (place / "backend.py").write_text(BACKEND)
+        (place / "pyproject.toml").write_text(text)
     wheels = tmp_path / "wheels"
     nowhere = "0" * 64
     (folder / "requirements.lock").write_text(
@@ -120,7 +148,7 @@ def test_torch_from_another_index(project):
     first = set_up(project, TORCH_INDEX=index)
 
     assert first.returncode == 0, first.stderr
-    everything = {"project": "1.0", "small": "1.0", "torchmetrics": "1.9"}
+    everything = {"project": "1.0", "trainyard": "1.0", "small": "1.0", "torchmetrics": "1.9"}
     everything |= {"torch": "2.14.1+cpu", "torchvision": "0.29.2+cpu"}
     assert installed(project) == everything
 
@@ -131,7 +159,7 @@ def test_torch_from_another_index(project):
     assert (second.returncode, second.stdout) == (0, "")
 
     # A changed pyproject.toml installs the project again, and the packages stay.
-    (project / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
+    (project / "pyproject.toml").write_text(pyproject("project", found_as("project")) + "# changed\n")
     third = set_up(project)
     assert (third.returncode, "done" in third.stdout, marker.exists()) == (0, True, True)
 
@@ -158,7 +186,38 @@ def test_an_interrupted_set_up_is_done_again(project):
 
     assert "installing the locked packages" in set_up(project).stdout
     assert not leftover.exists()
-    assert installed(project) == {"project": "1.0", "small": "1.0"}
+    assert installed(project) == {"project": "1.0", "trainyard": "1.0", "small": "1.0"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "earlier", ["my_project", "trainyard"], ids=["renamed", "from when both were one distribution"]
+)
+def test_a_renamed_project_is_the_only_one_and_its_command_works(project, earlier):
+    """What an earlier name left would be a second project, and uninstalling it later would take the command with it."""
+    (project / "requirements.lock").write_text(
+        locked("small", "1.0", make_wheel(project.parent / "wheels", "small", "1.0"))
+    )
+    ours, library = project / "pyproject.toml", project / "src/trainyard/pyproject.toml"
+    now = library.read_text()
+    ours.write_text(pyproject(earlier, found_as("my_project") + COMMAND))
+    if earlier == "trainyard":
+        library.write_text(pyproject("nothing", ""))
+    assert set_up(project).returncode == 0
+    (project / "src" / "my_project.egg-info").mkdir()
+
+    ours.write_text(pyproject("my_shop", found_as("my_shop")))
+    library.write_text(now)
+    second = set_up(project)
+
+    assert second.returncode == 0, second.stderr
+    assert {"my_shop": "1.0", "trainyard": "1.0"}.items() <= installed(project).items()
+    assert "my_project" not in installed(project)
+    (site,) = project.glob(".venv/lib/python3.*/site-packages")
+    points = [path.read_text() for path in site.glob("*.dist-info/entry_points.txt")]
+    assert [text.strip() for text in points if "trainyard.project" in text] == [found_as("my_shop").strip()]
+    assert (project / ".venv/bin/trainyard").is_file()
+    assert not list((project / "src").glob("*.egg-info"))
 
 
 def stub(folder: Path, name: str, script: str) -> None:

@@ -55,7 +55,7 @@ Path("../tokens.json").write_text(json.dumps([tokens(text) for text in texts]))
 
 def deploy(run: Path, folder: Path) -> Path:
     """Copies a run's bundle and an ONNX export of it, and nothing else, into a folder."""
-    from trainyard.formats.onnx import make
+    from trainyard.formats.making.onnx import make
     from trainyard.verify.source import load_source
 
     shutil.copytree(run / "bundle", folder / "bundle")
@@ -129,7 +129,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of texts, deployed."""
-    from trainyard.training.run import train
+    from my_project.train import train
 
     folder = tmp_path_factory.mktemp("tickets")
     words = [*TICKETS, f"out={folder}/runs", f"data.cache={folder}/cache"]

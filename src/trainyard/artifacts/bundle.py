@@ -7,13 +7,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainyard.artifacts.manifest import MANIFEST, verify
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.preprocess.preprocessor import ImagePreprocessor, TextPreprocessor, load_preprocessor
+from trainyard.preprocess.base import Kind, load_preprocessor
+
+if TYPE_CHECKING:
+    from trainyard.preprocess.image import ImagePreprocessor
+    from trainyard.preprocess.text import TextPreprocessor
 
 FACTS = "trainyard.json"
 WEIGHTS = "model.safetensors"
@@ -63,6 +67,11 @@ class BundleFacts(BaseModel):
     drift_reference: Json
     """Statistics of the training inputs and of the predictions, to compare live traffic with."""
 
+    @property
+    def kind(self) -> Kind:
+        """What an item is; the preprocessor's, without loading it."""
+        return "image" if self.task == "image-classification" else "text"
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -103,19 +112,19 @@ class Bundle:
         return self.facts.labels
 
     @property
-    def kind(self) -> Literal["image", "text"]:
+    def kind(self) -> Kind:
         """What an item is."""
-        return "image" if self.facts.task == "image-classification" else "text"
+        return self.facts.kind
 
     @property
     def reads_pairs(self) -> bool:
         """Whether an item is a pair of texts."""
-        return self.kind == "text" and bool(self.facts.data.config.get("pair"))
+        return bool(self.facts.data.config.get("pair"))
 
     @cached_property
     def preprocessor(self) -> ImagePreprocessor | TextPreprocessor:
         """Turns raw items into the model's inputs."""
-        return load_preprocessor(self.facts.preprocess, self.path)
+        return cast("ImagePreprocessor | TextPreprocessor", load_preprocessor(self.facts.preprocess, self.path))
 
 
 def find_bundle(run: Path) -> Path:

@@ -1,4 +1,4 @@
-"""An export: a bundle's rungs, what was measured of each, sealed in a folder of its own."""
+"""An export: a bundle's formats, what was measured of each, sealed in a folder of its own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from trainyard.artifacts.bundle import Bundle, Json, find_bundle
-from trainyard.artifacts.manifest import check_digest, digest, verify
+from trainyard.artifacts.manifest import check_content, check_digest, digest, read_manifest, verify
 from trainyard.base.errors import BundleError, UsageError
 
 EXPORTS = "exports"
 LATEST = "latest"
 FACTS = "export.json"
 SCHEMA_VERSION = 1
+MAX_FACTS_BYTES = 10_000_000
+"""Largest ``export.json`` that is read before the rest of an export is compared with its manifest."""
 
-Format: TypeAlias = str
-"""What a user asks for; ``auto`` leaves the choice of the rung to ``trainyard.inference.selection``."""
+FormatName: TypeAlias = str
+"""What a format is called, as in ``onnx``; where a user asks for one, ``auto`` leaves the choice to the machine."""
 
 Status = Literal["reference", "passed", "no_gain", "batch_dependent", "refused", "skipped"]
 
@@ -32,15 +34,21 @@ class Latency(BaseModel):
     p95: float
 
 
-class Company(BaseModel):
+class BatchInvariance(BaseModel):
     """How far an answer moves with what shares its batch, as the largest difference of a probability."""
 
     neighbours: float
     padding: float
 
 
+NAMES = AliasChoices("batch_invariance", "company")
+"""What the figure is called now, and what exports of before called it."""
+
+
 class FormatRow(BaseModel):
-    """A rung as ``export.json`` tells of it. What wasn't measured, because the rung was skipped, is null."""
+    """A format as ``export.json`` tells of it. What wasn't measured, because the format was skipped, is null."""
+
+    model_config = ConfigDict(validate_by_name=True)
 
     name: str
     file: str | None = None
@@ -52,10 +60,10 @@ class FormatRow(BaseModel):
     """Wilson's 95 % interval."""
     macro_f1: float | None = None
     agreement: float | None = None
-    """Share of the examples that get the class of ``eager``; of an fp32 rung, ties within ``max_abs_diff`` agree."""
+    """Share of the examples that get the class of ``eager``; of an fp32 format, ties within ``max_abs_diff`` agree."""
     max_abs_diff: float | None = None
     """Largest difference of a logit to that of ``eager``."""
-    company: Company | None = None
+    batch_invariance: BatchInvariance | None = Field(default=None, validation_alias=NAMES)
     latency_ms: Latency | None = None
     """Of a batch, by ``machine.batch_size``."""
     throughput: float | None = None
@@ -81,17 +89,17 @@ class ExportFacts(BaseModel):
     created: str
     formats: list[FormatRow]
     recommended: str
-    """The fastest rung that passed; ``eager`` if none is faster."""
+    """The fastest format that passed; ``eager`` if none is faster."""
     gate: Json
-    """The bounds, and whether refused rungs were allowed."""
+    """The bounds, and whether refused formats were allowed."""
     data: Json
-    """What the rungs were scored on."""
+    """What the formats were scored on."""
     machine: Json
     """Processor with its flags, threads, batch size and versions that the figures were measured with."""
 
-    def row(self, rung: str) -> FormatRow | None:
-        """The row of a rung, if it is there."""
-        return next((row for row in self.formats if row.name == rung), None)
+    def row(self, name: str) -> FormatRow | None:
+        """The row of a format, if it is there."""
+        return next((row for row in self.formats if row.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -154,11 +162,11 @@ class Opened(NamedTuple):
 
 
 def open_trusted(
-    run: Path | Bundle, format: Format = "auto", export: str = LATEST, expect: str | None = None
+    run: Path | Bundle, format: FormatName = "auto", export: str = LATEST, expect: str | None = None
 ) -> Opened:
     """Opens what a format needs, and nothing that the expected digest doesn't vouch for.
 
-    The digest of an export vouches for its rungs and, as it names the bundle's, for the bundle. That of a bundle
+    The digest of an export vouches for its formats and, as it names the bundle's, for the bundle. That of a bundle
     vouches for the bundle alone, which is all that ``eager`` needs; then no export is returned.
 
     Args:
@@ -244,6 +252,30 @@ def _read_facts(folder: Path) -> ExportFacts:
         return parse_facts((folder / FACTS).read_text(encoding="utf-8"), folder)
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder}: {FACTS} can't be read ({error}); export again") from error
+
+
+def sealed_facts(folder: Path) -> ExportFacts:
+    """The content of ``export.json``, compared with the manifest: what else belongs to an export follows from it.
+
+    Raises:
+        BundleError: it is missing, changed or malformed.
+    """
+    try:
+        with (folder / FACTS).open("rb") as file:
+            content = file.read(MAX_FACTS_BYTES)
+    except OSError as error:
+        raise BundleError(f"{folder}: the file {FACTS} is missing; use the original") from error
+    return check_facts(folder, read_manifest(folder), content)
+
+
+def check_facts(folder: Path, manifest: bytes, content: bytes) -> ExportFacts:
+    """Compares the content of an ``export.json`` with that of its manifest, then reads it.
+
+    Raises:
+        BundleError: it is changed or malformed.
+    """
+    check_content(folder, manifest, FACTS, content)
+    return parse_facts(content.decode("utf-8", errors="replace"), folder)
 
 
 def parse_facts(text: str, folder: Path) -> ExportFacts:

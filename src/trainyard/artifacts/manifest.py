@@ -45,7 +45,7 @@ def digest(folder: Path) -> str:
     Raises:
         BundleError: there is no manifest, or it is far too large to be one.
     """
-    return hashlib.sha256(_manifest_bytes(folder)).hexdigest()
+    return hashlib.sha256(read_manifest(folder)).hexdigest()
 
 
 def sealed_names(folder: Path) -> list[str]:
@@ -54,7 +54,7 @@ def sealed_names(folder: Path) -> list[str]:
     Raises:
         BundleError: there is no manifest, or it isn't one.
     """
-    return sorted(_parse(_manifest_bytes(folder), folder))
+    return sorted(_parse(read_manifest(folder), folder))
 
 
 def check_digest(expect: str) -> str:
@@ -92,7 +92,7 @@ def verify(folder: Path, expect: str | None = None, left_out: Collection[str] = 
         BundleError: it has another digest, or a file is changed, missing, additional, a link, or out of bounds.
     """
     expect = None if expect is None else check_digest(expect)
-    content = _manifest_bytes(folder)
+    content = read_manifest(folder)
     found = hashlib.sha256(content).hexdigest()
     if expect not in (None, found):
         raise BundleError(
@@ -131,18 +131,28 @@ def compare(where: Path, manifest: bytes, present: Mapping[str, Entry], left_out
             raise _changed(where, name)
 
 
-def _compare_names(folder: Path, present: set[str], recorded: set[str], left_out: set[str]) -> None:
-    for name in sorted((present ^ recorded) - (left_out - present)):
-        if name in present:
-            raise BundleError(f"{folder}: the file {name} isn't in the manifest; remove it or use the original")
-        raise BundleError(f"{folder}: the file {name} is missing; use the original")
+def check_content(where: Path, manifest: bytes, name: str, content: bytes) -> None:
+    """Compares one file with the content of a manifest, before the other files are known.
+
+    Args:
+        where: The folder, for errors.
+        manifest: The content of its manifest.
+        name: The file, by its POSIX path.
+        content: What is in it.
+
+    Raises:
+        BundleError: it is changed, or additional.
+    """
+    if _parse(manifest, where).get(name) != Entry(hashlib.sha256(content).hexdigest(), len(content)):
+        raise _changed(where, name)
 
 
-def _changed(folder: Path, name: str) -> BundleError:
-    return BundleError(f"{folder}: the file {name} was changed after it was sealed; use the original")
+def read_manifest(folder: Path) -> bytes:
+    """The manifest of a folder, unread.
 
-
-def _manifest_bytes(folder: Path) -> bytes:
+    Raises:
+        BundleError: there is none, or it is too large.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder} has no {MANIFEST}: it isn't a sealed bundle or export; use the original")
@@ -154,6 +164,17 @@ def _manifest_bytes(folder: Path) -> bytes:
     if len(content) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{folder}: {MANIFEST} has more than {MAX_MANIFEST_BYTES:,} bytes; use the original")
     return content
+
+
+def _compare_names(folder: Path, present: set[str], recorded: set[str], left_out: set[str]) -> None:
+    for name in sorted((present ^ recorded) - (left_out - present)):
+        if name in present:
+            raise BundleError(f"{folder}: the file {name} isn't in the manifest; remove it or use the original")
+        raise BundleError(f"{folder}: the file {name} is missing; use the original")
+
+
+def _changed(folder: Path, name: str) -> BundleError:
+    return BundleError(f"{folder}: the file {name} was changed after it was sealed; use the original")
 
 
 def _parse(content: bytes, folder: Path) -> dict[str, Entry]:

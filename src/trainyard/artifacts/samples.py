@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.artifacts.bundle import CALIBRATION, GOLDEN, SAMPLES, Json
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item, load_sample
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Sample:
 
 def calibration_samples(bundle: Path) -> list[Sample]:
     """Examples of the training split with their true classes; none if the bundle carries none."""
-    return [Sample(load_sample(bundle / SAMPLES, line), str(line["label"])) for line in _lines(bundle, CALIBRATION)]
+    return [Sample(load_sample(line, bundle / SAMPLES), str(line["label"])) for line in _lines(bundle, CALIBRATION)]
 
 
 def golden_samples(bundle: Path) -> list[Sample]:
@@ -37,16 +37,8 @@ def golden_samples(bundle: Path) -> list[Sample]:
         expected = line["expected"]
         assert isinstance(expected, dict)
         probabilities = tuple(float(p) for p in expected["probabilities"])
-        samples.append(Sample(load_sample(bundle / SAMPLES, line), str(expected["label"]), probabilities))
+        samples.append(Sample(load_sample(line, bundle / SAMPLES), str(expected["label"]), probabilities))
     return samples
-
-
-def load_sample(samples: Path, record: Json) -> Item:
-    """The raw item of a line in ``calibration.jsonl`` or ``golden.jsonl``."""
-    if "image" in record:
-        return (samples / str(record["image"])).read_bytes()
-    text = record["text"]
-    return (str(text[0]), str(text[1])) if isinstance(text, list) else str(text)
 
 
 def _lines(bundle: Path, name: str) -> list[Json]:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
 
 from trainyard.base.errors import UsageError
 
@@ -29,12 +28,22 @@ class Project:
     Args:
         package: The package's name, ``__name__``.
         config: The class of a config file: the library's ``Experiment`` with the project's own sections.
+        run: The function that takes such a config, trains, and returns the run directory.
+        metrics: The function of each metric that is measured besides the library's.
         models: The config class of each kind of model.
+        sources: The function that reads a ``data.path`` which begins with this word and a colon.
+        formats: The class of each format that the project adds to the library's.
+        templates: The package's folder of templates, as the model card's.
     """
 
     package: str
     config: str = ""
+    run: str = ""
+    metrics: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
+    templates: str = ""
 
     def resolve(self, name: str) -> object:
         """Imports what a name stands for.
@@ -47,7 +56,9 @@ class Project:
 
     def names(self) -> Iterator[str]:
         """Every name, for a test that resolves them all."""
-        yield from filter(None, (self.config, *self.models.values()))
+        yield from filter(None, (self.config, self.run))
+        for table in (self.metrics, self.models, self.sources, self.formats):
+            yield from table.values()
 
 
 def find_project() -> Project | None:
@@ -75,6 +86,8 @@ def require_project() -> Project:
 def _find(package: str | None) -> Project | None:
     if package:
         return _load(package, ATTRIBUTE)
+    from importlib.metadata import entry_points  # takes longer to import than all else that --help needs
+
     found = {point.value: point for point in entry_points(group=GROUP)}
     if len(found) > 1:
         names = ", ".join(sorted(point.module for point in found.values()))

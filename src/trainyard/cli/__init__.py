@@ -8,10 +8,14 @@ import sys
 import time
 import traceback
 
-# Importing the verbs puts them into the application, in the order of the help.
-from trainyard.cli import models, server, serving  # noqa: F401
+from trainyard.cli import archive, benchmark, config, doctor, evaluate, export, predict, ready, serve, train
 from trainyard.cli.app import app
-from trainyard.cli.failures import explain
+from trainyard.cli.failures import ADVICE, explain
+
+# In the order of the help.
+for verb in (train.train, config.config, evaluate.evaluate, export.export, benchmark.benchmark, predict.predict,
+             archive.archive, serve.serve, ready.ready, doctor.doctor):  # fmt: skip
+    app.command()(verb)
 
 OTHERS_WAIT = 15.0
 """Seconds that a failing process leaves another to say it first."""
@@ -22,16 +26,17 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal can't show isn't worth a traceback
             stream.reconfigure(errors="backslashreplace")
+    words = _debug_first(sys.argv[1:])
     try:
-        app(_debug_first(sys.argv[1:]))
+        app(words)
     except (KeyboardInterrupt, Exception) as error:
-        failure = explain(error)
+        failure = explain(error, next((word for word in words if word in ADVICE), ""))
         if failure is None:
             raise
         if os.environ.get("TRAINYARD_DEBUG"):
             traceback.print_exception(error)
         if failure.others_know_more:
-            # torchrun ends this process as soon as another one, which knows more, has ended.
+            # The launcher ends this process as soon as another one, which knows more, has ended.
             time.sleep(OTHERS_WAIT)
         print(f"trainyard: {failure.message}", file=sys.stderr)
         sys.stdout.flush()

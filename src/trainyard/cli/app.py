@@ -10,12 +10,14 @@ from typing import Annotated
 
 import typer
 
-from trainyard.formats.names import RUNGS
+from trainyard.formats.table import LIBRARY, find_format
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing what draws frames around the help takes longer than all the rest
+    context_settings={"max_content_width": 120},
     help="From a folder of images or a file of texts to a trained, sealed and measured classifier.",
 )
 
@@ -33,14 +35,14 @@ Expect = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
 
 
-FORMATS = f"[{'|'.join(RUNGS)}]"
-AUTO_OR_FORMATS = f"[auto|{'|'.join(RUNGS)}]"
+FORMATS = f"[{'|'.join(LIBRARY)}]"
+AUTO_OR_FORMATS = f"[auto|{'|'.join(LIBRARY)}]"
 
 
 def check_format(name: str) -> str:
-    """A format's name, or ``auto``, which only some verbs have as their default."""
-    if name not in ("auto", *RUNGS):
-        raise typer.BadParameter(f"'{name}' is not one of 'auto', {', '.join(map(repr, RUNGS))}.")
+    """A format's name, of the library or of the project; or ``auto``, which only some verbs have as their default."""
+    if name != "auto":
+        find_format(name)
     return name
 
 

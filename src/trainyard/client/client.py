@@ -2,7 +2,7 @@
 
     with Client("http://localhost:8080", token_file="tokens.json") as client:
         [answer] = client.predict("digits", [Path("photo.png")])
-        print(answer.label, answer.probability, answer.deployed.rung)
+        print(answer.label, answer.probability, answer.deployed.format)
 
 A request that fails in passing is sent again, as ``trainyard.client.retry`` says.
 """

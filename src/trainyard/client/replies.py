@@ -6,17 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
+from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import ItemError, TrainyardError
 from trainyard.client.calls import Call
 from trainyard.client.retry import PASSING, Lost, Outcome, Reply
-from trainyard.formats.names import Rung
-from trainyard.http.request_types import Accepts
 from trainyard.inference.inputs import Reads
 from trainyard.inference.predictor import Deployed, Prediction
+from trainyard.preprocess.base import Kind
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Answer(Prediction):
     Attributes:
         model: Its name.
         version: Of the model.
-        deployed: The bundle's digest, the export's id and the rung.
+        deployed: The bundle's digest, the export's id and the format.
     """
 
     model: str
@@ -84,7 +84,7 @@ class NotServed(ServerError):
 class _Deployed(BaseModel):
     bundle: str
     export: str | None
-    rung: Rung
+    format: FormatName = Field(validation_alias=AliasChoices("format", "rung"))  # as older servers call it
 
 
 class _Score(BaseModel):
@@ -106,15 +106,15 @@ class _Parameters(BaseModel):
 
 
 class _Input(BaseModel):
-    name: Literal["image", "text"]
+    name: Kind
     shape: list[int]
     parameters: _Parameters | None = None
 
     def reads(self) -> Reads:
         """Where the server tells no columns, they are called as the input, or are a pair's first two."""
-        accepts = Accepts(self.name, pair=len(self.shape) > 1)
-        known = self.parameters or _Parameters(columns=[0, 1] if accepts.pair else [self.name])
-        return Reads(accepts.kind, accepts.pair, tuple(known.columns), known.header)
+        pair = len(self.shape) > 1
+        known = self.parameters or _Parameters(columns=[0, 1] if pair else [self.name])
+        return Reads(self.name, pair, tuple(known.columns), known.header)
 
 
 class _Model(BaseModel):

@@ -50,19 +50,6 @@ class ImagesConfig(AnyData):
     resize: Annotated[Annotated[int, Field(ge=4, le=2560)] | None, changes("inputs")] = None
     """Shorter side before the centre crop, in pixels, not below `image_size`; by default `image_size` up to 64 and 8/7
     of it above."""
-    augment: Literal["none", "light", "standard"] = "standard"
-    """Training augmentation: `light` shifts and flips, `standard` crops at random scales and flips above 64 pixels
-    and is the same as `light` below."""
-    flip: Literal["none", "random", "alternating"] = "random"
-    """Horizontal flips: drawn for each image and epoch, or every other epoch (Jordan 2024, arXiv 2404.00498)."""
-    shift: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Largest random shift in pixels; by default half of what `resize` leaves beyond `image_size`, and an eighth of
-    `image_size` where it leaves nothing."""
-    mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Parameter of the Beta distribution of mixup (Zhang et al. 2018); 0 is off."""
-    cutmix: Annotated[float, Field(ge=0)] = 0.0
-    """Parameter of the Beta distribution of CutMix (Yun et al. 2019); 0 is off. With `mixup` too, each image
-    draws one of the two."""
     cache_gb: Annotated[Annotated[float, Field(ge=0)] | None, changes("nothing")] = None
     """Most that decoded images may take on the disk, in GB; by default a quarter of its free space. Larger sets are
     read from their files at each epoch."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
+from trainyard.base.project import find_project
 from trainyard.config.data import DataConfig
 from trainyard.config.kinds import parse_model
 from trainyard.config.section import Section, changes, number_as_text
@@ -18,6 +20,8 @@ Precision = Annotated[
 ]
 AnyPath = Annotated[Path, BeforeValidator(number_as_text, json_schema_input_type=Path)]
 Logger = Literal["tensorboard", "mlflow", "wandb"]
+METRICS = ("accuracy", "macro_f1", "loss", "ece")
+"""The library's own metrics, on which the gate and the model card stand."""
 
 if TYPE_CHECKING:
     from trainyard.models.base import ModelConfig
@@ -28,39 +32,6 @@ else:
     AnyModel = Annotated[
         Section, BeforeValidator(lambda section: parse_model(section) if isinstance(section, dict) else section)
     ]
-
-
-class OptimConfig(Section):
-    """How the weights are updated."""
-
-    name: Literal["sgd", "adamw", "muon"] = "sgd"
-    """`sgd` is SGD with Nesterov momentum, `adamw` is AdamW (Loshchilov & Hutter 2019), both fused where torch has it;
-    `muon` orthogonalises the updates of the matrices between the first stage and the last (Jordan et al. 2024), which
-    learns more in few epochs, and is AdamW for the rest."""
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    """Peak learning rate of the output layer (and of all, when `layer_decay` is 1)."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of `sgd` and `muon`."""
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay, of weight matrices and convolutions only: norms and biases have none."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of the learning rate from each stage of the network to the one before it: below 1 for fine-tuning."""
-    head_lr: Annotated[float, Field(gt=0)] = 1.0
-    """Factor of the learning rate of the last stage, which is new when a pretrained network is fine-tuned."""
-    schedule: Literal["cosine", "onecycle", "linear", "constant"] = "cosine"
-    """Shape of the learning rate after the warm-up; `onecycle` warms up over `warmup` of the steps, by default 0.3."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Share of the steps in which the learning rate rises; by default 0.3 for `onecycle` and 0.05 otherwise."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that is spread over all classes in the training target (Szegedy et al. 2016)."""
-    class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = "none"
-    """Weights of the classes in the training loss, for imbalance: `balanced` is inverse to their counts; or a list."""
-    balanced_sampling: bool = False
-    """Draw training examples so that all classes come equally often."""
-    clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of the gradient; by default it isn't clipped."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of an exponential moving average of the weights, which is then what is evaluated and kept; 0 is off."""
 
 
 class TrainerConfig(Section):
@@ -82,8 +53,8 @@ class TrainerConfig(Section):
     """`auto` goes on with this config's newest unfinished run, if there is one; or the path of a run folder."""
     keep: Literal["best", "last"] = "best"
     """Which weights go into the bundle: those of the epoch with the best `monitor`, or the last."""
-    monitor: Literal["accuracy", "macro_f1", "loss"] = "macro_f1"
-    """Validation metric by which `best` and `patience` judge."""
+    monitor: str = "macro_f1"
+    """Validation metric by which `best` and `patience` judge: accuracy, macro_f1, loss, ece or one of the project's."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop early after this many epochs without a better `monitor`."""
     channels_last: bool = False
@@ -99,6 +70,20 @@ class TrainerConfig(Section):
     until it is learnt, `profile` writes a torch.profiler trace of some steps."""
     threads: Annotated[Annotated[int, Field(ge=1)] | None, changes("nothing")] = None
     """CPU threads of each process; by default the cores divided by the processes of this machine."""
+
+    @field_validator("monitor")
+    @classmethod
+    def _monitor_is_measured(cls, name: str) -> str:
+        # The project is looked for only where it matters: this class is imported by commands that need none.
+        if name in METRICS:
+            return name
+        project = find_project()
+        known = [*METRICS, *(project.metrics if project else ())]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(known)}"
+            raise ValueError(f"'trainer.monitor' must be a metric, and {name!r} is none; {hint}")
+        return name
 
 
 class BundleConfig(Section):
@@ -126,19 +111,11 @@ class Settings(Section):
 
 
 class Experiment(Settings):
-    """A config file."""
+    """A config file; a project's own has sections of its own besides."""
 
     model: SerializeAsAny[AnyModel]
     """The network."""
-    optim: OptimConfig = OptimConfig()
-    """How the weights are updated."""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Experiment:
-        if self.trainer.strategy == "fsdp" and self.optim.ema:
-            raise ValueError("optim.ema isn't supported with trainer.strategy=fsdp: set optim.ema=0")
-        if self.trainer.strategy == "fsdp" and self.optim.name == "muon":
-            raise ValueError("optim.name=muon needs whole matrices: with trainer.strategy=fsdp, set optim.name=adamw")
-        if self.optim.class_weights != "none" and self.optim.balanced_sampling:
-            raise ValueError("optim.class_weights and optim.balanced_sampling both correct imbalance: choose one")
+    def without_regularisation(self) -> Self:
+        """The config with which a batch can be learnt by heart; a project switches off here what keeps it from that."""
         return self

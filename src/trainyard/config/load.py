@@ -49,6 +49,13 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     return parse_experiment(tree, str(path))
 
 
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """As ``load_experiment``, but the library's sections alone: imports neither torch nor the project's code."""
+    tree = _read_yaml(path)
+    apply_overrides(tree, overrides)
+    return parse_settings(tree, str(path))
+
+
 def parse_experiment(tree: Mapping[str, object], source: str) -> Experiment:
     """Validates an already read config; ``source`` names it in an error.
 

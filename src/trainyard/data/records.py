@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,22 @@ class LazyItems(Sequence[Item]):
 
 def _select(items: Sequence[Item], rows: Sequence[int] | NDArray[np.int64]) -> Sequence[Item]:
     return items.select(rows) if isinstance(items, LazyItems) else [items[i] for i in rows]
+
+
+class Row(NamedTuple):
+    """An example as a project's source yields it; one without an item or a label is counted as bad and skipped.
+
+    Attributes:
+        item: A text, a pair of texts, or an image by its path or its bytes.
+        label: Name of its class.
+        split: ``train``, ``val`` or ``test``; with ``None`` the library holds examples out as the config says.
+        where: Where it is from, for a person to find it.
+    """
+
+    item: Item
+    label: object
+    split: str | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeAlias, cast
 
 from trainyard.base.errors import DataError, UsageError
+from trainyard.base.project import find_project, require_project
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data import embedded_sets, hub
-from trainyard.data.examples import read_examples
+from trainyard.data.examples import find_examples, read_examples
 from trainyard.data.folders import read_folder
-from trainyard.data.records import Found
+from trainyard.data.records import Found, Row, Split, split_named
 from trainyard.data.tables import TABLE_SUFFIXES, TableFile
 from trainyard.preprocess.folders import is_image
+
+Reader: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Found]
+ProjectSource: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Iterable[Row]]
+"""What a project has as a source: from the rest of ``data.path`` and the section to the examples."""
+
+READERS: Mapping[str, Reader] = {"hub": hub.read_hub, "embedded": embedded_sets.read_embedded}
+"""What reads a ``data.path`` that begins with this word and a colon; a project adds its own. All else is a path."""
 
 
 def read_source(data: ImagesConfig | TextsConfig) -> Found:
@@ -22,27 +32,46 @@ def read_source(data: ImagesConfig | TextsConfig) -> Found:
         UsageError: there is no such thing, or not of this kind.
         DataError: it is there, but broken or incomplete.
     """
-    if data.path.startswith(hub.PREFIX):
-        return hub.read_hub(data.path.removeprefix(hub.PREFIX), data)
-    if data.subset is not None:
+    prefix, name = _parts(data.path)
+    if data.subset is not None and prefix != "hub":
         raise UsageError(f"data.subset={data.subset} is for hub datasets, and data.path={data.path} isn't hub:ID")
-    if data.path.startswith(embedded_sets.PREFIX):
-        return embedded_sets.read_embedded(data.path.removeprefix(embedded_sets.PREFIX), data)
+    if prefix in READERS:
+        return READERS[prefix](name, data)
     path = local_path(data.path)
     try:
+        if prefix:
+            source = cast(ProjectSource, require_project().resolve(_project_sources()[prefix]))
+            return _found(source(name, data), data.path)
         return read_folder(path, data) if path.is_dir() else _read_file(path, data)
     except OSError as error:
         raise DataError(f"data.path={data.path} can't be read: {error}") from error
 
 
 def location(path: str) -> str:
-    """``data.path`` as a run records it: absolute for local paths."""
-    if path.startswith(embedded_sets.PREFIX):
-        return path
-    if path.startswith(hub.PREFIX):
-        folder = local_path(path.removeprefix(hub.PREFIX))
-        return f"{hub.PREFIX}{folder}" if folder.is_dir() else path
-    return str(local_path(path))
+    """``data.path`` as a run records it: absolute for local paths, also behind a prefix."""
+    prefix, name = _parts(path)
+    if not prefix:
+        return str(local_path(path))
+    return f"{prefix}:{local_path(name)}" if prefix != "embedded" and local_path(name).exists() else path
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """The word of a source and what it is given, as in ``hub`` and ``ID``; without a word where it is a path."""
+    prefix, colon, name = path.partition(":")
+    return (prefix, name) if colon and (prefix in READERS or prefix in _project_sources()) else ("", path)
+
+
+def _project_sources() -> Mapping[str, str]:
+    project = find_project()
+    return project.sources if project else {}
+
+
+def _found(rows: Iterable[Row], path: str) -> Found:
+    """Parts the rows of a project's source into splits, and bad ones from good ones."""
+    rows = [row._replace(item="") if isinstance(row.item, str) and not row.item.strip() else row for row in rows]
+    parts: list[Split | None] = ["train" if row.split is None else split_named(row.split) for row in rows]
+    sources = [row.where or f"{path}:{number}" for number, row in enumerate(rows, start=1)]
+    return find_examples([row.item for row in rows], [row.label for row in rows], sources, parts)
 
 
 def local_path(path: str) -> Path:
@@ -69,8 +98,9 @@ def _missing(path: Path, data: ImagesConfig | TextsConfig) -> UsageError:
     near = difflib.get_close_matches(missing.name, names, n=3)
     near_embedded = [name for name in embedded_sets.names() if data.path.lower() in name]
     suggestions = [str(missing.parent / name) for name in near] + near_embedded
+    of_project = "".join(f"; of this project: {prefix}:..." for prefix in _project_sources())
     instead = f"did you mean {' or '.join(suggestions)}?" if suggestions else "give a folder or a table"
     return UsageError(
         f"data.path={data.path} doesn't exist ({missing} isn't there): {instead} "
-        f"(embedded data: {', '.join(embedded_sets.names())}; a Hugging Face dataset: {hub.PREFIX}ID)"
+        f"(embedded data: {', '.join(embedded_sets.names())}; a Hugging Face dataset: {hub.PREFIX}ID{of_project})"
     )

@@ -10,17 +10,16 @@ from trainyard.base.errors import DataError, TrainyardError, UsageError
 from trainyard.config.data import DATA_KINDS, ImagesConfig, TextsConfig
 from trainyard.config.load import apply_overrides, parse_data
 from trainyard.config.section import Change, keys_that_change
-from trainyard.formats.names import is_gpu
+from trainyard.formats.table import find_format
 
 if TYPE_CHECKING:
     import torch
 
-    from trainyard.artifacts.export_record import Opened
+    from trainyard.artifacts.export_record import FormatName, Opened
     from trainyard.data.records import Records
     from trainyard.evaluation.predict import Forward
     from trainyard.evaluation.scores import Scores
-    from trainyard.formats.names import Rung
-    from trainyard.formats.runtime import Runtime
+    from trainyard.formats.base import Runtime
     from trainyard.models.classifier import Classifier
     from trainyard.preprocess.preprocessor import Preprocessor
 
@@ -32,39 +31,39 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
         UsageError: an override isn't a key of the data section.
         DataError: the data can't be read, has labels that the bundle doesn't know, or changed since the training.
     """
-    from trainyard.models.restore import restore_classifier
+    from trainyard.models.restore import open_classifier
 
     data = data_config(bundle.facts, overrides)
     records = records_to_score(bundle.facts, data, overrides)
-    classifier = restore_classifier(bundle.path, bundle.facts, bundle.preprocessor)
+    classifier = open_classifier(bundle)
     return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
 
-def evaluate_rung(opened: Opened, rung: Rung, overrides: Sequence[str]) -> Scores:
-    """Scores a rung of an export on what ``evaluate`` scores on, in this process, on the CPU unless it is for GPUs.
+def evaluate_format(opened: Opened, format: FormatName, overrides: Sequence[str]) -> Scores:
+    """Scores a format of an export on what ``evaluate`` scores on, in this process, on the CPU unless it is for GPUs.
 
     Raises:
-        UsageError: there is no such rung, or it can't run here; or as ``evaluate``.
-        BundleError: the rung can't be loaded.
+        UsageError: there is no such format, or it can't run here; or as ``evaluate``.
+        BundleError: the format can't be loaded.
         DataError: as ``evaluate``.
     """
     import torch
 
-    from trainyard.evaluation.scores import score
+    from trainyard.evaluation.metrics import measure
 
-    records, logits = rung_logits(opened, rung, overrides)
-    return score(logits, torch.from_numpy(records.labels), opened.bundle.labels)
+    records, logits = format_logits(opened, format, overrides)
+    return measure(logits, torch.from_numpy(records.labels), opened.bundle.labels)
 
 
-def rung_logits(opened: Opened, rung: Rung, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
-    """What ``evaluate_rung`` scores: the examples, and the logits ``[examples, classes] float32``; raises the same."""
+def format_logits(opened: Opened, format: FormatName, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
+    """What ``evaluate_format`` scores: the examples and the logits ``[examples, classes] float32``; raises the same."""
     import torch
 
     from trainyard.inference.selection import choose
 
     bundle = opened.bundle
     data = data_config(bundle.facts, overrides)
-    runtime = choose(opened, rung, None if is_gpu(rung) else "cpu").runtime
+    runtime = choose(opened, format, None if find_format(format).device == "gpu" else "cpu").runtime
     records = records_to_score(bundle.facts, data, overrides)
     return records, record_logits(runtime, bundle.preprocessor, records, data, torch.device("cpu"))
 
@@ -84,10 +83,10 @@ def score_records(
     """
     import torch
 
-    from trainyard.evaluation.scores import score
+    from trainyard.evaluation.metrics import measure
 
     logits = record_logits(model, preprocessor, records, data, device)
-    return score(logits, torch.from_numpy(records.labels), labels)
+    return measure(logits, torch.from_numpy(records.labels), labels)
 
 
 def record_logits(
@@ -132,7 +131,9 @@ def data_config(facts: BundleFacts, overrides: Sequence[str]) -> ImagesConfig | 
             raise UsageError(f"'{word}' isn't a key of the data; evaluate takes data.path=... and other data.* keys")
         if _key(word) in _data_keys_that_change("inputs"):  # whose values the bundle's preprocessor holds
             raise UsageError(f"data.{_key(word)} is fixed in the bundle: leave it out, or train again with another")
-    tree: dict[str, object] = {"data": dict(facts.data.config)}
+    # A bundle of an earlier release may have keys that are elsewhere now, such as those of augmentation.
+    known = DATA_KINDS[str(facts.data.config["kind"])].model_fields
+    tree: dict[str, object] = {"data": {key: value for key, value in facts.data.config.items() if key in known}}
     apply_overrides(tree, overrides)
     return parse_data(tree)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ class Scores:
         examples: Number of examples.
         per_class: By class name, in the order of the logits.
         confusion: Counts; rows are true classes, columns predicted ones.
+        metrics: The project's own, by name.
     """
 
     accuracy: float
@@ -51,6 +52,7 @@ class Scores:
     examples: int
     per_class: dict[str, ClassScores]
     confusion: list[list[int]]
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def correct(self) -> int:
@@ -59,7 +61,8 @@ class Scores:
 
     def summary(self) -> dict[str, float]:
         """The figures that ``metrics.json`` has of a split."""
-        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "loss": self.loss, "ece": self.ece}
+        ours = {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "loss": self.loss, "ece": self.ece}
+        return ours | self.metrics
 
     def to_dict(self) -> dict[str, object]:
         """All scores, ready for JSON."""

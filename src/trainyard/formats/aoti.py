@@ -1,103 +1,79 @@
-"""The ``aoti`` rung: ``torch.export``, compiled ahead of time by AOTInductor into a package that torch loads."""
+"""The format ``aoti``: compiled ahead of time by AOTInductor into a package that torch loads."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.export import ExportedProgram
+from trainyard.base.errors import BundleError
+from trainyard.formats.base import Format, Runtime
 
-from trainyard.formats.aoti_runtime import INPUT_NAMES
-from trainyard.formats.errors import Skip, first_line
-from trainyard.formats.quiet import quiet_exporter
-from trainyard.formats.source import Graph, Source
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
-"""What torch's exporters raise, and networks under them; not the system's errors, such as that the disk is full."""
+    from trainyard.formats.source import Source
+    from trainyard.preprocess.preprocessor import Inputs
 
-
-def make(source: Source, file: Path) -> None:
-    """Compiles the model for this machine's processor.
-
-    Raises:
-        Skip: there is no C++ compiler, or the model can't be exported or compiled.
-    """
-    source.refuse_recurrent()
-    check_compiler()
-    compile_package(export(source.graph, source, source.examples), source, file)
+INPUT_NAMES = "input_names"
+"""The names of the inputs, in their order: an entry of the package's metadata."""
 
 
-def check_compiler() -> None:
-    """Looks for the C++ compiler that making a package needs; running one doesn't.
+class Aoti(Format):
+    """A compiled package in 32-bit floats."""
 
-    Raises:
-        Skip: there is none.
-    """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
+    name = "aoti"
+    file = "model.pt2"
 
-    try:
-        # torch remembers the compiler that it found once, and takes several words, such as "ccache g++".
-        subprocess.run([*shlex.split(get_cpp_compiler()), "--version"], check=True, capture_output=True)
-    except (InvalidCxxCompiler, OSError, subprocess.CalledProcessError) as error:
-        raise Skip(
-            f"AOTInductor compiles with a C++ compiler, and {os.environ.get('CXX', 'g++')} isn't there: install g++"
-        ) from error
+    def make(self, source: Source, file: Path) -> None:
+        """Compiles the model for this machine's processor, which takes a C++ compiler."""
+        from trainyard.formats.making.aoti import make
+
+        make(source, file)
+
+    def open(self, file: Path, device: str | None = None, threads: int | None = None) -> Runtime:
+        """Loads the package, which needs torch, and neither a compiler nor the model's own code."""
+        return AotiRuntime(file, device, threads)
+
+    def needs(self, source: Source) -> list[str]:
+        """All flags of this processor: it is compiled for what that has."""
+        return list(source.cpu.flags)
 
 
-def export(module: nn.Module, source: Source, examples: tuple[Tensor, ...]) -> ExportedProgram:
-    """Exports a module that takes the source's inputs, their dynamic dimensions left open.
+class AotiRuntime:
+    """Runs a ``.pt2`` package.
 
     Args:
-        module: On the device of the examples.
-        source: Says which dimensions are dynamic.
-        examples: The source's, to trace with.
+        file: The package, compiled for this kind of processor.
+        device: The device that it was compiled for; it can't be moved to another.
+        threads: Of one call, and of all that torch does in this process.
 
     Raises:
-        Skip: the module has Python control flow over its inputs, or an operator that can't be exported.
+        BundleError: the file can't be loaded.
     """
-    with quiet_exporter():
+
+    def __init__(self, file: Path, device: str | None = None, threads: int | None = None) -> None:
+        import torch
+        from torch._inductor import aoti_load_package
+
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = torch.device(device or "cpu")
         try:
-            return torch.export.export(module, examples, dynamic_shapes=_shapes(module, source), strict=False)
-        except REFUSALS as error:
-            raise Skip(f"torch.export can't trace it: {first_line(error)}") from error
+            index = -1 if self.device.index is None else self.device.index
+            self._model = aoti_load_package(str(file), device_index=index)
+            self._names: list[str] = json.loads(self._model.get_metadata()[INPUT_NAMES])
+        except (RuntimeError, ValueError, KeyError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(f"{file} can't be loaded ({first_line}): export again") from error
 
+    def logits(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Gives logits ``[batch, classes] float32``."""
+        import torch
 
-def _shapes(module: nn.Module, source: Source) -> object:
-    each = tuple(dict.fromkeys(source.dynamic[name], torch.export.Dim.DYNAMIC) for name in source.names)
-    # A graph takes ``*inputs``, one argument that holds all; what was exported from it takes each by itself.
-    return (each,) if isinstance(module, Graph) else each
-
-
-def compile_package(program: ExportedProgram, source: Source, file: Path) -> None:
-    """Compiles an exported program, its weights included.
-
-    Raises:
-        Skip: it can't be compiled.
-    """
-    from torch._inductor import aoti_compile_and_package
-
-    options = {
-        "freezing": True,  # weights are constants, laid out for this processor
-        "cpp.dynamic_threads": True,  # else the loops are written for today's number of threads
-        "aot_inductor.metadata": {INPUT_NAMES: json.dumps(source.names)},
-    }
-    with quiet_exporter(), torch.no_grad():
-        try:
-            aoti_compile_and_package(program, package_path=str(file), inductor_configs=options)
-        except REFUSALS as error:
-            raise Skip(f"AOTInductor can't compile it: {first_line(error)}") from error
-
-
-def run_calibration(module: nn.Module, source: Source) -> None:
-    """Shows a module the calibration records, texts one by one, so that no padding is counted."""
-    size = 1 if source.is_text else 8
-    with torch.no_grad():
-        for start in range(0, len(source.calibration), size):
-            inputs: tuple[Tensor, ...] = source.tensors(source.batch(source.calibration[start : start + size]))
-            module(*inputs)
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = (
+                self._model(*[torch.from_numpy(inputs[name]).to(self.device) for name in self._names]).cpu().numpy()
+            )
+        return logits

@@ -1,4 +1,4 @@
-"""How a rung says that it can't be made."""
+"""How a format says that it can't be made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLOUR = re.compile(r"\x1b\[\d*m")
 
 
 class Skip(Exception):
-    """A rung can't be made here. Its row gives the reason: a missing compiler, say, or a layer without a kernel."""
+    """A format can't be made here. Its row gives the reason: a missing compiler, say, or a layer without a kernel."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,168 +1,37 @@
-"""The ``onnx-int8`` rung: the ``onnx`` rung quantised by ONNX Runtime, with scales in the file (QDQ)."""
+"""The format ``onnx-int8``: that of ``onnx``, quantised by ONNX Runtime."""
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from trainyard.formats.base import Int8Format
+from trainyard.formats.onnx import Onnx
+from trainyard.formats.recipes import Recipe
 
-from trainyard.formats.onnx import save
-from trainyard.formats.recipes import KERNELS, Calibrator, Recipe
-from trainyard.formats.source import Source
-from trainyard.preprocess.preprocessor import Encoded, Inputs
-
-METHODS: dict[Calibrator, CalibrationMethod] = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
-PRODUCTS = ["MatMul", "Gemm"]
-"""What is quantised of a transformer; its norms and softmax are better off in floats."""
-CALIBRATION_BATCH = 8
-MIN_TABLE_ROWS = 1000
-"""A smaller embedding table isn't worth the rounding."""
-HISTOGRAM_RECORDS = 32
-"""Records for a histogram, of which ONNX Runtime keeps every activation in memory."""
+if TYPE_CHECKING:
+    from trainyard.formats.source import Source
 
 
-def recipes(source: Source) -> list[Recipe]:
-    """What to try, in this order."""
-    static = [Recipe(calibrator=calibrator) for calibrator in METHODS]
-    # A dynamic scale is taken over the whole batch, so that neighbours move an answer: the last resort.
-    return [*static, Recipe(static=False)] if source.is_text else static
+class OnnxInt8(Int8Format, Onnx):
+    """ONNX in 8-bit integers, with scales in the file (QDQ)."""
 
+    name = "onnx-int8"
+    file = "model.int8.onnx"
+    device = "cpu"
+    baseline = "onnx"
 
-def make(source: Source, fp32: Path, file: Path, recipe: Recipe) -> None:
-    """Quantises the file of the ``onnx`` rung; the same file and records give the same bytes."""
-    options = {
-        "per_channel": recipe.per_channel,
-        "reduce_range": KERNELS[source.cpu.isa].reduce_range,
-        "weight_type": QuantType.QInt8,
-        "nodes_to_exclude": _nodes_of(fp32, recipe.exclude),
-        "op_types_to_quantize": ["Conv", *PRODUCTS] if source.is_transformer else None,
-    }
-    with _quiet():
-        if recipe.static:
-            _quantize_static(source, fp32, file, recipe, options)
-        else:
-            quantize_dynamic(fp32, file, extra_options={"MatMulConstBOnly": True}, **options)
-    model = onnx.load(file)
-    _quantise_embeddings(model.graph)
-    save(model, file)
+    def recipes(self, source: Source) -> list[Recipe]:
+        """Static scales by each calibrator and, of texts, dynamic ones."""
+        static = [Recipe(calibrator="minmax"), Recipe(calibrator="percentile"), Recipe(calibrator="entropy")]
+        # A dynamic scale is taken over the whole batch, so that neighbours move an answer: the last resort.
+        return [*static, Recipe(static=False)] if source.is_text else static
 
+    def make(self, source: Source, file: Path, recipe: Recipe | None = None) -> None:
+        """Quantises the file of ``onnx``; the same model and records give the same bytes."""
+        from trainyard.formats.making import onnx, onnx_int8
 
-def _quantise_embeddings(graph: GraphProto) -> None:
-    """Keeps large embedding tables as int8 with a scale for each row, which a lookup multiplies its row by.
-
-    They are most of a small transformer's weights. ONNX Runtime would give a table one scale, and round the rows that
-    were looked up once more, to that of all of them.
-    """
-    tables = {tensor.name: tensor for tensor in graph.initializer if _is_table(tensor)}
-    nodes = []
-    for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] in tables:
-            nodes += _lookup(node, graph, numpy_helper.to_array(tables[node.input[0]]))
-        else:
-            nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
-
-
-def _is_table(tensor: TensorProto) -> bool:
-    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and tensor.dims[0] >= MIN_TABLE_ROWS
-
-
-def _lookup(node: NodeProto, graph: GraphProto, table: NDArray[np.float32]) -> list[NodeProto]:
-    """The nodes that take the place of a lookup in a table ``[rows, width] float32``."""
-    name, ids, output = node.input[0], node.input[1], node.output[0]
-    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / 127
-    graph.initializer.extend([
-        numpy_helper.from_array(np.rint(table / scale).astype(np.int8), f"{name}.int8"),
-        numpy_helper.from_array(scale.astype(np.float32), f"{name}.scale"),
-    ])  # fmt: skip
-    return [
-        helper.make_node("Gather", [f"{name}.int8", ids], [f"{output}.int8"], f"{node.name}.int8"),
-        helper.make_node("Gather", [f"{name}.scale", ids], [f"{output}.scale"], f"{node.name}.scale"),
-        helper.make_node("Cast", [f"{output}.int8"], [f"{output}.cast"], f"{node.name}.cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{output}.cast", f"{output}.scale"], [output], node.name),
-    ]
-
-
-def _quantize_static(source: Source, fp32: Path, file: Path, recipe: Recipe, options: dict[str, object]) -> None:
-    signed = KERNELS[source.cpu.isa].signed_activations
-    # A product's result goes on to a norm or an addition in floats: rounding it first would cost accuracy and time.
-    floats_out = {"OpTypesToExcludeOutputQuantization": PRODUCTS, "MatMulConstBOnly": True}
-    quantize_static(
-        fp32,
-        file,
-        _Reader(source, recipe.calibrator),
-        quant_format=QuantFormat.QDQ,
-        calibrate_method=METHODS[recipe.calibrator],
-        activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
-        extra_options=floats_out if source.is_transformer else {},
-        **options,
-    )
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands out the calibration records in batches; texts one by one, so that no padding is counted."""
-
-    def __init__(self, source: Source, calibrator: Calibrator) -> None:
-        records = source.calibration if calibrator == "minmax" else _of_one_shape(source)
-        size = 1 if source.is_text else min(CALIBRATION_BATCH, len(records))
-        starts = range(0, len(records) - size + 1, size)
-        self._batches = iter(source.batch(records[start : start + size]) for start in starts)
-
-    def get_next(self) -> Inputs | None:
-        return next(self._batches, None)
-
-
-def _of_one_shape(source: Source) -> Sequence[Encoded]:
-    """Records for histograms, for which ONNX Runtime stacks the activations of all batches: texts are cut."""
-    records = source.calibration[:HISTOGRAM_RECORDS]
-    if not source.is_text:
-        return records
-    length = int(np.median([record.shape[1] for record in records]))
-    return [record[:, :length] for record in records if record.shape[1] >= length]
-
-
-def _nodes_of(file: Path, modules: Sequence[str]) -> list[str]:
-    """The nodes that come from these modules; see ``trainyard.formats.onnx``, which names nodes by their module."""
-    names = [node.name for node in onnx.load(file, load_external_data=False).graph.node]
-    return [name for name in names if name.partition("/")[0] in modules]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides ONNX Runtime's progress, and its advice to prepare the file by a tool whose work is done already."""
-    root = logging.getLogger()
-    root.addFilter(_is_ours)
-    try:
-        with open(os.devnull, "w", encoding="utf-8") as sink, redirect_stdout(sink), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.removeFilter(_is_ours)
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    return "onnxruntime" not in record.pathname
+        fp32 = file.with_suffix(".fp32.onnx")
+        onnx.write_once(source, fp32)
+        onnx_int8.make(source, fp32, file, recipe or self.recipes(source)[0])
+        fp32.unlink()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from trainyard.base.cpu import Isa
+if TYPE_CHECKING:
+    from trainyard.base.cpu import Isa
 
 Calibrator = Literal["minmax", "percentile", "entropy", "histogram"]
 """The range that was seen; that of most values; that which keeps the most information; that of the least squared error.

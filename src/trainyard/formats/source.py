@@ -1,10 +1,11 @@
-"""What every rung is made from: the model as one graph, examples of its inputs, and the calibration records."""
+"""What every format is made from: the model as one graph, examples of its inputs, and the calibration records."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -44,12 +45,13 @@ class Source:
     """A model that is to be exported.
 
     Attributes:
-        graph: The model. A rung that has to change it makes a copy first.
+        graph: The model. A format that has to change it makes a copy first.
         names: Of the inputs, in the graph's order.
         dynamic: Of each input, the names of the dimensions that may have any size.
         calibration: Encoded training examples; see ``batch``.
         bundle: Where it is from.
         cpu: The processor that int8 recipes are chosen for.
+        scratch: A folder for what several formats are made from; without one, each makes its own.
     """
 
     graph: Graph
@@ -58,6 +60,7 @@ class Source:
     calibration: Sequence[Encoded]
     bundle: Bundle
     cpu: Cpu
+    scratch: Path | None = None
 
     def batch(self, encoded: Sequence[Encoded]) -> Inputs:
         """Joins encoded items into the model's inputs."""
@@ -100,7 +103,7 @@ class Source:
         return any(isinstance(module, nn.RNNBase) for module in self.graph.modules())
 
     def refuse_recurrent(self) -> None:
-        """For rungs that are made with ``torch.export``.
+        """For formats that are made with ``torch.export``.
 
         Raises:
             Skip: there are recurrent layers.

@@ -1,73 +1,88 @@
-"""The ``torchscript`` rung: the model traced and frozen, as TorchServe deployments run it."""
+"""The format ``torchscript``: the model traced and frozen, as TorchServe deployments run it."""
 
 from __future__ import annotations
 
-import copy
-import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import nn
+from trainyard.base.errors import BundleError
+from trainyard.formats.base import Device, Format, Runtime
 
-from trainyard.formats.errors import Skip, first_line
-from trainyard.formats.quiet import quiet_loggers
-from trainyard.formats.source import Source
-from trainyard.formats.torchscript_runtime import INPUT_NAMES, ignore_deprecation
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trainyard.formats.source import Source
+    from trainyard.preprocess.preprocessor import Inputs
+
+INPUT_NAMES = "inputs.json"
+"""The names of the inputs, in their order: a file within the archive."""
 
 
-def make(source: Source, file: Path) -> None:
-    """Writes the model; it takes any batch, and texts of any length and padding.
+class TorchScript(Format):
+    """TorchScript in 32-bit floats."""
+
+    name = "torchscript"
+    file = "model.torchscript.pt"
+    device: ClassVar[Device] = "any"
+    deprecated = (
+        "TorchScript is deprecated since torch 2.11, and torch.ao.quantization with it; these formats are for servers "
+        "that run them already. onnx-int8 and aoti-int8 are what replaces them."
+    )
+
+    def make(self, source: Source, file: Path) -> None:
+        """Traces the model; the file takes any batch, and texts of any length and padding."""
+        from trainyard.formats.making.torchscript import make
+
+        make(source, file)
+
+    def open(self, file: Path, device: str | None = None, threads: int | None = None) -> Runtime:
+        """Loads the file, which needs torch and none of the model's own code."""
+        return TorchScriptRuntime(file, device, threads)
+
+
+class TorchScriptRuntime:
+    """Runs a TorchScript file.
 
     Args:
-        source: The model, which stays as it is.
-        file: Where to.
-    """
-    save_traced(copy_for_cpu(source), source, file)
-
-
-def copy_for_cpu(source: Source) -> nn.Module:
-    """A copy of the graph whose convolutions have their channels last, as oneDNN wants them.
-
-    ``torch.jit.optimize_for_inference`` was tried: it gains less on most networks, breaks VGG, and what it makes of a
-    convolution can't be saved.
-    """
-    return copy.deepcopy(source.graph).to(memory_format=torch.channels_last)
-
-
-def save_traced(graph: nn.Module, source: Source, file: Path) -> None:
-    """Traces what was made of a model, freezes it, which folds batch norms into convolutions, and writes it.
-
-    Args:
-        graph: Takes the same inputs as ``source.graph``.
-        source: The model.
-        file: Where to.
+        file: The model.
+        device: A torch device; by default the CPU.
+        threads: Of one call, and of all that torch does in this process.
 
     Raises:
-        Skip: the network can't be traced.
+        BundleError: the file can't be loaded.
     """
-    with _quiet(), torch.no_grad():
+
+    def __init__(self, file: Path, device: str | None = None, threads: int | None = None) -> None:
+        import json
+
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        extra = {INPUT_NAMES: ""}
+        self.device = torch.device(device or "cpu")
         try:
-            traced = torch.jit.trace(graph, source.examples, check_trace=False)  # type: ignore[no-untyped-call]
-            frozen = torch.jit.freeze(traced)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise Skip(f"torch.jit.trace can't follow this network: {first_line(error)}") from error
-        names = json.dumps(source.names)
-        torch.jit.save(frozen, str(file), _extra_files={INPUT_NAMES: names})
+            with ignore_deprecation():
+                self._model = torch.jit.load(  # type: ignore[no-untyped-call]
+                    str(file), map_location=self.device, _extra_files=extra
+                )
+            self._names: list[str] = json.loads(extra[INPUT_NAMES])
+        except (RuntimeError, ValueError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(f"{file} can't be loaded ({first_line}): export again") from error
+
+    def logits(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Gives logits ``[batch, classes] float32``."""
+        import torch
+
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(inputs[name]).to(self.device) for name in self._names]
+            logits: NDArray[np.float32] = self._model(*tensors).cpu().numpy()
+        return logits
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what tracing warns of in vain.
-
-    A ``TracerWarning`` tells of a Python value that was read from a tensor and is fixed from now on. In the models that
-    we know these are checks of arguments, whether attention is causal without a mask (we always give one), and the
-    scales of quantised layers. A value that does depend on the inputs shows in the answers, which the ladder compares.
-    """
-    with quiet_loggers(), ignore_deprecation():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        # DeBERTa makes a tensor of a size, which is one already while it is traced.
-        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
-        yield
+def ignore_deprecation() -> warnings.catch_warnings[None]:
+    """Hides that TorchScript is deprecated since torch 2.11, which the export says once."""
+    return warnings.catch_warnings(action="ignore", category=FutureWarning)

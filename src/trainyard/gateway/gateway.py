@@ -1,4 +1,4 @@
-"""The front door: the only port that others reach. It checks tokens, types and lengths, answers probes, and drains.
+"""The gateway: the only port that others reach. It checks tokens, types and lengths, answers probes, and drains.
 
 It doesn't look into bodies: what a worker gets are the bytes that the client sent.
 """
@@ -11,17 +11,18 @@ import logging
 import re
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.health import Health, Phase
-from trainyard.gateway.proxy import AGAIN, JSON, Answer, Upstream, failure
+from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
 from trainyard.gateway.tokens import KeyFile
 
 if TYPE_CHECKING:
     import socket
-
-    from aiohttp import web
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,13 @@ class Target(NamedTuple):
     is_v2: bool
 
 
-class Front:
+class Gateway:
     """The server that clients talk to.
 
     Args:
         models: Each model's description in the Open Inference Protocol, by its name.
         token: The token that clients show.
-        upstream: TorchServe.
+        proxy: TorchServe.
         health: What is told to probes.
         limits: Bounds of requests.
 
@@ -70,11 +71,11 @@ class Front:
         self,
         models: Mapping[str, Mapping[str, object]],
         token: KeyFile,
-        upstream: Upstream,
+        proxy: Proxy,
         health: Health,
         limits: Limits,
     ) -> None:
-        self._models, self._token, self._upstream, self.health = models, token, upstream, health
+        self._models, self._token, self._proxy, self.health = models, token, proxy, health
         self._limits, self._bodies = limits, Bodies(limits)
         self._requests = 0
         self._heard_at = 0.0
@@ -82,8 +83,6 @@ class Front:
 
     async def open(self, listener: socket.socket) -> None:
         """Takes requests from now on; until the phase is ``SERVING``, those of probes alone."""
-        from trainyard.gateway.connections import JsonServer
-
         self._server = JsonServer(
             self._handle,
             access_log=None,
@@ -91,7 +90,7 @@ class Front:
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=LINGER_SECONDS,
         )
-        await self._upstream.open()
+        await self._proxy.open()
         self._listener = await asyncio.get_running_loop().create_server(self._server, sock=listener)
 
     async def drain(self, seconds: float) -> bool:
@@ -117,11 +116,9 @@ class Front:
         """Closes all connections."""
         self._listener.close()
         await self._server.shutdown(timeout=0.1)
-        await self._upstream.close()
+        await self._proxy.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        from aiohttp import web
-
         self._requests += 1
         self._heard_at = asyncio.get_running_loop().time()
         try:
@@ -184,7 +181,7 @@ class Front:
         with self._bodies.room() as room:
             _go_on(request)
             body = await room.read(request)
-            return await self._upstream.predict(target.model, target.version, body, content_type)
+            return await self._proxy.predict(target.model, target.version, body, content_type)
 
     def _check_phase(self, request: web.BaseRequest) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
@@ -229,3 +226,36 @@ def _go_on(request: web.BaseRequest) -> None:
 
 def _yes_or_no(name: str, value: bool) -> Answer:
     return Answer(200 if value else 503, json.dumps({name: value}).encode())
+
+
+class JsonConnection(RequestHandler):
+    """A client's connection; what it says of requests that aren't HTTP is JSON, as all that we answer."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is answered to a request that can't be read, and to one that we fail on."""
+        if status >= 500:
+            self.log_exception("Error handling a request", exc_info=exc)
+        answer = failure(
+            status, "that isn't a request of HTTP" if status < 500 else "the server failed on this request"
+        )
+        response = web.Response(body=answer.body, status=status, headers={"Content-Type": answer.content_type})
+        response.headers["Server"] = "trainyard"
+        response.force_close()
+        return response
+
+
+class JsonServer(web.Server):
+    """Makes such connections."""
+
+    def __call__(self) -> JsonConnection:
+        return JsonConnection(self, loop=asyncio.get_running_loop(), **self._options)
+
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(handler)
+        self._options = options

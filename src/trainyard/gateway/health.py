@@ -20,7 +20,7 @@ class Phase(Enum):
 
 
 class Health:
-    """What the front answers to probes.
+    """What the gateway answers to probes.
 
     Attributes:
         phase: Where the server is in its life.

@@ -39,7 +39,7 @@ def failure(status: int, error: str, headers: dict[str, str] | None = None) -> A
     return Answer(status, json.dumps({"error": error}).encode(), JSON, headers or {})
 
 
-class Upstream:
+class Proxy:
     """TorchServe's inference port, over connections that stay open.
 
     Args:

@@ -6,7 +6,7 @@ import binascii
 
 from trainyard.base.errors import ItemError
 from trainyard.http.strict_json import Value, kind_of
-from trainyard.preprocess.preprocessor import without_surrogates
+from trainyard.preprocess.text import without_surrogates
 
 MAX_CHARS = 100_000
 """Characters of a text in a request. A model reads the first few thousand, but the tokenizer goes through all of it:

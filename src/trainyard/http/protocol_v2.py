@@ -14,7 +14,7 @@ from trainyard.base.errors import ItemError
 from trainyard.http.request_types import Accepts, Request, RequestError, check_count, check_keys, read_all
 from trainyard.http.strict_json import Value
 from trainyard.inference.predictor import Deployed
-from trainyard.preprocess.preprocessor import without_surrogates
+from trainyard.preprocess.text import without_surrogates
 
 OUTPUTS = ("label", "probabilities")
 

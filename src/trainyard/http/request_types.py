@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple, TypeVar
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError, TrainyardError
 from trainyard.http.items import decoded_text, sent_image, sent_text
 from trainyard.http.media_types import MediaType
 from trainyard.http.strict_json import Value, shown
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item, Kind
 
 T = TypeVar("T")
 
@@ -40,6 +41,29 @@ class RequestError(TrainyardError):
         self.status = status
 
 
+class _Form(NamedTuple):
+    """How an item of a kind comes in a request.
+
+    Attributes:
+        types: Media types of a body or part that is an item itself; ``*`` stands for anything.
+        utf8: Whether these are in UTF-8 alone.
+        raw: Makes an item of such a body or part.
+        sent: Makes an item of a value of JSON; told whether it is a pair.
+    """
+
+    types: tuple[str, ...]
+    utf8: bool
+    raw: Callable[[bytes], Item]
+    sent: Callable[[Value, bool], Item]
+
+
+# By kind and not asked of the preprocessor: media types and base64 are HTTP's, and a client has no preprocessor.
+_FORMS: dict[Kind, _Form] = {
+    "image": _Form(("image/*", OCTETS), False, bytes, lambda value, pair: sent_image(value)),
+    "text": _Form((TEXT,), True, decoded_text, sent_text),
+}
+
+
 @dataclass(frozen=True)
 class Accepts:
     """What a model reads.
@@ -49,7 +73,7 @@ class Accepts:
         pair: Whether an item is a pair of texts.
     """
 
-    kind: Literal["image", "text"]
+    kind: Kind
     pair: bool = False
 
     @staticmethod
@@ -58,25 +82,31 @@ class Accepts:
         return Accepts(bundle.kind, bundle.reads_pairs)
 
     @property
+    def raw_types(self) -> tuple[str, ...]:
+        """The media types of a body or part that is an item itself; a pair can be told in JSON alone."""
+        return () if self.pair else _FORMS[self.kind].types
+
+    @property
     def types(self) -> tuple[str, ...]:
-        """The media types of a request; a pair can be told in JSON alone."""
-        if self.pair:
-            return (JSON,)
-        return ("image/*", OCTETS, MULTIPART, JSON) if self.kind == "image" else (TEXT, MULTIPART, JSON)
+        """The media types of a request."""
+        return (*self.raw_types, MULTIPART, JSON) if self.raw_types else (JSON,)
+
+    @property
+    def utf8(self) -> bool:
+        """Whether items are text, which is read as UTF-8."""
+        return _FORMS[self.kind].utf8
 
     def raw(self, type: MediaType) -> bool:
         """Whether a body or part of this type is an item itself."""
-        if self.kind == "image":
-            return type.name.startswith("image/") or type.name == OCTETS
-        return not self.pair and type.name == TEXT and type.is_utf8
+        return any(fnmatchcase(type.name, known) for known in self.raw_types) and (type.is_utf8 or not self.utf8)
 
     def raw_item(self, content: bytes) -> Item:
         """The item that these bytes are; raises ``ItemError`` if they are no text of a model of texts."""
-        return content if self.kind == "image" else decoded_text(content)
+        return _FORMS[self.kind].raw(content)
 
     def sent_item(self, value: Value) -> Item:
         """The item that a value of JSON is; raises ``ItemError`` if it is none."""
-        return sent_image(value) if self.kind == "image" else sent_text(value, self.pair)
+        return _FORMS[self.kind].sent(value, self.pair)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from trainyard.http.request_types import (
     read_all,
 )
 from trainyard.http.strict_json import JsonError, Value, kind_of, parse_json, shown
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 ORIGINAL_TYPE = "X-Trainyard-Content-Type"
 """Header with the client's Content-Type, where a proxy gives the body another one so that a server leaves it alone."""
@@ -87,7 +87,7 @@ def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
 
     def read(part: Part) -> Item:
         if part.type is not None and not accepts.raw(part.type):
-            raise ItemError(f"the part is {part.type.name}, this model takes {_listed(_raw_types(accepts))}")
+            raise ItemError(f"the part is {part.type.name}, this model takes {_listed(accepts.raw_types)}")
         return accepts.raw_item(part.content)
 
     check_count(len(parts), "parts")
@@ -127,12 +127,8 @@ def _top_k(value: Value) -> int:
 def _refused_type(content_type: str | None, accepts: Accepts) -> RequestError:
     what = f"the Content-Type {shown(content_type, 80)} isn't taken" if content_type else "the Content-Type is missing"
     what_is = "pairs of texts" if accepts.pair else f"{accepts.kind}s"
-    utf8 = "" if accepts.kind == "image" else ", texts in UTF-8"
+    utf8 = ", texts in UTF-8" if accepts.utf8 else ""
     return RequestError(f"{what}: this model reads {what_is} as {_listed(accepts.types)}{utf8}", 415)
-
-
-def _raw_types(accepts: Accepts) -> list[str]:
-    return [type for type in accepts.types if type not in (JSON, MULTIPART)]
 
 
 def _listed(words: Sequence[str]) -> str:

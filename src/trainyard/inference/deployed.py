@@ -1,4 +1,4 @@
-"""What is deployed: a bundle and an export of it, less the files that the served rung doesn't need."""
+"""What is deployed: a bundle and an export of it, less the files that the served format doesn't need."""
 
 from __future__ import annotations
 
@@ -6,53 +6,53 @@ from collections.abc import Collection
 from pathlib import Path
 
 from trainyard.artifacts.bundle import WEIGHTS, Bundle
-from trainyard.artifacts.export_record import EXPORTS, Export, Opened
+from trainyard.artifacts.export_record import EXPORTS, Export, ExportFacts, FormatName, Opened, sealed_facts
 from trainyard.artifacts.manifest import check_digest, digest
 from trainyard.base.errors import BundleError
-from trainyard.formats.names import FILES, Rung
 
 BUNDLE = "bundle"
 
 
-def left_out_of_bundle(rung: Rung) -> frozenset[str]:
-    """Files of a bundle that this rung doesn't need: the weights, unless it is ``eager``."""
-    return frozenset() if rung == "eager" else frozenset((WEIGHTS,))
+def left_out_of_bundle(format: FormatName) -> frozenset[str]:
+    """Files of a bundle that this format doesn't need: the weights, unless it is ``eager``."""
+    return frozenset() if format == "eager" else frozenset((WEIGHTS,))
 
 
-def left_out_of_export(rung: Rung) -> frozenset[str]:
-    """Files of an export that this rung doesn't need: those of the others."""
-    return frozenset(FILES.values()) - {FILES.get(rung, "")}
+def left_out_of_export(facts: ExportFacts, format: FormatName) -> frozenset[str]:
+    """Files of an export that this format doesn't need: those of the others, but for one that it shares."""
+    own = facts.row(format)
+    return frozenset(row.file for row in facts.formats if row.file) - {own.file if own else None}
 
 
-def open_deployed(folder: Path, rung: Rung, expect: Collection[str] = ()) -> Opened:
-    """Opens a folder with ``bundle/`` and, unless the rung is ``eager``, ``exports/ID/``.
+def open_deployed(folder: Path, format: FormatName, expect: Collection[str] = ()) -> Opened:
+    """Opens a folder with ``bundle/`` and, unless the format is ``eager``, ``exports/ID/``.
 
     Every file that is there is compared with its manifest before it is parsed. Nothing may lie beside the two, and
     nothing be missing but what ``left_out_of_bundle`` and ``left_out_of_export`` name.
 
     Args:
         folder: The folder.
-        rung: What answers.
+        format: What answers.
         expect: Digests of which one must be that of the export or, of ``eager``, of the bundle, as in ``open_trusted``.
             Without any, all that is sealed and fits together is trusted.
 
     Raises:
         UsageError: one of ``expect`` isn't a digest.
         BundleError: it has another digest, found before a file is hashed or parsed; or a file is changed, missing or
-            additional, or the rung has no file.
+            additional, or the format has no file.
     """
     trusted = {check_digest(one) for one in expect}
-    _check_layout(folder, {BUNDLE} if rung == "eager" else {BUNDLE, EXPORTS})
-    if rung == "eager":
+    _check_layout(folder, {BUNDLE} if format == "eager" else {BUNDLE, EXPORTS})
+    if format == "eager":
         return Opened(Bundle.read(folder / BUNDLE, _among(folder / BUNDLE, trusted)), None)
     place = _only_export(folder / EXPORTS)
-    export = Export.read(place, _among(place, trusted), left_out_of_export(rung))
+    export = Export.read(place, _among(place, trusted), left_out_of_export(sealed_facts(place), format))
     if export.facts.id != place.name:
         raise BundleError(f"{place} holds the export {export.facts.id}: use the original")
-    _check_rung(export, rung)
+    _check_format(export, format)
     own = digest(folder / BUNDLE)
     export.check_bundle(own)
-    return Opened(Bundle.read(folder / BUNDLE, own, left_out_of_bundle(rung)), export)
+    return Opened(Bundle.read(folder / BUNDLE, own, left_out_of_bundle(format)), export)
 
 
 def _check_layout(folder: Path, names: set[str]) -> None:
@@ -91,7 +91,7 @@ def _among(folder: Path, trusted: set[str]) -> str | None:
     return found
 
 
-def _check_rung(export: Export, rung: Rung) -> None:
-    row = export.facts.row(rung)
+def _check_format(export: Export, format: FormatName) -> None:
+    row = export.facts.row(format)
     if row is None or row.file is None or not (export.path / row.file).is_file():
-        raise BundleError(f"{export.path} has no file of {rung}: it was archived for another format")
+        raise BundleError(f"{export.path} has no file of {format}: it was archived for another format")

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import DataError, ItemError, UsageError
 from trainyard.inference.predictor import Prediction
+from trainyard.preprocess.base import Item, Kind
 from trainyard.preprocess.folders import IMAGE_SUFFIXES, files_below, is_image
 from trainyard.preprocess.items import image_item, text_item
-from trainyard.preprocess.preprocessor import Item
 from trainyard.preprocess.tables import (
     TABLE_SUFFIXES,
     BadRow,
@@ -44,7 +43,7 @@ class Reads:
         header: Whether a table has a header though the columns are positions.
     """
 
-    kind: Literal["image", "text"]
+    kind: Kind
     pair: bool
     columns: tuple[Column, ...]
     header: bool = False
@@ -66,6 +65,7 @@ def read_inputs(words: Sequence[str], reads: Reads) -> Iterator[Named]:
     Raises:
         UsageError: a file isn't there or is broken as a whole, a folder holds no images, a table lacks the column.
     """
+    # Files, folders and lines of paths, or texts and lines of them: command lines are no concern of a preprocessor.
     is_image = reads.kind == "image"
     read = _read_images if is_image else _read_texts
     # A line that looks like a file's name is a text all the same: it came out of somebody's data.

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.artifacts.bundle import Bundle
-from trainyard.artifacts.export_record import LATEST, Format, Opened, open_trusted
+from trainyard.artifacts.export_record import LATEST, FormatName, Opened, open_trusted
 from trainyard.base.errors import ItemError, OutputError
-from trainyard.formats.names import Rung
 from trainyard.inference.selection import choose, sample_inputs
 from trainyard.preprocess.preprocessor import Encoded, Item
 
@@ -50,11 +49,11 @@ def answer_row(answer: Prediction | ItemError) -> dict[str, object]:
 
 
 class Deployed(NamedTuple):
-    """What answers, as every answer can say: the bundle's digest, the export's id (``eager`` has none), the rung."""
+    """What answers, as every answer can say: the bundle's digest, the export's id (``eager`` has none), the format."""
 
     bundle: str
     export: str | None
-    rung: Rung
+    format: FormatName
 
 
 class Predictor:
@@ -66,13 +65,13 @@ class Predictor:
         device: A torch device; by default a GPU if there is one for ``eager``, otherwise the CPU.
         batch_size: Most items that go through the model at once.
         threads: Of one call; by default the library's own number. Torch's are the whole process's.
-        export: Id of the export whose rungs may run; by default the newest.
-        expect: Digest that the bundle, or the export whose rung runs, must have; see ``open_trusted``.
+        export: Id of the export whose formats may run; by default the newest.
+        expect: Digest that the bundle, or the export whose format runs, must have; see ``open_trusted``.
         warm_up: Makes a first call with one of the bundle's samples, so that no caller has to wait for it.
 
     Attributes:
         bundle: The bundle.
-        rung: Which runs.
+        format: Which runs.
         deployed: What runs, in full.
 
     Raises:
@@ -83,7 +82,7 @@ class Predictor:
     def __init__(
         self,
         bundle: Path | Bundle | Opened,
-        format: Format = "auto",
+        format: FormatName = "auto",
         device: str | None = None,
         batch_size: int = 32,
         threads: int | None = None,
@@ -94,10 +93,10 @@ class Predictor:
         opened = bundle if isinstance(bundle, Opened) else open_trusted(bundle, format, export, expect)
         self.bundle = opened.bundle
         self.batch_size = batch_size
-        self.rung, self._runtime = choose(opened, format, device, threads, batch_size)
-        id = opened.export.facts.id if opened.export and self.rung != "eager" else None
-        self.deployed = Deployed(self.bundle.digest, id, self.rung)
-        log.info("%s answers%s", self.rung, f", of the export {id}" if id else "")
+        self.format, self._runtime = choose(opened, format, device, threads, batch_size)
+        id = opened.export.facts.id if opened.export and self.format != "eager" else None
+        self.deployed = Deployed(self.bundle.digest, id, self.format)
+        log.info("%s answers%s", self.format, f", of the export {id}" if id else "")
         if warm_up and (inputs := sample_inputs(self.bundle, 1)):
             self._runtime.logits(inputs)
 

@@ -1,4 +1,4 @@
-"""What runs a model, one file per runtime; each is imported when a rung of it is opened, and its packages with it."""
+"""Loads a format of a bundle."""
 
 from __future__ import annotations
 
@@ -6,49 +6,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.artifacts.bundle import Bundle
-from trainyard.formats.names import Rung, is_gpu
-from trainyard.formats.runtime import Runtime
+from trainyard.artifacts.export_record import FormatName
+from trainyard.formats.base import Runtime
+from trainyard.formats.eager import Eager
+from trainyard.formats.table import find_format
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def open_runtime(
-    rung: Rung, bundle: Bundle, file: Path | None = None, device: str | None = None, threads: int | None = None
+    name: FormatName, bundle: Bundle, file: Path | None = None, device: str | None = None, threads: int | None = None
 ) -> Runtime:
-    """Loads a rung.
+    """Loads a format.
 
     Args:
-        rung: Which.
+        name: Which.
         bundle: The bundle that it is of; all there is to ``eager``.
-        file: The rung's file in an export.
+        file: The format's file in an export.
         device: A torch device; by default a GPU for what is made for one, and for ``eager`` if there is one.
         threads: Of one call; by default the library's own number.
 
     Raises:
-        ModuleNotFoundError: the rung's packages aren't installed.
+        UsageError: there is no such format.
+        ModuleNotFoundError: the format's package isn't installed.
         BundleError: the file can't be loaded.
     """
-    if rung == "eager":
-        from trainyard.formats.eager_runtime import EagerRuntime
+    format = find_format(name)
+    if isinstance(format, Eager):
 
         def restore() -> nn.Module:
-            from trainyard.models.restore import restore_classifier
+            from trainyard.models.restore import open_classifier
 
-            return restore_classifier(bundle.path, bundle.facts, bundle.preprocessor)
+            return open_classifier(bundle)
 
-        return EagerRuntime(restore, device, threads)
-    assert file is not None, f"{rung} is a file"
-    if is_gpu(rung):
-        device = device or "cuda"
-    if rung.startswith("onnx"):
-        from trainyard.formats.onnx_runtime import OnnxRuntime
-
-        return OnnxRuntime(file, device, threads)
-    if rung.startswith("torchscript"):
-        from trainyard.formats.torchscript_runtime import TorchScriptRuntime
-
-        return TorchScriptRuntime(file, device, threads)
-    from trainyard.formats.aoti_runtime import AotiRuntime
-
-    return AotiRuntime(file, device, threads)
+        return format.open_model(restore, device, threads)
+    assert file is not None, f"{name} is a file"
+    return format.open(file, device or ("cuda" if format.device == "gpu" else None), threads)

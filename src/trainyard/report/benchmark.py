@@ -1,4 +1,4 @@
-"""A benchmark of a bundle's rungs for people and for scripts: JSON, a Markdown document, a figure, a table."""
+"""A benchmark of a bundle's formats for people and for scripts: JSON, a Markdown document, a figure, a table."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from trainyard.artifacts.bundle import Json
+from trainyard.artifacts.export_record import FormatName
 from trainyard.base.files import write_json, write_text
-from trainyard.formats.names import Rung
-from trainyard.report.export import machine_facts, markdown, markdown_table, milliseconds, number
+from trainyard.formats.table import all_formats, find_format
+from trainyard.report.export import machine_facts, milliseconds
 from trainyard.report.figures import save_png
+from trainyard.report.markdown import markdown, markdown_table, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
 FACTS, DOCUMENT, FIGURE = "benchmark.json", "benchmark.md", "benchmark.png"
-TITLES = ("threads", "batch", "rung", "p50 ms", "p95 ms", "p99 ms", "spread", "examples/s", "speed-up")
+TITLES = ("threads", "batch", "format", "p50 ms", "p95 ms", "p99 ms", "spread", "examples/s", "speed-up")
 LEAST_WIDTH = {"spread": 89, "p99 ms": 98}
 """Columns of a terminal that has room for these figures too."""
 PANELS_ABREAST = 3
 NOT_TIMED = "decoding, tokenising, batching and the server come on top"
-COLOURS = {
-    "eager": "tab:blue", "torchscript": "tab:orange", "torchscript-int8": "tab:orange", "onnx": "tab:green",
-    "onnx-int8": "tab:green", "aoti": "tab:purple", "aoti-int8": "tab:purple",
-}  # fmt: skip
-"""By runtime; int8 is dashed."""
 
 
 class Percentiles(BaseModel):
@@ -43,9 +40,9 @@ class Percentiles(BaseModel):
 
 
 class Cell(BaseModel):
-    """A rung at one batch size and thread count."""
+    """A format at one batch size and thread count."""
 
-    format: Rung
+    format: FormatName
     threads: int
     batch_size: int
     shape: list[int]
@@ -73,9 +70,9 @@ class Benchmark(BaseModel):
     inputs: str
     """What the model was shown."""
     seconds: float
-    """Time for all rungs at one batch size and thread count."""
+    """Time for all formats at one batch size and thread count."""
     left_out: dict[str, str]
-    """Rungs that weren't measured, and why."""
+    """Formats that weren't measured, and why."""
     machine: Json
     """Processor with its flags, the load before the measurement, versions."""
     cells: list[Cell]
@@ -89,12 +86,12 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> None:
 
 
 def print_benchmark(benchmark: Benchmark) -> None:
-    """Prints a row per rung, batch size and thread count."""
+    """Prints a row per format, batch size and thread count."""
     console = Console()
     shown = [place for place, title in enumerate(TITLES) if console.width >= LEAST_WIDTH.get(title, 0)]
     table = Table()
     for place in shown:
-        table.add_column(TITLES[place], justify="left" if TITLES[place] == "rung" else "right")
+        table.add_column(TITLES[place], justify="left" if TITLES[place] == "format" else "right")
     for before, cell in zip([None, *benchmark.cells], benchmark.cells, strict=False):
         if before and (before.threads, before.batch_size) != (cell.threads, cell.batch_size):
             table.add_section()
@@ -121,7 +118,7 @@ def benchmark_markdown(benchmark: Benchmark) -> str:
 
 
 def benchmark_figure(benchmark: Benchmark) -> Figure:
-    """Draws throughput by batch size, a line per rung, a panel per thread count."""
+    """Draws throughput by batch size, a line per format, a panel per thread count."""
     # Not pyplot: it keeps every figure, needs a backend, and is not made for threads.
     from matplotlib.figure import Figure
 
@@ -134,7 +131,7 @@ def benchmark_figure(benchmark: Benchmark) -> Figure:
     for axes, threads in zip(panels, counts, strict=False):
         for name, cells in _lines(benchmark, threads):
             x, y = [cell.batch_size for cell in cells], [cell.throughput for cell in cells]
-            axes.plot(x, y, "o--" if name.endswith("-int8") else "o-", color=COLOURS[name], label=name, markersize=4)
+            axes.plot(x, y, _line(name), color=_colour(name), label=name, markersize=4)
         axes.set_title("1 thread" if threads == 1 else f"{threads} threads", fontsize=10)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(size) for size in sizes])
@@ -147,6 +144,18 @@ def benchmark_figure(benchmark: Benchmark) -> Figure:
     figure.supylabel("examples a second", fontsize=10)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
     return figure
+
+
+def _line(name: FormatName) -> str:
+    """Dashed in less than 32 bits."""
+    return "o-" if find_format(name).precision == "fp32" else "o--"
+
+
+def _colour(name: FormatName) -> str:
+    """Matplotlib's next colour for each format in 32-bit floats; others have that of the one they should beat."""
+    format = find_format(name)
+    family = name if format.precision == "fp32" or format.baseline == "eager" else format.baseline
+    return f"C{list(all_formats()).index(family)}"
 
 
 def _lines(benchmark: Benchmark, threads: int) -> Iterator[tuple[str, Sequence[Cell]]]:
@@ -174,9 +183,9 @@ def _header(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
     yield "created", benchmark.created
     yield "inputs", markdown(f"{benchmark.inputs}; of each batch size {', '.join(_shapes(benchmark))}")
     yield "timed", f"the model alone, on the CPU: {NOT_TIMED}"
-    yield "time", f"{benchmark.seconds:g} s for all rungs, in turns, at each batch size and thread count"
-    for rung, reason in benchmark.left_out.items():
-        yield f"left out: {rung}", markdown(reason)
+    yield "time", f"{benchmark.seconds:g} s for all formats, in turns, at each batch size and thread count"
+    for format, reason in benchmark.left_out.items():
+        yield f"left out: {format}", markdown(reason)
     yield from machine_facts(benchmark.machine)
     yield "load before", f"{benchmark.machine.get('load')}; above the number of cores, others were at work"
 

@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import importlib.resources
+import logging
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import jinja2
 import yaml
-from pydantic import TypeAdapter
 
-from trainyard.data.records import SPLITS
+from trainyard.base.errors import UsageError
+from trainyard.base.project import find_project
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
-from trainyard.evaluation.scores import Scores
+from trainyard.evaluation.scores import ClassScores, Scores
+from trainyard.preprocess.base import Kind
+from trainyard.report.markdown import markdown, number
 
-FIGURE = "confusion_matrix.png"
-"""File name of the figure that the card links to; it lies beside the card."""
-FEW_EXAMPLES = 20
-"""Below this many test examples of a class, its scores are called rough."""
+log = logging.getLogger(__name__)
+
+TEMPLATE = "model_card.md.j2"
+LIBRARY = Path(str(importlib.resources.files("trainyard.report"))) / "templates"
 MANY_CLASSES = 25
-"""Above this many, tables with a row for each class are folded."""
+"""Above this many, tables with a row for each class are folded, and lists of names end."""
 
 Modality = Literal["image", "text"]
-
-
-@dataclass(frozen=True)
-class _Bad:
-    count: int
-    share: float
-
-
-@dataclass(frozen=True)
-class _Duplicates:
-    across_splits: int
-
-
-@dataclass(frozen=True)
-class _DataReport:
-    """What the card tells of ``data_report.json``."""
-
-    location: str
-    fingerprint: str
-    classes: dict[str, dict[str, int]]
-    bad: _Bad
-    duplicates: _Duplicates
-    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -81,178 +63,120 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> str:
-    """Gives the card as Markdown, opened by the YAML that the Hugging Face Hub reads."""
-    sections = (_front_matter, _summary, _usage, _data, _training, _metrics, _calibration, _limits)
-    return "\n\n".join("\n".join(section(facts)) for section in sections) + "\n"
+    """Gives the card as Markdown, opened by the YAML that the Hugging Face Hub reads.
+
+    It is the project's template that is filled in. Where that fails, the library's plain card stands in for it and the
+    reason is logged: no finished run is lost for its card.
+    """
+    known = _known(facts, {"test": facts.test.summary(), "val": facts.val.summary()})
+    try:
+        return _fill(_environment([*_folder_of_project(), LIBRARY]), known)
+    except UsageError as error:
+        log.warning("%s; until then the bundle has a plain card", error)
+    return _fill(_environment([LIBRARY]), known)
 
 
-def _front_matter(facts: CardFacts) -> Iterator[str]:
-    task = f"{facts.modality}-classification"
-    library = {"library_name": "transformers"} if facts.hugging_face else {}
-    header = {**library, "pipeline_tag": task, "tags": ["trainyard", "pytorch", task], "metrics": ["accuracy", "f1"]}
-    yield from ("---", yaml.safe_dump(header, sort_keys=False).rstrip(), "---")
+def check_template(config: str, modality: Kind, metrics: Iterable[str] = ()) -> None:
+    """Fills the project's template with facts that are made up, so that a run ends as well as it starts.
+
+    Args:
+        config: The resolved config of the run to come, as YAML.
+        metrics: Names of those that the project adds.
+
+    Raises:
+        UsageError: it has a mistake; names file and line.
+    """
+    folders = [*_folder_of_project(), LIBRARY]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"the folder {folder}, which the project names for templates, is not there: make it, or mend that"
+            )
+    environment = _environment(folders)
+    for classes, temperature in ((2, 1.0), (MANY_CLASSES + 1, MAX_TEMPERATURE)):
+        facts = made_up_facts(config, modality, [f"class {number}" for number in range(classes)], temperature)
+        figures = facts.test.summary() | dict.fromkeys(metrics, 0.5)
+        _fill(environment, _known(facts, {"test": figures, "val": figures}))
 
 
-def _summary(facts: CardFacts) -> Iterator[str]:
-    names = ", ".join(_escape(name) for name in facts.classes[:MANY_CLASSES])
-    more = f" and {len(facts.classes) - MANY_CLASSES} more" if len(facts.classes) > MANY_CLASSES else ""
-    yield f"# {facts.name}"
-    yield ""
-    yield f"A classifier of {facts.modality}s ({_escape(facts.model)}), {len(facts.classes)} classes: {names}{more}."
-    yield f"Its accuracy on {facts.test.examples:,} test examples is {facts.test.accuracy:.4f}."
+def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperature: float = 1.0) -> CardFacts:
+    """Facts of a run that found something to say wherever a card can."""
+    per_class = dict.fromkeys(classes, ClassScores(precision=1.0, recall=1.0, f1=1.0, support=2))
+    confusion = [[2 * (row == column) for column in range(len(classes))] for row in range(len(classes))]
+    scores = Scores(1.0, 1.0, 0.1, 0.1, 2 * len(classes), per_class, confusion)
+    counts = {"train": 8, "val": 2, "test": 2}
+    data = {
+        "location": "made_up",
+        "fingerprint": "0" * 64,
+        "classes": dict.fromkeys(classes, counts),
+        "splits": {split: count * len(classes) for split, count in counts.items()},
+        "bad": {"count": 1, "share": 0.01, "items": [{"where": "a file", "reason": "a reason"}]},
+        "duplicates": {"across_splits": 1, "examples": [["a file", "another"]]},
+        "warnings": ["a warning"],
+    }
+    training = {"examples_per_second": 1.0, "seconds": 1.0, "epochs": 1, "world_size": 1, "local_processes": 1,
+                "steps": 1, "best_epoch": 1, "order": 1, "seed": 1}  # fmt: skip
+    # Not this machine's: to ask for a GPU's name takes memory of it, in each process.
+    environment = {"trainyard": "1", "python": "3", "platform": "Linux", "cpu": "a processor", "cores": 1, "threads": 1,
+                   "gpu": None, "packages": {"torch": "2"}}  # fmt: skip
+    return CardFacts(
+        "made up", modality, "a model", len(classes) == 2, classes, data, scores, scores, temperature, training, config,
+        environment,
+    )  # fmt: skip
 
 
-def _usage(facts: CardFacts) -> Iterator[str]:
-    argument, item, for_pipeline = _example(facts)
-    yield from ("## How to use", "", "With this folder at `FOLDER`, from the command line:", "")
-    yield from _fenced("bash", f"trainyard predict FOLDER {argument}")
-    yield from ("", "From Python (an item that can't be read gets its `ItemError` in place of an answer):", "")
-    yield from _fenced(
-        "python",
-        "from pathlib import Path",
-        "",
-        "from trainyard.inference.predictor import Predictor",
-        "",
-        f'for answer in Predictor(Path("FOLDER")).predict([{item}]):',
-        "    print(answer)",
+def _folder_of_project() -> list[Path]:
+    project = find_project()
+    if project is None or not project.templates:
+        return []
+    return [Path(str(importlib.resources.files(project.package))) / project.templates]
+
+
+def _environment(folders: Sequence[Path]) -> jinja2.Environment:
+    """Knows the templates of these folders, the first that has one, and the filters."""
+    # Markdown is no HTML: what must be escaped says so, by the filter ``markdown``.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    if facts.hugging_face:
-        yield from ("", "Without Trainyard, through `transformers`:", "")
-        yield from _fenced(
-            "python",
-            "from transformers import pipeline",
-            "",
-            'classify = pipeline("text-classification", "FOLDER", truncation=True)',
-            f"print(classify({for_pipeline}))",
-        )
+    environment.filters |= {
+        "markdown": markdown, "number": number, "words": _in_words, "names": _names, "folded": _folded,
+        "interval": lambda scores: wilson_interval(scores.correct, scores.examples),
+        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip(),
+    }  # fmt: skip
+    return environment
 
 
-def _example(facts: CardFacts) -> tuple[str, str, str]:
-    """An item on the command line, for the predictor, and for the pipeline of `transformers`."""
-    if facts.modality == "image":
-        return "photo.jpg", 'Path("photo.jpg")', '"photo.jpg"'
-    if yaml.safe_load(facts.config)["data"].get("pair"):
-        # A command line has no pairs: each is a row of a table.
-        return "pairs.csv", '("a text", "another")', '{"text": "a text", "text_pair": "another"}'
-    return '"a text"', '"a text"', '"a text"'
+def _fill(environment: jinja2.Environment, known: Mapping[str, object]) -> str:
+    try:
+        return environment.get_template(TEMPLATE).render(known)
+    except Exception as error:  # what a template calls may raise anything
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the model card's template has a mistake in {_place(error)}: {reason}; mend it") from error
 
 
-def _data(facts: CardFacts) -> Iterator[str]:
-    data = _report(facts)
-    yield from ("## Data", "")
-    yield from _table(
-        ("fact", "value"),
-        [
-            ("location", _escape(_last_part(data.location))),
-            ("fingerprint", f"`{data.fingerprint}`"),
-            ("bad examples, skipped", f"{data.bad.count:,} ({data.bad.share:.2%})"),
-            ("exact copies of an example in another split", f"{data.duplicates.across_splits:,}"),
-        ],
-    )
-    yield ""
-    counts = [[data.classes[name].get(split, 0) for split in SPLITS] for name in facts.classes]
-    rows = [(_escape(name), *_counts(row)) for name, row in zip(facts.classes, counts, strict=True)]
-    total = ("**all**", *_counts(sum(column) for column in zip(*counts, strict=True)))
-    yield from _folded(f"Examples of {len(rows)} classes", _table(("class", *SPLITS), [*rows, total]), len(rows))
+def _place(error: Exception) -> str:
+    """File and line of a template, as Jinja writes them into the traceback."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"{error.filename or error.name}, line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else TEMPLATE
 
 
-def _report(facts: CardFacts) -> _DataReport:
-    return TypeAdapter(_DataReport).validate_python(facts.data)
-
-
-def _training(facts: CardFacts) -> Iterator[str]:
-    yield from ("## Training", "")
-    # The config follows below, without the folders that it names.
-    known = {key: value for key, value in {**facts.training, **facts.environment}.items() if key != "config"}
-    rows = [(_escape(key.replace("_", " ")), _escape(_in_words(value))) for key, value in known.items()]
-    yield from _table(("fact", "value"), rows)
-    config = yaml.safe_dump(_without_folders(yaml.safe_load(facts.config)), sort_keys=False, allow_unicode=True)
-    yield from ("", "The config, with absolute paths cut to their last part:", "")
-    yield from _fenced("yaml", config.rstrip())
-
-
-def _metrics(facts: CardFacts) -> Iterator[str]:
-    yield from ("## Metrics", "", "The test split was read once, after training had ended.", "")
-    header = ("split", "examples", "accuracy", "95 % interval", "macro-F1", "loss", "ECE")
-    yield from _table(header, [_score_row("test", facts.test), _score_row("val", facts.val)])
-    yield from (
-        "",
-        "Interval: Wilson (1927). Loss: mean cross entropy in nats. ECE: expected calibration error over 15 bins",
-        "(Guo et al. 2017). Of each class, on the test split:",
-        "",
-    )
-    rows = [
-        (_escape(name), f"{one.precision:.4f}", f"{one.recall:.4f}", f"{one.f1:.4f}", f"{one.support:,}")
-        for name, one in facts.test.per_class.items()
-    ]
-    table = _table(("class", "precision", "recall", "F1", "examples"), rows)
-    yield from _folded(f"Scores of {len(rows)} classes", table, len(rows))
-    yield from ("", f"![Confusion matrix of the test split]({FIGURE})")
-
-
-def _score_row(split: str, scores: Scores) -> tuple[str, ...]:
-    low, high = wilson_interval(scores.correct, scores.examples)
-    values = (f"{value:.4f}" for value in (scores.macro_f1, scores.loss, scores.ece))
-    return (split, f"{scores.examples:,}", f"{scores.accuracy:.4f}", f"{low:.4f} to {high:.4f}", *values)
-
-
-def _calibration(facts: CardFacts) -> Iterator[str]:
-    yield from ("## Calibration", "")
-    yield f"A temperature of {facts.temperature:.4g} was fitted on the validation split (Guo et al. 2017), and the"
-    yield "weights of the output layer are divided by it: a softmax over the logits gives calibrated probabilities."
-    yield f"The calibration error is {facts.test.ece:.4f} on the test split;"
-    yield f"the {facts.val.ece:.4f} on the validation split flatters, as the temperature was fitted there."
-    if facts.temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE):
-        yield f"The best temperature lies beyond the allowed range of {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}: the"
-        yield "validation split is too small, or the model makes next to no errors, or next to nothing else, on it."
-
-
-def _limits(facts: CardFacts) -> Iterator[str]:
-    yield from ("## Limits", "")
-    yield from (f"- {sentence}" for sentence in _limits_of_this(facts))
-    yield "- All figures are for data like the test split; data of another source, time or language was not tried."
-    yield "- An input that belongs to no class gets one too; how sure the model then is was not measured."
-    yield "- Fairness between groups of people and resistance to deliberately misleading inputs were not measured."
-
-
-def _limits_of_this(facts: CardFacts) -> Iterator[str]:
-    low, high = wilson_interval(facts.test.correct, facts.test.examples)
-    if high - low > 0.02:
-        yield (
-            f"The test split is small ({facts.test.examples:,} examples): "
-            f"the true accuracy may lie anywhere between {low:.3f} and {high:.3f}."
-        )
-    few = [_escape(name) for name, one in facts.test.per_class.items() if one.support < FEW_EXAMPLES]
-    if few:
-        more = f" and {len(few) - MANY_CLASSES} more" if len(few) > MANY_CLASSES else ""
-        yield (
-            f"Classes with fewer than {FEW_EXAMPLES} test examples, whose own scores are rough: "
-            f"{', '.join(few[:MANY_CLASSES])}{more}."
-        )
-    yield from (f"Found in the data: {_escape(warning.rstrip('.'))}." for warning in _report(facts).warnings)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'|'.join(['---'] * len(header))}|"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
-def _folded(title: str, lines: Iterable[str], length: int) -> Iterator[str]:
-    """Folds a long table away; the Hub and GitHub show its title alone until it is clicked."""
-    if length <= MANY_CLASSES:
-        yield from lines
-        return
-    yield from (f"<details><summary>{title}</summary>", "", *lines, "", "</details>")
-
-
-def _fenced(language: str, *lines: str) -> Iterator[str]:
-    yield from (f"```{language}", *lines, "```")
-
-
-def _escape(text: str) -> str:
-    """Markdown that shows ``text`` as it is, on one line."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
+def _known(facts: CardFacts, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
+    """What a template can tell. Where a folder lies on the machine is nobody's business and is left out."""
+    return {
+        **vars(facts),
+        "metrics": metrics,
+        "data": {**facts.data, "location": _last_part(str(facts.data["location"]))},
+        "training": {key: value for key, value in facts.training.items() if key != "config"},
+        "config": _without_folders(yaml.safe_load(facts.config)),
+        "temperature_range": (MIN_TEMPERATURE, MAX_TEMPERATURE),
+    }
 
 
 def _in_words(value: object) -> str:
@@ -263,12 +187,21 @@ def _in_words(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _counts(counts: Iterable[int]) -> Iterator[str]:
-    return (f"{count:,}" for count in counts)
+def _names(names: Sequence[str]) -> str:
+    """The first of them, ready for Markdown, and how many more there are."""
+    more = f" and {len(names) - MANY_CLASSES} more" if len(names) > MANY_CLASSES else ""
+    return ", ".join(map(markdown, names[:MANY_CLASSES])) + more
+
+
+def _folded(table: str, title: str, classes: Sequence[str]) -> str:
+    """Folds a long table away; the Hub and GitHub show its title alone until it is clicked."""
+    if len(classes) <= MANY_CLASSES:
+        return table
+    return f"<details><summary>{title} {len(classes)} classes</summary>\n\n{table}\n</details>\n"
 
 
 def _without_folders(value: object) -> object:
-    """Cuts absolute paths to their last part: where a folder lies on the machine is nobody's business."""
+    """Cuts absolute paths to their last part."""
     if isinstance(value, dict):
         return {key: _without_folders(child) for key, child in value.items()}
     if isinstance(value, list):

@@ -1,10 +1,9 @@
-"""The ladder of an export for people: a table in the terminal, a Markdown document, and a figure."""
+"""An export for people: a table in the terminal, a Markdown document, and a figure."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from trainyard.artifacts.bundle import Json
 from trainyard.artifacts.export_record import ExportFacts, FormatRow
-from trainyard.formats.names import is_int8
+from trainyard.report.markdown import NONE, markdown, markdown_table, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox, BboxBase
 
-NONE = "-"
-"""Stands for what wasn't measured."""
 GOOD = ("reference", "passed")
 """Statuses that need no reason."""
 COLOURS = {"reference": "tab:blue", "passed": "tab:green", "no_gain": "tab:orange", "batch_dependent": "tab:purple"}
@@ -58,11 +55,6 @@ class _Column(NamedTuple):
     cell: Callable[[FormatRow], str]
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number with this many digits behind the point."""
-    return NONE if value is None else f"{value:,.{digits}f}"
-
-
 def milliseconds(value: float | None) -> str:
     """Milliseconds with three digits that count."""
     return number(value, 3 if value is None or value < 1 else 2 if value < 10 else 1 if value < 100 else 0)
@@ -87,12 +79,12 @@ COLUMNS = (
 )
 
 
-def print_ladder(facts: ExportFacts) -> None:
-    """Prints the table, as many of its columns as the terminal is wide, and why rungs didn't pass."""
+def print_export(facts: ExportFacts) -> None:
+    """Prints the table, as many of its columns as the terminal is wide, and why formats didn't pass."""
     console = Console()
     names = [f"* {row.name}" if row.name == facts.recommended else f"  {row.name}" for row in facts.formats]
     columns = _fitting(facts, max(map(len, names)), console.width)
-    table = Table("  rung", *(column.title for column in columns))
+    table = Table("  format", *(column.title for column in columns))
     for column in table.columns[2:]:
         column.justify = "right"
     for name, row in zip(names, facts.formats, strict=True):
@@ -101,11 +93,11 @@ def print_ladder(facts: ExportFacts) -> None:
     console.print(table)
     console.print(f"* recommended. Times are {_times(facts.machine)}.", highlight=False)
     _print_notes(console, "Why not:", _reasons(facts))
-    _print_notes(console, "What was tried for int8:", _attempts(facts))
+    _print_notes(console, "What was tried:", _attempts(facts))
 
 
-def ladder_markdown(facts: ExportFacts) -> str:
-    """Gives the ladder as a Markdown document, with all columns and what the figures are of."""
+def export_markdown(facts: ExportFacts) -> str:
+    """Gives the table as a Markdown document, with all columns and what the figures are of."""
     rows = [
         (f"**{row.name}** (recommended)" if row.name == facts.recommended else row.name, *_cells(row))
         for row in facts.formats
@@ -115,20 +107,20 @@ def ladder_markdown(facts: ExportFacts) -> str:
         "",
         *markdown_table(("fact", "value"), _header(facts)),
         "",
-        *markdown_table(("rung", *(markdown(column.title) for column in COLUMNS)), rows),
+        *markdown_table(("format", *(markdown(column.title) for column in COLUMNS)), rows),
         "",
-        f"Times are {_times(facts.machine)}, all rungs in turns. Agreement is the share of the examples that get the",
+        f"Times are {_times(facts.machine)}, all formats in turns. Agreement is the share of the examples that get the",
         "class of `eager`; max |Δ| is the largest difference of a logit to that of `eager`; the interval is Wilson's.",
         *_notes("Why not", _reasons(facts)),
-        *_notes("What was tried for int8", _attempts(facts)),
+        *_notes("What was tried", _attempts(facts)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def ladder_figure(facts: ExportFacts) -> Figure:
+def export_figure(facts: ExportFacts) -> Figure:
     """Draws accuracy against latency; the area of a point grows with the size of its file.
 
-    A refused rung isn't timed: it is a grey cross on the right edge, at its accuracy.
+    A refused format isn't timed: it is a grey cross on the right edge, at its accuracy.
     """
     # Not pyplot: it keeps every figure, needs a backend, and is not made for threads.
     from matplotlib.figure import Figure
@@ -167,18 +159,6 @@ def machine_facts(machine: Json) -> Iterator[tuple[str, str]]:
     yield "versions", markdown(", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The lines of a Markdown table; cells are Markdown."""
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'|'.join(['---'] * len(header))}|"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
-def markdown(text: str) -> str:
-    """Markdown that shows ``text`` as it is, on one line."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
-
-
 def _cells(row: FormatRow) -> list[str]:
     return [markdown(column.cell(row)) for column in COLUMNS]
 
@@ -208,7 +188,13 @@ def _reasons(facts: ExportFacts) -> list[tuple[str, str]]:
 
 
 def _attempts(facts: ExportFacts) -> list[tuple[str, str]]:
-    return [(row.name, attempt) for row in facts.formats if is_int8(row.name) for attempt in row.made_with]
+    """The attempts, of formats that there are several ways to make: what they say is more than the status."""
+    return [
+        (row.name, attempt)
+        for row in facts.formats
+        for attempt in row.made_with
+        if attempt not in ("passed", row.reason)
+    ]
 
 
 def _print_notes(console: Console, title: str, notes: Sequence[tuple[str, str]]) -> None:

@@ -30,11 +30,12 @@ def print_scores(scores: Scores) -> None:
     table = Table("class", "precision", "recall", "F1", "examples")
     for name, row in scores.per_class.items():
         table.add_row(escape(name), f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", str(row.support))
+    own = "".join(f"{name} {value:.4f}, " for name, value in scores.metrics.items())
     console = Console()
     console.print(table)
     console.print(
         f"accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, loss {scores.loss:.4f}, "
-        f"calibration error {scores.ece:.4f}, {scores.examples:,} examples",
+        f"calibration error {scores.ece:.4f}, {own}{scores.examples:,} examples",
         highlight=False,
     )
 

@@ -15,6 +15,7 @@ from trainyard.torchserve.store import Served
 HEADER = r"""sed -n '/"inference"/,/}/ s/.*"key": "\([^"]*\)".*/Authorization: Bearer \1/p'"""
 """Makes a header of a token file, which curl reads as a file: on a command line others could see it."""
 PLAIN_HEADER = "sed '1 s/^/Authorization: Bearer /'"
+# By what a model accepts and not asked of its preprocessor, which knows nothing of curl.
 EXAMPLES = {
     "image": '-H "Content-Type: image/jpeg" --data-binary @IMAGE',
     "text": '-H "Content-Type: text/plain" --data-raw "TEXT"',
@@ -24,7 +25,7 @@ EXAMPLES = {
 
 def announce(models: Sequence[Served], url: str, backend: Backend, token_file: Path, as_json: bool) -> None:
     """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout."""
-    names = ", ".join(f"{model.name} ({model.facts.rung})" for model in models)
+    names = ", ".join(f"{model.name} ({model.facts.format})" for model in models)
     print(f"ready at {url}: {names}", file=sys.stderr)
     print(f"the token is in {token_file}; ask in bash:", file=sys.stderr)
     for model in models:

@@ -6,8 +6,8 @@
     model-config.yaml         workers, batches, and what the handler is to run: see ``settings``
     tuning.json               what was measured to choose these, if something was
     trainyard/                the modules of this package that the handler imports
-    deployed/bundle/          the bundle, without weights where an exported rung answers
-    deployed/exports/ID/      the export, with the file of that rung alone
+    deployed/bundle/          the bundle, without weights where an exported format answers
+    deployed/exports/ID/      the export, with the file of that format alone
 
 The same content gives the same bytes: the files are sorted, undated and not compressed.
 """
@@ -27,11 +27,11 @@ from pydantic import BaseModel, ConfigDict
 
 import trainyard
 from trainyard.artifacts.bundle import Json
-from trainyard.artifacts.export_record import EXPORTS, Format, Opened
+from trainyard.artifacts.export_record import EXPORTS, FormatName, Opened
 from trainyard.artifacts.manifest import MANIFEST, Entry, sealed_names
 from trainyard.base.errors import EXIT_REFUSED, TrainyardError, UsageError
 from trainyard.base.files import atomic_write, sha256_file
-from trainyard.formats.names import Rung, is_gpu
+from trainyard.formats.table import find_format
 from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
 from trainyard.inference.selection import check_device
 from trainyard.torchserve.modules import HANDLER, served_code
@@ -54,7 +54,7 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 
 class NotArchivedError(TrainyardError):
-    """A rung that the gate of the export stopped isn't served either."""
+    """A format that the gate of the export stopped isn't served either."""
 
     exit_code = EXIT_REFUSED
 
@@ -87,13 +87,19 @@ class MarManifest(BaseModel):
 
 
 def make_archive(
-    opened: Opened, rung: Rung, path: Path, name: str, version: str, settings: Settings, tuning: Json | None = None
+    opened: Opened,
+    format: FormatName,
+    path: Path,
+    name: str,
+    version: str,
+    settings: Settings,
+    tuning: Json | None = None,
 ) -> Path:
-    """Writes the archive of a rung, atomically; an older one at ``path`` is replaced.
+    """Writes the archive of a format, atomically; an older one at ``path`` is replaced.
 
     Args:
-        opened: The verified bundle, with the export that the rung is of.
-        rung: What answers.
+        opened: The verified bundle, with the export that the format is of.
+        format: What answers.
         path: The archive.
         name: The model's name in URLs; see ``check_name``.
         version: Its version there.
@@ -101,15 +107,15 @@ def make_archive(
         tuning: What was measured to choose them.
 
     Raises:
-        UsageError: there is no such rung; or the name, the version or the size isn't possible.
-        NotArchivedError: the rung was refused or skipped, or its answers depend on their company.
+        UsageError: there is no such format; or the name, the version or the size isn't possible.
+        NotArchivedError: the format was refused or skipped, or its answers depend on their batch.
     """
-    check_rung(opened, rung)
-    check_device(rung, settings.device)
+    check_format(opened, format)
+    check_device(format, settings.device)
     check_name(name, version)
-    contents: dict[str, Content] = {**_deployed(opened, rung), **served_code(with_models=rung == "eager")}
-    contents[MAR_MANIFEST] = _mar_manifest(opened, rung, name, version).to_json()
-    contents[MODEL_CONFIG] = model_config(settings, rung).to_yaml()
+    contents: dict[str, Content] = {**_deployed(opened, format), **served_code(with_models=format == "eager")}
+    contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version).to_json()
+    contents[MODEL_CONFIG] = model_config(settings, format).to_yaml()
     if tuning is not None:
         contents[TUNING] = as_json(tuning)
     contents[MANIFEST] = as_json({"files": {name: entry_of(contents[name]) for name in sorted(contents)}})
@@ -119,8 +125,8 @@ def make_archive(
     return path
 
 
-def choose_rung(opened: Opened, format: Format, device: Device) -> Rung:
-    """The rung of this name; of ``auto`` the one that its export recommends, or ``eager`` without an export.
+def choose_format(opened: Opened, format: FormatName, device: Device) -> FormatName:
+    """The format of this name; of ``auto`` the one that its export recommends, or ``eager`` without an export.
 
     On a GPU that is the fastest of those that passed and were made for one. Which is the fastest isn't measured again,
     as ``predict`` does: the archive may be served by another machine.
@@ -132,26 +138,27 @@ def choose_rung(opened: Opened, format: Format, device: Device) -> Rung:
         return "eager"
     if device == "cpu":
         return export.facts.recommended
-    rows = [row for row in export.facts.formats if is_gpu(row.name) and row.status == "passed"]
+    rows = [row for row in export.facts.formats if row.status == "passed" and find_format(row.name).device == "gpu"]
     return max(rows, key=lambda row: row.throughput or 0.0).name if rows else "eager"
 
 
-def check_rung(opened: Opened, rung: Rung) -> None:
-    """Checks that a rung may be served.
+def check_format(opened: Opened, format: FormatName) -> None:
+    """Checks that a format may be served.
 
     Raises:
         UsageError: it isn't there.
-        NotArchivedError: it was refused or skipped, or its answers depend on their company.
+        NotArchivedError: it was refused or skipped, or its answers depend on their batch.
     """
-    if rung == "eager":
+    if format == "eager":
         return
     bundle, export = opened
-    row = export.facts.row(rung) if export else None
+    row = export.facts.row(format) if export else None
     if row is None:
-        raise UsageError(f"there is no {rung} of {bundle.path}: make it with trainyard export {bundle.path}")
+        raise UsageError(f"there is no {format} of {bundle.path}: make it with trainyard export {bundle.path}")
     if row.status in ("refused", "skipped", "batch_dependent"):
         raise NotArchivedError(
-            f"{rung} isn't archived, as it was {row.status} when it was exported ({row.reason}): choose another format"
+            f"{format} isn't archived, as it was {row.status} when it was exported ({row.reason}): "
+            "choose another format"
         )
 
 
@@ -187,12 +194,12 @@ def default_path(opened: Opened, name: str, version: str) -> Path:
     return opened.bundle.path.parent / "archives" / f"{name}-{version}{SUFFIX}"
 
 
-def _deployed(opened: Opened, rung: Rung) -> dict[str, Content]:
-    parts = [(opened.bundle.path, f"{DEPLOYED}/{BUNDLE}", left_out_of_bundle(rung))]
-    if rung != "eager":
-        assert opened.export is not None, "the rung was checked"
+def _deployed(opened: Opened, format: FormatName) -> dict[str, Content]:
+    parts = [(opened.bundle.path, f"{DEPLOYED}/{BUNDLE}", left_out_of_bundle(format))]
+    if format != "eager":
+        assert opened.export is not None, "the format was checked"
         place = f"{DEPLOYED}/{EXPORTS}/{opened.export.facts.id}"
-        parts.append((opened.export.path, place, left_out_of_export(rung)))
+        parts.append((opened.export.path, place, left_out_of_export(opened.export.facts, format)))
     return {
         f"{place}/{name}": folder / name
         for folder, place, left_out in parts
@@ -201,8 +208,8 @@ def _deployed(opened: Opened, rung: Rung) -> dict[str, Content]:
     }
 
 
-def _mar_manifest(opened: Opened, rung: Rung, name: str, version: str) -> MarManifest:
-    made = opened.bundle.facts.created if rung == "eager" or opened.export is None else opened.export.facts.created
+def _mar_manifest(opened: Opened, format: FormatName, name: str, version: str) -> MarManifest:
+    made = opened.bundle.facts.created if format == "eager" or opened.export is None else opened.export.facts.created
     model = MarModel(modelName=name, modelVersion=version)
     return MarManifest(createdOn=made, model=model, archiverVersion=trainyard.__version__)
 

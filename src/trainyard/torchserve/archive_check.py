@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from trainyard.artifacts.export_record import EXPORTS, FACTS, parse_facts
+from trainyard.artifacts.export_record import EXPORTS, FACTS, MAX_FACTS_BYTES, ExportFacts, FormatName, check_facts
 from trainyard.artifacts.manifest import MANIFEST, MAX_MANIFEST_BYTES, Entry, check_digests, compare
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.base.files import sha256_file
-from trainyard.formats.names import Rung
 from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
 from trainyard.torchserve.archive import DEPLOYED, MAR_MANIFEST, MODEL_CONFIG, TUNING, MarManifest, check_name
 from trainyard.torchserve.modules import HANDLER, PACKAGE, served_code
@@ -21,7 +20,6 @@ from trainyard.torchserve.settings import Settings, read_model_config
 from trainyard.torchserve.zipped import FIX, Zipped, open_zipped
 
 MAX_CONFIG_BYTES = 64_000
-MAX_FACTS_BYTES = 10_000_000
 _TOP = {MAR_MANIFEST.partition("/")[0], MANIFEST, HANDLER, MODEL_CONFIG, TUNING, PACKAGE, DEPLOYED}
 
 
@@ -34,7 +32,7 @@ class ArchiveFacts:
         size: Bytes of the archive.
         name: The model's name.
         version: The model's version.
-        rung: What answers.
+        format: What answers.
         bundle: Digest of the bundle.
         export: Digest of the export; of ``eager`` none.
         settings: How it is served.
@@ -44,7 +42,7 @@ class ArchiveFacts:
     size: int
     name: str
     version: str
-    rung: Rung
+    format: FormatName
     bundle: str
     export: str | None
     settings: Settings
@@ -84,15 +82,18 @@ def check_archive(path: Path, expect: str | None = None) -> ArchiveFacts:
     entries = _check_files(zipped)
     config = read_model_config(zipped.read(MODEL_CONFIG, MAX_CONFIG_BYTES))
     mar = _read_mar_manifest(zipped)
-    rung = config.handler.rung
-    if (rung == "eager") != (export is None):
-        raise BundleError(f"{path} is to run {rung}, and holds what another format needs: {FIX}")
-    _check_deployed(zipped, entries, bundle, left_out_of_bundle(rung))
+    format = config.handler.format
+    if (format == "eager") != (export is None):
+        raise BundleError(f"{path} is to run {format}, and holds what another format needs: {FIX}")
+    _check_deployed(zipped, entries, bundle, left_out_of_bundle(format))
     if export:
-        _check_deployed(zipped, entries, export, left_out_of_export(rung))
-        _check_export(zipped, export, rung, bundle_digest)
+        facts = check_facts(
+            path / export, _manifest(zipped, f"{export}/"), zipped.read(f"{export}/{FACTS}", MAX_FACTS_BYTES)
+        )
+        _check_deployed(zipped, entries, export, left_out_of_export(facts, format))
+        _check_export(zipped, export, facts, format, bundle_digest)
     return ArchiveFacts(
-        sha256, path.stat().st_size, mar.model.modelName, mar.model.modelVersion, rung, bundle_digest, export_digest,
+        sha256, path.stat().st_size, mar.model.modelName, mar.model.modelVersion, format, bundle_digest, export_digest,
         config.settings(),
     )  # fmt: skip
 
@@ -169,12 +170,10 @@ def _check_deployed(zipped: Zipped, entries: dict[str, Entry], folder: str, left
     compare(zipped.path / folder, _manifest(zipped, start), present, left_out)
 
 
-def _check_export(zipped: Zipped, folder: str, rung: Rung, bundle: str) -> None:
-    """Checks that an export is the bundle's, and has the file of the rung."""
-    text = zipped.read(f"{folder}/{FACTS}", MAX_FACTS_BYTES).decode("utf-8", errors="replace")
-    facts = parse_facts(text, zipped.path / folder)
-    row = facts.row(rung)
+def _check_export(zipped: Zipped, folder: str, facts: ExportFacts, format: FormatName, bundle: str) -> None:
+    """Checks that an export is the bundle's, and has the file of the format."""
+    row = facts.row(format)
     if facts.bundle != bundle or facts.id != PurePosixPath(folder).name:
         raise BundleError(f"{zipped.path}: its export is of another bundle, or has another id: {FIX}")
     if row is None or row.file is None or f"{folder}/{row.file}" not in zipped.places:
-        raise BundleError(f"{zipped.path} has no file of {rung}: {FIX}")
+        raise BundleError(f"{zipped.path} has no file of {format}: {FIX}")

@@ -15,7 +15,7 @@ from trainyard.gateway.health import Health
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.management import Management
 from trainyard.torchserve.process import Plan, TorchServe
-from trainyard.torchserve.run_directory import Home
+from trainyard.torchserve.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +40,12 @@ class Backend:
 
     Args:
         java: What TorchServe runs on.
-        home: The private folder.
+        directory: The private folder.
         plan: What it serves.
     """
 
-    def __init__(self, java: Java, home: Home, plan: Plan) -> None:
-        self._java, self._home, self._plan = java, home, plan
+    def __init__(self, java: Java, directory: RunDirectory, plan: Plan) -> None:
+        self._java, self._home, self._plan = java, directory, plan
         self._debug = bool(os.environ.get("TRAINYARD_DEBUG"))
         self._server: TorchServe | None = None
         self._died = asyncio.Event()

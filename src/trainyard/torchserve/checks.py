@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainyard.base.errors import TrainyardError
-from trainyard.gateway.gateway import FIRST, Front
-from trainyard.gateway.proxy import JSON, Upstream
+from trainyard.gateway.gateway import FIRST, Gateway
+from trainyard.gateway.proxy import JSON, Proxy
 from trainyard.torchserve.store import Served
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ class WrongAnswerError(TrainyardError):
     """A served model answers a golden request wrong."""
 
 
-async def check_all(models: Sequence[Served], url: str, token: str, front: Front) -> None:
-    """Sends each model's golden requests as a client would, through the front door.
+async def check_all(models: Sequence[Served], url: str, token: str, gateway: Gateway) -> None:
+    """Sends each model's golden requests as a client would, through the gateway.
 
     Raises:
         WrongAnswerError: an answer isn't right.
     """
     import aiohttp
 
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": JSON, FIRST: front.first}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": JSON, FIRST: gateway.first}
     limit = asyncio.Semaphore(AT_ONCE)
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, trust_env=False) as session:
@@ -56,15 +56,15 @@ class Prober:
     A model whose bundle carries none is taken to be right.
     """
 
-    def __init__(self, models: Sequence[Served], upstream: Upstream) -> None:
-        self._upstream = upstream
+    def __init__(self, models: Sequence[Served], proxy: Proxy) -> None:
+        self._proxy = proxy
         self._turns = {model.name: itertools.cycle(model.goldens) for model in models if model.goldens}
 
     async def __call__(self) -> str | None:
         """What is wrong, if anything."""
         for model, goldens in self._turns.items():
             golden = next(goldens)
-            answer = await self._upstream.predict(model, None, golden.body, JSON)
+            answer = await self._proxy.predict(model, None, golden.body, JSON)
             if complaint := golden.complaint(answer.body):
                 return f"{model}: {complaint}"
         return None

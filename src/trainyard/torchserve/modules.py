@@ -12,6 +12,8 @@ from trainyard.torchserve.deployment import deployment_file
 HANDLER = "handler.py"
 PACKAGE = trainyard.__name__
 ROOT = Path(trainyard.__file__).parent
+MAKING = f"{PACKAGE}.formats.making"
+"""What makes formats, which are made before they are served."""
 
 
 def served_code(with_models: bool) -> dict[str, Path]:
@@ -32,7 +34,7 @@ def _follow(modules: Iterable[str], found: dict[str, Path]) -> None:
     for module in modules:
         path = _module_file(module)
         name = path.relative_to(ROOT.parent).as_posix() if path else ""
-        if path and name not in found:
+        if path and name not in found and not module.startswith(MAKING):
             found[name] = path
             _follow(_imported(path), found)
 

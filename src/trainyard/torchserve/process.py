@@ -19,7 +19,7 @@ from pathlib import Path
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.ports import LOOPBACK, free_ports
-from trainyard.torchserve.run_directory import Home
+from trainyard.torchserve.run_directory import RunDirectory
 from trainyard.torchserve.worker_log import WorkerLog
 
 CONFIG = "config.properties"
@@ -53,7 +53,7 @@ class Plan:
     expect: tuple[str, ...] = ()
 
 
-def write_config(home: Home, plan: Plan, ports: Mapping[str, int]) -> Path:
+def write_config(directory: RunDirectory, plan: Plan, ports: Mapping[str, int]) -> Path:
     """Writes ``config.properties``: the lines of the deployment's own, and those that are this server's."""
     own = {
         "inference_address": f"http://{LOOPBACK}:{ports['inference']}",
@@ -63,9 +63,9 @@ def write_config(home: Home, plan: Plan, ports: Mapping[str, int]) -> Path:
         "grpc_management_address": LOOPBACK,
         "grpc_inference_port": ports["grpc_inference"],
         "grpc_management_port": ports["grpc_management"],
-        "model_store": home.store,
+        "model_store": directory.store,
         "load_models": ",".join(f"{name}={file}" for name, file in plan.archives.items()),
-        "allowed_urls": f"file://{re.escape(str(home.store))}/.*",
+        "allowed_urls": f"file://{re.escape(str(directory.store))}/.*",
         "metrics_config": deployment_file("metrics.yaml"),
         "max_request_size": plan.max_body,
     }
@@ -73,12 +73,12 @@ def write_config(home: Home, plan: Plan, ports: Mapping[str, int]) -> Path:
         own["number_of_gpu"] = 0
     lines = [deployment_file(CONFIG).read_text(encoding="utf-8")]
     lines += [f"{key}={_escaped(value)}" for key, value in own.items()]
-    path = home.path / CONFIG
+    path = directory.path / CONFIG
     path.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return path
 
 
-def java_command(java: Java, home: Home, config: Path, debug: bool = False) -> list[str]:
+def java_command(java: Java, directory: RunDirectory, config: Path, debug: bool = False) -> list[str]:
     """The command that starts TorchServe, without the wrapper in Python, which doesn't pass signals on."""
     packages = torchserve_home()
     return [
@@ -88,7 +88,7 @@ def java_command(java: Java, home: Home, config: Path, debug: bool = False) -> l
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:+UseSerialGC",
         f"-Dmodel_server_home={packages}",
-        f"-Djava.io.tmpdir={home.temporary}",
+        f"-Djava.io.tmpdir={directory.temporary}",
         f"-Dlog4j.configurationFile={deployment_file('log4j2.xml').as_uri()}",
         *(["-Dlog4j2.level=debug"] if debug else []),
         "-cp",
@@ -99,12 +99,12 @@ def java_command(java: Java, home: Home, config: Path, debug: bool = False) -> l
         "-f",
         str(config),
         "-s",
-        str(home.store),
+        str(directory.store),
         "-ncs",
     ]
 
 
-def environment(home: Home, plan: Plan) -> dict[str, str]:
+def environment(directory: RunDirectory, plan: Plan) -> dict[str, str]:
     """The environment of TorchServe, which its workers inherit."""
     kept = {name: value for name, value in os.environ.items() if not IGNORED.fullmatch(name)}
     paths = [*([str(TORCH_STUB)] if needs_torch_stub() else []), *filter(None, [kept.get("PYTHONPATH")])]
@@ -113,8 +113,8 @@ def environment(home: Home, plan: Plan) -> dict[str, str]:
         **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
         **dict.fromkeys(THREADS, str(plan.threads)),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for work would take the other workers' time
-        "TMPDIR": str(home.temporary),
-        "TEMP": str(home.temporary),
+        "TMPDIR": str(directory.temporary),
+        "TEMP": str(directory.temporary),
         "PYTHONUNBUFFERED": "1",  # the last words of a worker that is killed
         **({"TRAINYARD_EXPECT": ",".join(plan.expect)} if plan.expect else {}),
     }
@@ -158,7 +158,7 @@ class TorchServe:
     def __init__(
         self,
         java: Java,
-        home: Home,
+        directory: RunDirectory,
         plan: Plan,
         ended: Callable[[], None],
         worker_ended: Callable[[str], None],
@@ -167,13 +167,13 @@ class TorchServe:
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.log = WorkerLog(worker_ended)
         self._ended, self._debug = ended, debug
-        home.key_file.unlink(missing_ok=True)
+        directory.key_file.unlink(missing_ok=True)
         adopt_orphans()
-        command = java_command(java, home, write_config(home, plan, self.ports), debug)
+        command = java_command(java, directory, write_config(directory, plan, self.ports), debug)
         self._process = subprocess.Popen(
             command,
-            cwd=home.path,
-            env=environment(home, plan),
+            cwd=directory.path,
+            env=environment(directory, plan),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -181,7 +181,7 @@ class TorchServe:
             errors="replace",
             start_new_session=True,  # a group to end it by, and out of reach of a terminal's Ctrl-C
         )
-        home.watch(self._process.pid)
+        directory.watch(self._process.pid)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -190,7 +190,7 @@ class TorchServe:
         return f"http://{LOOPBACK}:{self.ports[name]}"
 
     def stop(self) -> None:
-        """Kills Java and the workers, and waits until none is left. Whom they should still answer, the front has asked.
+        """Kills Java and the workers, and waits until none is left. Whom they still had to answer, the gateway asked.
 
         TorchServe's own way to end takes seconds and answers nobody either.
         """

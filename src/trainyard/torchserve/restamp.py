@@ -9,7 +9,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 from trainyard.artifacts.manifest import MANIFEST
 from trainyard.torchserve.archive import MAR_MANIFEST, MODEL_CONFIG, MarManifest, as_json, entry_of
-from trainyard.torchserve.settings import Settings, model_config, read_model_config
+from trainyard.torchserve.settings import Settings, format_key, model_config, read_model_config
 
 
 def restamp(source: Path, target: Path, name: str, settings: Settings) -> None:
@@ -26,9 +26,10 @@ def restamp(source: Path, target: Path, name: str, settings: Settings) -> None:
 
 def _changed(old: ZipFile, name: str, settings: Settings) -> dict[str, bytes]:
     stamp = MarManifest.model_validate_json(old.read(MAR_MANIFEST))
-    rung = read_model_config(old.read(MODEL_CONFIG)).handler.rung
+    before = old.read(MODEL_CONFIG)
+    config = model_config(settings, read_model_config(before).handler.format)
     renamed = stamp.model_copy(update={"model": stamp.model.model_copy(update={"modelName": name})})
-    changed = {MAR_MANIFEST: renamed.to_json(), MODEL_CONFIG: model_config(settings, rung).to_yaml()}
+    changed = {MAR_MANIFEST: renamed.to_json(), MODEL_CONFIG: config.to_yaml(format_key(before))}
     manifest = json.loads(old.read(MANIFEST))
     for place, content in changed.items():
         manifest["files"][place] = entry_of(content)

@@ -23,7 +23,7 @@ KEY_FILE = "key_file.json"
 
 
 @dataclass(frozen=True)
-class Home:
+class RunDirectory:
     """A folder of mode 0700 with what TorchServe needs and writes; its working directory, in which it puts its keys."""
 
     path: Path
@@ -51,7 +51,7 @@ class Home:
 
 
 @contextlib.contextmanager
-def open_home() -> Iterator[Home]:
+def open_run_directory() -> Iterator[RunDirectory]:
     """Makes the folder, and removes it at the end.
 
     Raises:
@@ -65,10 +65,10 @@ def open_home() -> Iterator[Home]:
         if len(os.fsencode(path / "tmp" / SOCKET)) > LONGEST_SOCKET:
             raise UsageError(f"{path.parent} is too long a path for sockets: set TMPDIR to a shorter one, as /tmp")
         with _watchdog_of(path) as pipe:
-            home = Home(path, pipe)
-            for folder in (home.store, home.temporary):
+            directory = RunDirectory(path, pipe)
+            for folder in (directory.store, directory.temporary):
                 folder.mkdir(mode=0o700)
-            yield home
+            yield directory
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Brings TorchServe up behind the front door, says when it answers right, and takes all down in order."""
+"""Brings TorchServe up behind the gateway, says when it answers right, and takes all down in order."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from trainyard.base.errors import EXIT_SIGTERM
 from trainyard.base.signals import exit_on_sigterm
 from trainyard.gateway.bodies import Limits
-from trainyard.gateway.gateway import Front
+from trainyard.gateway.gateway import Gateway
 from trainyard.gateway.health import Health, Phase
-from trainyard.gateway.proxy import Upstream
+from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import KeyFile, prepare_token_file
 from trainyard.torchserve.announce import announce
 from trainyard.torchserve.backend import Backend
@@ -23,7 +23,7 @@ from trainyard.torchserve.checks import Prober, check_all
 from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
 from trainyard.torchserve.process import Plan, torchserve_home
-from trainyard.torchserve.run_directory import Home, open_home
+from trainyard.torchserve.run_directory import RunDirectory, open_run_directory
 from trainyard.torchserve.store import Choices, Served, collect
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,9 @@ def serve(options: Options) -> int:
     torchserve_home()
     java = find_java()
     token_file = prepare_token_file(options.token_file) if options.token_file else None
-    with listen(options.host, options.port) as listener, open_home() as home:
-        models = collect(options.models, options.choices, home)
-        server = Server(options, models, home, Backend(java, home, _plan(models, options)), token_file)
+    with listen(options.host, options.port) as listener, open_run_directory() as directory:
+        models = collect(options.models, options.choices, directory)
+        server = Server(options, models, directory, Backend(java, directory, _plan(models, options)), token_file)
         return asyncio.run(server.run(listener))
 
 
@@ -90,16 +90,21 @@ class Server:
     Args:
         options: What it is told.
         models: What it serves.
-        home: The private folder.
+        directory: The private folder.
         backend: TorchServe, not started yet.
         token_file: The file with the clients' token; by default TorchServe's own.
     """
 
     def __init__(
-        self, options: Options, models: Sequence[Served], home: Home, backend: Backend, token_file: Path | None
+        self,
+        options: Options,
+        models: Sequence[Served],
+        directory: RunDirectory,
+        backend: Backend,
+        token_file: Path | None,
     ) -> None:
         self._options, self._models, self._backend = options, models, backend
-        self._own_keys = KeyFile(home.key_file)
+        self._own_keys = KeyFile(directory.key_file)
         self._token = KeyFile(token_file) if token_file else self._own_keys
         self._health = Health(frozenset(model.name for model in models))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
@@ -112,42 +117,42 @@ class Server:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
-        upstream = Upstream(self._backend.inference_url, self._own_keys, self._options.request_seconds)
+        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds)
         about = {model.name: model.about for model in self._models}
-        front = Front(about, self._token, upstream, self._health, self._options.limits)
+        gateway = Gateway(about, self._token, proxy, self._health, self._options.limits)
         try:
-            await front.open(listener)
-            return await self._live(front, upstream, url_of(listener))
+            await gateway.open(listener)
+            return await self._live(gateway, proxy, url_of(listener))
         finally:
-            await front.close()
+            await gateway.close()
             await self._backend.stop()
 
-    async def _live(self, front: Front, upstream: Upstream, url: str) -> int:
-        serving = asyncio.create_task(self._serve(front, upstream, url))
+    async def _live(self, gateway: Gateway, proxy: Proxy, url: str) -> int:
+        serving = asyncio.create_task(self._serve(gateway, proxy, url))
         told = asyncio.create_task(self._signals.get())
         await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
         if not told.done():
             await serving
         serving.cancel()
         if self._health.phase is Phase.SERVING:
-            await self._drain(front)
+            await self._drain(gateway)
         return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
 
-    async def _serve(self, front: Front, upstream: Upstream, url: str) -> None:
+    async def _serve(self, gateway: Gateway, proxy: Proxy, url: str) -> None:
         """Starts TorchServe, checks that it answers right, says so, and watches over it."""
         await self._backend.start()
         await self._backend.until_loaded()
-        await check_all(self._models, url, self._token.token(), front)
-        self._health.check_deeply_by(Prober(self._models, upstream))
+        await check_all(self._models, url, self._token.token(), gateway)
+        self._health.check_deeply_by(Prober(self._models, proxy))
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
         announce(self._models, url, self._backend, self._token.path, self._options.as_json)
         await self._backend.watch(self._health)
 
-    async def _drain(self, front: Front) -> None:
+    async def _drain(self, gateway: Gateway) -> None:
         """Answers what came in before; a second signal ends that at once."""
         log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
-        draining = asyncio.create_task(front.drain(self._options.drain_seconds))
+        draining = asyncio.create_task(gateway.drain(self._options.drain_seconds))
         again = asyncio.create_task(self._signals.get())
         await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
         if not draining.done():

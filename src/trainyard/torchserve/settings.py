@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from trainyard.artifacts.export_record import FormatName
 from trainyard.base.cpu import this_cpu
 from trainyard.base.errors import BundleError
-from trainyard.formats.names import Rung
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 
@@ -83,7 +83,7 @@ class _Strict(BaseModel):
 class HandlerSection(_Strict):
     """What the handler reads."""
 
-    rung: Rung
+    format: FormatName = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", validation_alias=AliasChoices("format", "rung"))
     threads: Count
     device: Device
 
@@ -103,9 +103,16 @@ class ModelConfig(_Strict):
     deviceType: Literal["cpu", "gpu"]
     handler: HandlerSection
 
-    def to_yaml(self) -> bytes:
-        """The file."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False).encode()
+    def to_yaml(self, key: Literal["format", "rung"] = "format") -> bytes:
+        """The file.
+
+        Args:
+            key: What the format is called there: the handlers of older archives read it by another name.
+        """
+        content = self.model_dump()
+        handler = content.pop("handler")
+        handler = {key: handler.pop("format"), **handler}
+        return yaml.safe_dump({**content, "handler": handler}, sort_keys=False).encode()
 
     def settings(self) -> Settings:
         """What was chosen of it."""
@@ -120,7 +127,7 @@ class ModelConfig(_Strict):
         )
 
 
-def model_config(settings: Settings, rung: Rung) -> ModelConfig:
+def model_config(settings: Settings, format: FormatName) -> ModelConfig:
     """The file of these settings."""
     return ModelConfig(
         minWorkers=settings.workers,
@@ -132,8 +139,13 @@ def model_config(settings: Settings, rung: Rung) -> ModelConfig:
         maxRetryTimeoutInSec=RETRY_SECONDS,
         jobQueueSize=settings.queue_size,
         deviceType="gpu" if settings.device == "cuda" else "cpu",
-        handler=HandlerSection(rung=rung, threads=settings.threads, device=settings.device),
+        handler=HandlerSection(format=format, threads=settings.threads, device=settings.device),
     )
+
+
+def format_key(content: bytes) -> Literal["format", "rung"]:
+    """What a file calls the format."""
+    return "rung" if b"\n  rung: " in content else "format"
 
 
 def read_model_config(content: bytes) -> ModelConfig:
@@ -147,6 +159,6 @@ def read_model_config(content: bytes) -> ModelConfig:
     except (yaml.YAMLError, ValidationError, ValueError, RecursionError) as error:
         first_line = str(error).partition("\n")[0]
         raise BundleError(f"model-config.yaml can't be read ({first_line}): archive the model again") from error
-    if config.to_yaml() != content or config.minWorkers != config.maxWorkers:
+    if config.to_yaml(format_key(content)) != content or config.minWorkers != config.maxWorkers:
         raise BundleError("model-config.yaml isn't as it was written: archive the model again")
     return config

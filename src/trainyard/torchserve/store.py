@@ -10,19 +10,19 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from trainyard.artifacts.bundle import FACTS, SAMPLES, Bundle, find_bundle, read_facts
-from trainyard.artifacts.export_record import EXPORTS, Format, Opened, open_trusted, parse_facts
+from trainyard.artifacts.export_record import EXPORTS, FormatName, Opened, open_trusted, parse_facts
 from trainyard.artifacts.export_record import FACTS as EXPORT_FACTS
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.formats.names import Rung, is_gpu
+from trainyard.formats.table import find_format
 from trainyard.http.request_types import Accepts
 from trainyard.inference.deployed import BUNDLE
 from trainyard.inference.inputs import Reads
-from trainyard.inference.selection import check_device, pick_rung
+from trainyard.inference.selection import check_device, pick_format
 from trainyard.torchserve.archive import DEFAULT_VERSION, DEPLOYED, SUFFIX, check_name, default_name, make_archive
 from trainyard.torchserve.archive_check import ArchiveFacts, check_archive
 from trainyard.torchserve.golden import Golden, load_goldens
 from trainyard.torchserve.restamp import restamp
-from trainyard.torchserve.run_directory import Home
+from trainyard.torchserve.run_directory import RunDirectory
 from trainyard.torchserve.settings import Chosen, Device, choose_settings
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<path>.+)", re.DOTALL)
@@ -33,13 +33,13 @@ class Choices:
     """How models are served, where it isn't left to the archive or to this machine.
 
     Attributes:
-        format: The rung, or ``auto``.
+        format: The format, or ``auto``.
         device: ``cpu`` or ``cuda``; by default what the archive or the format was made for.
         settings: Workers, threads and batches.
         expect: Digests of which each model must have one; without any, whatever is sealed is trusted.
     """
 
-    format: Format = "auto"
+    format: FormatName = "auto"
     device: Device | None = None
     settings: Chosen = field(default_factory=Chosen)
     expect: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Served:
     goldens: list[Golden]
 
 
-def collect(words: Sequence[str], choices: Choices, home: Home) -> list[Served]:
+def collect(words: Sequence[str], choices: Choices, directory: RunDirectory) -> list[Served]:
     """Brings all that is named into the private store, as archives that were checked there.
 
     Args:
@@ -79,7 +79,9 @@ def collect(words: Sequence[str], choices: Choices, home: Home) -> list[Served]:
     """
     served: list[Served] = []
     for name, path in _places(words):
-        model = _archived(name, path, choices, home) if path.suffix == SUFFIX else _run(name, path, choices, home)
+        model = (
+            _archived(name, path, choices, directory) if path.suffix == SUFFIX else _run(name, path, choices, directory)
+        )
         if clash := [other for other in served if other.name == model.name]:
             raise UsageError(f"two models are called {clash[0].name}: name one otherwise, as in OTHER={path}")
         served.append(model)
@@ -117,38 +119,39 @@ def _models_in(folder: Path) -> list[Path]:
     return models
 
 
-def _run(name: str | None, path: Path, choices: Choices, home: Home) -> Served:
+def _run(name: str | None, path: Path, choices: Choices, directory: RunDirectory) -> Served:
     """Archives a run into the store."""
     opened = _opened(path, choices)
-    rung = pick_rung(opened, choices.format, choices.device)
+    format = pick_format(opened, choices.format, choices.device)
     name = name or default_name(opened)
-    place = _place(home, name)
-    settings = choose_settings(choices.settings, choices.device or ("cuda" if is_gpu(rung) else "cpu"))
-    make_archive(opened, rung, place, name, DEFAULT_VERSION, settings)
-    return _served(name, check_archive(place), place, home)
+    place = _place(directory, name)
+    device = choices.device or ("cuda" if find_format(format).device == "gpu" else "cpu")
+    settings = choose_settings(choices.settings, device)
+    make_archive(opened, format, place, name, DEFAULT_VERSION, settings)
+    return _served(name, check_archive(place), place, directory)
 
 
-def _archived(name: str | None, path: Path, choices: Choices, home: Home) -> Served:
+def _archived(name: str | None, path: Path, choices: Choices, directory: RunDirectory) -> Served:
     """Copies an archive into the store, where nobody else can change it any more, and checks it there."""
     if not path.is_file():
         raise UsageError(f"there is no archive {path}: make one with trainyard archive RUN")
-    copy = home.path / f"unchecked{SUFFIX}"
+    copy = directory.path / f"unchecked{SUFFIX}"
     shutil.copyfile(path, copy)
     try:
         facts = check_archive(copy, " ".join(choices.expect) or None)
     except BundleError as error:
         raise BundleError(str(error).replace(str(copy), str(path))) from error
-    if choices.format not in ("auto", facts.rung):
-        raise UsageError(f"{path} holds {facts.rung}: leave out --format {choices.format}, or archive the run again")
-    place = _place(home, name or facts.name)
+    if choices.format not in ("auto", facts.format):
+        raise UsageError(f"{path} holds {facts.format}: leave out --format {choices.format}, or archive the run again")
+    place = _place(directory, name or facts.name)
     settings = choices.settings.applied(replace(facts.settings, device=choices.device or facts.settings.device))
-    check_device(facts.rung, settings.device)
+    check_device(facts.format, settings.device)
     if (name or facts.name, settings) == (facts.name, facts.settings):
         copy.rename(place)
     else:
         restamp(copy, place, name or facts.name, settings)
         copy.unlink()
-    return _served(name or facts.name, replace(facts, settings=settings), place, home)
+    return _served(name or facts.name, replace(facts, settings=settings), place, directory)
 
 
 def _opened(path: Path, choices: Choices) -> Opened:
@@ -163,14 +166,14 @@ def _opened(path: Path, choices: Choices) -> Opened:
     raise refused
 
 
-def _place(home: Home, name: str) -> Path:
+def _place(directory: RunDirectory, name: str) -> Path:
     check_name(name, DEFAULT_VERSION)
-    return home.store / f"{name}{SUFFIX}"
+    return directory.store / f"{name}{SUFFIX}"
 
 
-def _served(name: str, facts: ArchiveFacts, archive: Path, home: Home) -> Served:
+def _served(name: str, facts: ArchiveFacts, archive: Path, directory: RunDirectory) -> Served:
     """Reads what is needed to describe a model and to check it."""
-    folder = home.path / "facts" / name
+    folder = directory.path / "facts" / name
     with ZipFile(archive) as members:
         for member in members.namelist():
             place = member.removeprefix(f"{DEPLOYED}/")
@@ -180,16 +183,16 @@ def _served(name: str, facts: ArchiveFacts, archive: Path, home: Home) -> Served
     deployed = folder / DEPLOYED
     bundle = Bundle(deployed / BUNDLE, facts.bundle, read_facts(deployed / BUNDLE))
     accepts = Accepts.of(bundle)
-    goldens = load_goldens(bundle.path, bundle.labels, _max_abs_diff(deployed, facts.rung))
+    goldens = load_goldens(bundle.path, bundle.labels, _max_abs_diff(deployed, facts.format))
     return Served(
         name, archive.name, facts, accepts, _about(name, facts, Reads.of(bundle), len(bundle.labels)), goldens
     )
 
 
-def _max_abs_diff(deployed: Path, rung: Rung) -> float:
-    """What was measured between a rung's logits and the model's own."""
+def _max_abs_diff(deployed: Path, format: FormatName) -> float:
+    """What was measured between a format's logits and the model's own."""
     for path in (deployed / EXPORTS).glob(f"*/{EXPORT_FACTS}"):
-        row = parse_facts(path.read_text(encoding="utf-8"), path.parent).row(rung)
+        row = parse_facts(path.read_text(encoding="utf-8"), path.parent).row(format)
         return (row.max_abs_diff if row else None) or 0.0
     return 0.0
 
@@ -205,7 +208,7 @@ def _about(name: str, facts: ArchiveFacts, reads: Reads, classes: int) -> dict[s
     return {
         "name": name,
         "versions": [facts.version],
-        "platform": f"trainyard_{facts.rung}",
+        "platform": f"trainyard_{facts.format}",
         "inputs": [image_or_text],
         "outputs": [
             {"name": "label", "datatype": "BYTES", "shape": [-1]},

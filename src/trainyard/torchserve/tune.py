@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from trainyard.artifacts.bundle import Bundle, Json
-from trainyard.artifacts.export_record import Opened
+from trainyard.artifacts.export_record import FormatName, Opened
 from trainyard.artifacts.samples import calibration_samples, golden_samples
 from trainyard.base.cpu import this_cpu
 from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.client.access import bearer
 from trainyard.client.calls import Request, split
-from trainyard.formats.names import Rung
 from trainyard.http.request_types import TOP_K
 from trainyard.torchserve.archive import make_archive
 from trainyard.torchserve.closed_loop import Loop, run_clients
@@ -75,13 +74,13 @@ class NothingMeetsError(TrainyardError):
 
 
 def tune_archive(
-    opened: Opened, rung: Rung, chosen: Chosen, device: Device, p99_ms: float, seconds: float = SECONDS
+    opened: Opened, format: FormatName, chosen: Chosen, device: Device, p99_ms: float, seconds: float = SECONDS
 ) -> tuple[Measured, list[Measured]]:
-    """Tries the grid with a rung, on this machine, through the server that ``trainyard serve`` starts.
+    """Tries the grid with a format, on this machine, through the server that ``trainyard serve`` starts.
 
     Args:
-        opened: The bundle, with the export that the rung is of.
-        rung: What answers.
+        opened: The bundle, with the export that the format is of.
+        format: What answers.
         chosen: What isn't to be tried, but left as it is.
         device: What it runs on.
         p99_ms: Milliseconds within which 99 % of the requests must be answered.
@@ -95,7 +94,7 @@ def tune_archive(
     """
     requests = sample_requests(opened.bundle)
     with tempfile.TemporaryDirectory(prefix="trainyard-tune-") as folder:
-        path = make_archive(opened, rung, Path(folder) / f"{NAME}.mar", NAME, "1.0", choose_settings(chosen, device))
+        path = make_archive(opened, format, Path(folder) / f"{NAME}.mar", NAME, "1.0", choose_settings(chosen, device))
         candidates = grid(chosen, device)
         log.info("trying up to %d settings; each starts a server and takes some ten seconds", len(candidates))
         return search(candidates, chosen, p99_ms, lambda one: measure(path, one, requests, seconds))

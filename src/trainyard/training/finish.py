@@ -21,8 +21,9 @@ from trainyard.data.encoded import EncodedSplit, loader_workers
 from trainyard.data.records import Dataset
 from trainyard.evaluation.calibration import fit_temperature
 from trainyard.evaluation.evaluate import score_records
+from trainyard.evaluation.metrics import measure
 from trainyard.evaluation.predict import predict_split
-from trainyard.evaluation.scores import Scores, score
+from trainyard.evaluation.scores import Scores
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, fold_temperature
 from trainyard.models.restore import restore_classifier
@@ -106,7 +107,7 @@ def _validation_logits(model: Classifier, trained: Trained) -> torch.Tensor:
 
 def _score_validation(model: Classifier, trained: Trained) -> Scores:
     logits = _validation_logits(model.to(trained.device), trained)
-    return score(logits, torch.from_numpy(trained.val.labels), trained.task.labels)
+    return measure(logits, torch.from_numpy(trained.val.labels), trained.task.labels)
 
 
 def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFacts:
@@ -158,7 +159,7 @@ def _describe(
 def _card_facts(folder: Path, facts: BundleFacts, experiment: Experiment, val: Scores, test: Scores) -> CardFacts:
     return CardFacts(
         name=facts.name,
-        modality="image" if facts.task == "image-classification" else "text",
+        modality=facts.kind,
         model=f"{experiment.model.kind} {experiment.model.name}",
         hugging_face=(folder / "config.json").is_file(),
         classes=tuple(facts.labels),

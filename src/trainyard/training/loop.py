@@ -19,9 +19,9 @@ from trainyard.base.errors import EXIT_SIGTERM, TrainyardError
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit
 from trainyard.data.loader import Batch, make_loader
-from trainyard.data.sampling import balancing_weights, epoch_batches
+from trainyard.data.sampling import epoch_batches
+from trainyard.evaluation.metrics import measure, ranked
 from trainyard.evaluation.predict import predict_split
-from trainyard.evaluation.scores import score
 from trainyard.training.checkpoint import (
     BEST,
     LAST,
@@ -34,11 +34,10 @@ from trainyard.training.checkpoint import (
     write_checkpoint,
 )
 from trainyard.training.ema import ExponentialMovingAverage
-from trainyard.training.module import ClassifierModule
-from trainyard.training.optim import schedule, set_learning_rate
 from trainyard.training.processes import StopSignal, share_buffers
 from trainyard.training.randomness import derive_seed
 from trainyard.training.reports import Observer, StepReport, Validation
+from trainyard.training.task import TrainingTask
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -48,12 +47,12 @@ log = logging.getLogger(__name__)
 
 
 class TrainingLoop:
-    """Trains a module on one split, validates on another.
+    """Trains a task's model on one split, validates on another.
 
     Args:
         fabric: The processes of the job.
-        module: What is trained.
-        experiment: The config.
+        task: The model, and what it learns by.
+        experiment: The config; the loop reads the library's sections only.
         train: The split to learn from.
         val: The split to validate on.
         classes: Names of the classes.
@@ -64,7 +63,7 @@ class TrainingLoop:
     def __init__(
         self,
         fabric: Fabric,
-        module: ClassifierModule,
+        task: TrainingTask,
         experiment: Experiment,
         train: EncodedSplit,
         val: EncodedSplit,
@@ -73,15 +72,18 @@ class TrainingLoop:
         observers: Sequence[Observer] = (),
         workers: int = 0,
     ) -> None:
-        self.fabric, self.module, self.experiment = fabric, module, experiment
+        self.fabric, self.task, self.experiment = fabric, task, experiment
         self.train, self.val, self.classes = train, val, classes
         self.folder, self.workers = folder, workers
         self.observers = observers
-        self.network = module.classifier.network
-        self.model = fabric.setup_module(module)
-        self.optimizer = cast("_FabricOptimizer", fabric.setup_optimizers(module.configure_optimizers()))
-        decay = experiment.optim.ema
-        self.average = ExponentialMovingAverage(self.network, decay) if decay else None
+        self.network = task.model.network
+        self.wrapped = fabric.setup_module(task)
+        # Else these two would go past the wrapper, which sums up gradients and gathers shards.
+        self.wrapped.mark_forward_method("training_loss")
+        self.wrapped.mark_forward_method("predict")
+        self.optimizer = cast("_FabricOptimizer", fabric.setup_optimizers(task.optimizer()))
+        self.average = ExponentialMovingAverage(self.network, task.ema) if task.ema else None
+        self.sampling_weights = task.sampling_weights(train.labels)
         self.progress = Progress(world_size=fabric.world_size)
         self._since = time.perf_counter()
         self.batches_per_epoch = len(self._epoch_batches(0))
@@ -149,7 +151,7 @@ class TrainingLoop:
         return (self.folder / LAST).is_file()
 
     def _epoch_batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        data, optim = self.experiment.data, self.experiment.optim
+        data = self.experiment.data
         return epoch_batches(
             len(self.train),
             data.batch_size,
@@ -158,11 +160,11 @@ class TrainingLoop:
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
             lengths=self.train.lengths if getattr(data, "bucket", False) else None,
-            weights=balancing_weights(self.train.labels) if optim.balanced_sampling else None,
+            weights=self.sampling_weights,
         )
 
     def _train_epoch(self, stop: StopSignal) -> None:
-        self.model.train()
+        self.wrapped.train()
         batches = self._epoch_batches(self.progress.epoch)[self.progress.batch :]
         loader = make_loader(self.train, batches, workers=self.workers, pin_memory=self.fabric.device.type == "cuda")
         self._since = time.perf_counter()
@@ -192,9 +194,9 @@ class TrainingLoop:
         start = (progress.batch - 1) // trainer.accumulate * trainer.accumulate
         together = min(trainer.accumulate, self.batches_per_epoch - start)
         at_step = self._at_step()
-        with self.fabric.no_backward_sync(self.model, enabled=not at_step):
+        with self.fabric.no_backward_sync(self.wrapped, enabled=not at_step):
             with self.fabric.autocast():
-                loss = self.model.training_step(batch.to(self.fabric.device), epoch)
+                loss = self.wrapped.training_loss(batch.to(self.fabric.device), epoch)
             self.fabric.backward(loss / together)
         if at_step:
             self._optimizer_step(loss.detach())
@@ -204,17 +206,19 @@ class TrainingLoop:
         return self.progress.batch % accumulate == 0 or self.progress.batch == self.batches_per_epoch
 
     def _optimizer_step(self, loss: Tensor) -> None:
-        optim, progress = self.experiment.optim, self.progress
-        factor = schedule(optim, progress.step, self.total_steps)
-        set_learning_rate(self.optimizer.optimizer, factor)
-        if optim.clip is not None:
-            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=optim.clip, error_if_nonfinite=False)
+        progress = self.progress
+        factor = self.task.schedule(progress.step, self.total_steps)
+        groups = self.optimizer.optimizer.param_groups
+        for group in groups:
+            group["lr"] = group["peak_lr"] * factor
+        if (clip := self.task.clip) is not None:
+            self.fabric.clip_gradients(self.task, self.optimizer, max_norm=clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(progress.step)
         progress.step += 1
-        self._report_step(loss, optim.lr * factor)
+        self._report_step(loss, max(group["lr"] for group in groups))
 
     def _report_step(self, loss: Tensor, lr: float) -> None:
         if self.progress.step % self.experiment.trainer.log_every == 0 or self.fabric.device.type == "cpu":
@@ -254,18 +258,18 @@ class TrainingLoop:
 
     def _validate(self) -> Validation:
         with self._averaged(), self.fabric.autocast():
-            self.model.eval()
+            self.wrapped.eval()
             share_buffers(self.network)
             logits = predict_split(
-                self.model.validation_step,
+                self.wrapped.predict,
                 self.val,
                 batch_size=self.experiment.data.batch_size,
                 device=self.fabric.device,
                 workers=self.workers,
             )
-        scores = score(logits, torch.from_numpy(self.val.labels), self.classes)
-        monitored = scores.summary()[self.experiment.trainer.monitor]
-        value = -monitored if self.experiment.trainer.monitor == "loss" else monitored
+        scores = measure(logits, torch.from_numpy(self.val.labels), self.classes)
+        monitor = self.experiment.trainer.monitor
+        value = ranked(monitor, scores.summary()[monitor])
         improved = self.progress.best is None or value > self.progress.best
         if improved:
             self.progress.best, self.progress.best_epoch = value, self.progress.epoch + 1

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from trainyard.data.records import Records
-from trainyard.preprocess.preprocessor import ImagePreprocessor, Item
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.image import ImagePreprocessor
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -44,6 +45,7 @@ class WrongExamples:
             probability = float(probabilities[i])
             caption = f"{self.labels[int(truth[i])]} taken for {self.labels[int(predicted[i])]} ({probability:.2f})"
             tag, item = f"wrong/{number}", self.records.items[i]
+            # TensorBoard shows pictures and texts by calls of their own.
             if isinstance(item, bytes | Path):
                 writer.add_image(tag, _picture(item), validation.step, dataformats="HWC")
                 writer.add_text(tag, caption, validation.step)

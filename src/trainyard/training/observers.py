@@ -39,17 +39,8 @@ class MetricsCsv:
         folder: The run folder.
     """
 
-    COLUMNS = (
-        "epoch",
-        "step",
-        "train_loss",
-        "lr",
-        "examples_per_second",
-        "val_loss",
-        "val_accuracy",
-        "val_macro_f1",
-        "val_ece",
-    )
+    FIRST = ("epoch", "step", "train_loss", "lr", "examples_per_second", "val_loss", "val_accuracy")
+    """Columns that come first, in this order; the other metrics follow as they come."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS_CSV
@@ -74,7 +65,9 @@ class MetricsCsv:
         row |= {f"val_{name}": value for name, value in validation.scores.summary().items()}
         self.rows = [earlier for earlier in self.rows if int(str(earlier["epoch"])) < validation.epoch] + [row]
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        # A run that goes on may have another metric than before: its earlier rows then have none.
+        columns = dict.fromkeys([*self.FIRST, *(name for row in self.rows for name in row)])
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
@@ -121,9 +114,10 @@ class Terminal:
     def on_validation(self, validation: Validation) -> None:
         """Prints the epoch's line."""
         scores = validation.scores
+        own = "".join(f", {name} {value:.4f}" for name, value in scores.metrics.items())
         line = (
             f"epoch {validation.epoch}: validation accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, "
-            f"loss {scores.loss:.4f}{' (best)' if validation.improved else ''}"
+            f"loss {scores.loss:.4f}{own}{' (best)' if validation.improved else ''}"
         )
         if self.bar is None:
             log.info(line)

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
 
+from trainyard.base.project import find_project
 from trainyard.config.experiment import Experiment
+from trainyard.config.load import dump_yaml
 from trainyard.training.observers import check_trackers
 from trainyard.training.processes import check_hardware
 from trainyard.training.runs import check_run_folder
+
+if TYPE_CHECKING:
+    from trainyard.preprocess.base import Kind
+
+
+def _check_card(experiment: Experiment) -> None:
+    from trainyard.report.card import check_template
+
+    project = find_project()
+    modality = cast("Kind", experiment.data.kind.removesuffix("s"))
+    check_template(dump_yaml(experiment), modality, project.metrics if project else ())
+
 
 PREFLIGHT: Mapping[str, Callable[[Experiment], None]] = {
     "hardware": lambda experiment: check_hardware(experiment.trainer),
     "trackers": lambda experiment: check_trackers(experiment.trainer.loggers),
     "model": lambda experiment: experiment.model.check(experiment.data),
     "run folder": check_run_folder,
+    "model card": _check_card,
 }
 """Each raises ``UsageError`` with the fix."""
 

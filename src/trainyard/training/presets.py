@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from trainyard.base.errors import UsageError
-from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Dataset
 
 if TYPE_CHECKING:
     from trainyard.training.reports import StepReport, Validation
+
+AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
 
 DRY_RUN_STEPS = 3
 OVERFIT_EPOCHS = 60
@@ -24,12 +25,12 @@ PROFILE_WAIT, PROFILE_WARMUP, PROFILE_STEPS = 3, 2, 5
 PROFILED_STEPS = PROFILE_WAIT + PROFILE_WARMUP + PROFILE_STEPS
 
 
-def apply_preset(experiment: Experiment) -> Experiment:
+def apply_preset(experiment: AnyExperiment) -> AnyExperiment:
     """The experiment as its preset wants it; its runs lie in a folder of their own, ``<name>-<preset>``."""
     preset = experiment.trainer.preset
     if preset == "none":
         return experiment
-    data, optim = experiment.data, experiment.optim
+    data = experiment.data
     quick = {"max_epochs": 1, "log_every": 1, "save_every": None, "patience": None}
     trainer = experiment.trainer.model_copy(update=quick)
     if preset == "dry_run":
@@ -38,11 +39,8 @@ def apply_preset(experiment: Experiment) -> Experiment:
         data = data.model_copy(update={"limit": PROFILED_STEPS * _step_examples(experiment)})
     elif preset == "overfit_batch":
         trainer = trainer.model_copy(update={"max_epochs": OVERFIT_EPOCHS, "keep": "last"})
-        # With any of these the loss of a batch that is learnt by heart isn't 0.
-        optim = optim.model_copy(update={"label_smoothing": 0.0})
-        if isinstance(data, ImagesConfig):
-            data = data.model_copy(update={"augment": "none", "mixup": 0.0, "cutmix": 0.0})
-    update = {"name": f"{experiment.name}-{preset}", "data": data, "optim": optim, "trainer": trainer}
+        experiment = experiment.without_regularisation()
+    update = {"name": f"{experiment.name}-{preset}", "data": data, "trainer": trainer}
     return experiment.model_copy(update=update)
 
 

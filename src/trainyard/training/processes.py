@@ -10,24 +10,25 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import distributed, nn
-from torch.distributed import ProcessGroup
+from torch.distributed import ProcessGroup, TCPStore  # type: ignore[attr-defined]  # type: ignore[attr-defined]
 
 from trainyard.base.cpu import available_cores
-from trainyard.base.errors import UsageError
+from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.config.experiment import TrainerConfig
-from trainyard.training.launch import processes
+from trainyard.training.launch import LAUNCHER, LISTENER, launched, meeting_failure, meeting_seconds, processes
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.strategies.strategy import Strategy
     from torch.distributed.device_mesh import DeviceMesh
 
-    from trainyard.training.module import ClassifierModule
+    from trainyard.training.task import TrainingTask
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_INT = 2**31 - 1
@@ -60,22 +61,29 @@ def check_hardware(config: TrainerConfig) -> None:
 
 
 def start_fabric(config: TrainerConfig) -> Fabric:
-    """Joins the processes that torchrun started, or makes a job of this one alone."""
+    """Joins the processes of the job, or makes a job of this one alone."""
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local_processes, world_size = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    gpu = uses_gpu(config)
     _set_threads(config.threads)
     _keep_freed_memory()
     # Lightning tells of its devices and backend; what matters of it, our own lines say.
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     fabric = Fabric(
-        accelerator="cuda" if uses_gpu(config) else "cpu",
+        accelerator="cuda" if gpu else "cpu",
         devices=local_processes,
-        num_nodes=int(os.environ.get("WORLD_SIZE", "1")) // local_processes,
+        num_nodes=world_size // local_processes,
         strategy=_strategy(config),
         precision="32-true" if config.precision == "32" else config.precision,
+        plugins=[TorchElasticEnvironment()] if launched() else [],
     )
+    if world_size > 1:  # before Lightning would, without a word about who didn't come
+        if gpu:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        _join("nccl" if gpu else "gloo")
     fabric.launch()
     return fabric
 
@@ -89,17 +97,17 @@ def _strategy(config: TrainerConfig) -> str | Strategy:
     return "ddp" if world_size > 1 else "auto"
 
 
-def shard(module: ClassifierModule, mesh: DeviceMesh) -> ClassifierModule:
-    """Shards each block of a network and then the rest over all processes (FSDP2)."""
+def shard(task: TrainingTask, mesh: DeviceMesh) -> TrainingTask:
+    """Shards each block of a model and then the rest over all processes (FSDP2)."""
     from torch.distributed.fsdp import fully_shard
 
     data_parallel = mesh["data_parallel"]
     # A module's parameters belong to the first call that reaches them: inner blocks come before outer ones.
-    for block in reversed(_blocks(module.classifier)):
+    for block in reversed(_blocks(task.model)):
         fully_shard(block, mesh=data_parallel)
-    # Not the module itself: Lightning calls it around its own steps, so its hooks would run twice.
-    fully_shard(module.classifier, mesh=data_parallel)
-    return module
+    # Not the task itself: Fabric calls it around each marked method, so its hooks would run twice.
+    fully_shard(task.model, mesh=data_parallel)
+    return task
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
@@ -128,7 +136,7 @@ def many_processes() -> bool:
 
 @contextlib.contextmanager
 def join_processes() -> Iterator[torch.device]:
-    """Joins the processes that torchrun started, if it did; yields this process's device."""
+    """Joins the processes of the job, if it has several; yields this process's device."""
     # More processes than GPUs compute the same on the CPU.
     gpu = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
@@ -137,11 +145,38 @@ def join_processes() -> Iterator[torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    _join("cpu:gloo,cuda:nccl" if gpu else "gloo")
     try:
         yield device
     finally:
         distributed.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Meets the other processes where the launcher says; torchrun has a way of its own."""
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = _meet(rank, world_size) if LAUNCHER in os.environ else None
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+
+
+def _meet(rank: int, world_size: int) -> TCPStore:
+    """The store by which the processes find each other; returns once all of them are there.
+
+    Raises:
+        TrainyardError: they don't come, or the place is taken.
+    """
+    listener = os.environ.get(LISTENER)
+    try:
+        return TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            world_size,
+            is_master=rank == 0,
+            timeout=timedelta(seconds=meeting_seconds()),
+            master_listen_fd=int(listener) if listener else None,
+        )
+    except (distributed.DistError, RuntimeError, TimeoutError) as error:
+        raise TrainyardError(meeting_failure(error)) from error
 
 
 def _set_threads(threads: int | None) -> None:

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What is known after an optimiser step. ``loss`` is a tensor so that a GPU needn't be waited for."""
+    """What is known after an optimiser step.
+
+    Attributes:
+        loss: A tensor, so that a GPU needn't be waited for.
+        lr: The highest rate that any parameter group has in this step.
+    """
 
     step: int
     total_steps: int

@@ -1,37 +1,35 @@
-"""``trainyard train``: from a config to a sealed bundle, as a list of steps."""
+"""The steps of a run that are alike in every project: its folder, its data, who is told of it, and how it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from trainyard.base.errors import UsageError
 from trainyard.base.files import write_json
-from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
-from trainyard.data.encoded import EncodedSplit, encode_split, loader_workers
+from trainyard.data.encoded import EncodedSplit, loader_workers
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Dataset
 from trainyard.data.report import log_findings
 from trainyard.models.base import Task
+from trainyard.models.classifier import Classifier
+from trainyard.preprocess.preprocessor import Preprocessor
 from trainyard.training.agreement import check_same_job
-from trainyard.training.augment import Augmentation, Mixing
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.misclassified import WrongExamples
-from trainyard.training.module import ClassifierModule
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, make_loggers
-from trainyard.training.preflight import preflight
-from trainyard.training.presets import Profiler, apply_data_preset, apply_preset
-from trainyard.training.processes import is_muted, leave_processes, start_fabric
+from trainyard.training.presets import Profiler, apply_data_preset
+from trainyard.training.processes import is_muted, leave_processes
 from trainyard.training.reports import Observer
 from trainyard.training.runs import CHECKPOINTS, DATA_REPORT, find_run, has_same_data, new_run
+from trainyard.training.task import TrainingTask
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -39,126 +37,117 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(experiment: Experiment) -> Path:
-    """Trains, evaluates and seals; returns the run folder.
+def build_model(experiment: Experiment, classes: tuple[str, ...], preprocessor: Preprocessor) -> Classifier:
+    """The config's model, laid out, frozen and compiled as it says; its initial weights follow from the seed.
 
     Raises:
-        UsageError: the config doesn't fit this machine, the data or the model.
-        DataError: the data can't be used.
-        TrainyardError: training failed; the last good checkpoint is kept.
+        UsageError: its name is unknown, or its pretrained weights can't be found or don't fit.
     """
-    experiment = apply_preset(experiment)
-    preflight(experiment)
-    fabric = start_fabric(experiment.trainer)
-    resumed = find_run(experiment) if fabric.is_global_zero else None
-    dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
-    log_findings(dataset.report.bad, dataset.report.warnings)
-    check_same_job(experiment, dataset)
-    preprocessor = experiment.model.preprocessor(experiment.data, dataset.splits["train"].items)
-    task = Task(dataset.classes, preprocessor)
-    train_split = encode_split(dataset.splits["train"], preprocessor, experiment.data, training=True)
-    val_split = encode_split(dataset.splits["val"], preprocessor, experiment.data, training=False)
-    module = build_module(experiment, task, train_split)
-
-    run: Path = fabric.broadcast(_open_run(experiment, resumed, dataset) if fabric.is_global_zero else Path())
-    trackers = Trackers(
-        make_loggers(experiment, run) if fabric.is_global_zero else [],
-        experiment.trainer.log_every,
-        task.labels,
-        WrongExamples(dataset.splits["val"], task.labels),
-    )
-    with trackers:
-        loop = fit(fabric, experiment, module, dataset, train_split, val_split, run, trackers)
-        # A sharded network stays sharded; what is sealed is one of the same architecture.
-        classifier = module.classifier if experiment.trainer.strategy == "ddp" else experiment.model.build(task)
-        loop.load_kept_weights(classifier.network)
-        leave_processes()
-        if fabric.is_global_zero:
-            facts = _training_facts(loop, experiment)
-            trained = Trained(experiment, dataset, task, classifier, val_split, facts, fabric.device)
-            metrics = finish(run, trained)
-            trackers.log_result(experiment, metrics["test"])  # type: ignore[arg-type]
-    return run
-
-
-def _open_run(experiment: Experiment, resumed: Path | None, dataset: Dataset) -> Path:
-    """The run folder, on rank 0: the one to go on with, if it was started with this data, or a new one."""
-    if resumed is not None and not has_same_data(
-        resumed, dataset.fingerprint, explicit=experiment.trainer.resume not in (True, "auto")
-    ):
-        resumed = None
-    run = resumed or new_run(experiment)
-    write_json(run / DATA_REPORT, dataset.report.to_dict())
-    return run
-
-
-def build_module(experiment: Experiment, task: Task, train: EncodedSplit) -> ClassifierModule:
-    """The model with its loss and augmentation; its initial weights follow from the seed."""
     torch.manual_seed(experiment.seed)
-    classifier = experiment.model.build(task)
+    model = experiment.model.build(Task(classes, preprocessor))
     if experiment.model.freeze == "backbone":
-        classifier.freeze_backbone()
+        model.freeze_backbone()
     if experiment.trainer.channels_last:
-        classifier.network.to(memory_format=torch.channels_last)
+        model.network.to(memory_format=torch.channels_last)
     if experiment.trainer.compile:
         # In place, so that the weights keep their names (no "_orig_mod.").
-        classifier.network.compile()
-    data, weights = experiment.data, class_weights(experiment, train.labels, len(task.labels))
-    if not isinstance(data, ImagesConfig):
-        return ClassifierModule(classifier, experiment.optim, weights)
-    augmentation = Augmentation(data, experiment.seed)
-    mixing = Mixing(data.mixup, data.cutmix, experiment.seed)
-    return ClassifierModule(classifier, experiment.optim, weights, augmentation, mixing)
+        model.network.compile()
+    return model
 
 
-def class_weights(experiment: Experiment, labels: np.ndarray, classes: int) -> Tensor | None:
-    """Weight of each class in the loss, ``[classes] float32``; ``balanced`` has mean 1 over the training examples."""
-    wanted = experiment.optim.class_weights
-    if wanted == "none":
-        return None
-    if wanted == "balanced":
-        # With data.limit a class may have no example.
-        counts = np.bincount(labels, minlength=classes).clip(min=1)
-        return torch.from_numpy(len(labels) / (classes * counts)).float()
-    if len(wanted) != classes:
-        raise UsageError(f"optim.class_weights has {len(wanted)} weights for {classes} classes; give one for each")
-    return torch.tensor(wanted)
+class Run:
+    """One training, new or gone on with. What needs care when there are several processes is done here.
 
+    Args:
+        fabric: The processes of the job.
+        experiment: The config.
 
-def fit(
-    fabric: Fabric,
-    experiment: Experiment,
-    module: ClassifierModule,
-    dataset: Dataset,
-    train_split: EncodedSplit,
-    val_split: EncodedSplit,
-    run: Path,
-    trackers: Trackers,
-) -> TrainingLoop:
-    """Trains until the end."""
-    trainer = experiment.trainer
-    terminal = Terminal(trainer.log_every)
-    observers: list[Observer] = [] if is_muted() else [terminal]
-    if fabric.is_global_zero:
-        observers += [MetricsCsv(run), trackers]
-        if trainer.preset == "profile":
-            observers.append(Profiler(run / "profile"))
-    loop = TrainingLoop(
-        fabric,
-        module,
-        experiment,
-        train_split,
-        val_split,
-        dataset.classes,
-        run / CHECKPOINTS,
-        observers,
-        workers=loader_workers(train_split, experiment.data),
-    )
-    try:
-        loop.run()
-    finally:
-        terminal.close()
-    return loop
+    Raises:
+        UsageError: ``trainer.resume`` names a run that can't be gone on with.
+    """
+
+    folder: Path
+    """``<out>/<name>/<timestamp>``, the same in every process; there from ``opened`` on."""
+
+    def __init__(self, fabric: Fabric, experiment: Experiment) -> None:
+        self.fabric, self.experiment = fabric, experiment
+        # Looked for before the data is read: that may take long.
+        self._resumed = find_run(experiment) if fabric.is_global_zero else None
+
+    def load_data(self) -> Dataset:
+        """Reads the data, says what is odd about them, and makes sure that all processes have the same.
+
+        Raises:
+            UsageError: the config doesn't fit the data, or the processes differ.
+            DataError: the data can't be used.
+        """
+        experiment = self.experiment
+        dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
+        log_findings(dataset.report.bad, dataset.report.warnings)
+        check_same_job(experiment, dataset)
+        return dataset
+
+    @contextlib.contextmanager
+    def opened(self, dataset: Dataset, preprocessor: Preprocessor) -> Iterator[None]:
+        """The time in which the run has its folder and reports there; trackers are closed also when it fails."""
+        self._dataset, self._task = dataset, Task(dataset.classes, preprocessor)
+        self.folder = self.fabric.broadcast(self._open_folder() if self.fabric.is_global_zero else Path())
+        trainer = self.experiment.trainer
+        loggers = make_loggers(self.experiment, self.folder) if self.fabric.is_global_zero else []
+        wrong = WrongExamples(dataset.splits["val"], dataset.classes)
+        with Trackers(loggers, trainer.log_every, dataset.classes, wrong) as self._trackers:
+            yield
+
+    def fit(self, task: TrainingTask, train: EncodedSplit, val: EncodedSplit) -> TrainingLoop:
+        """Trains until the end, from the last checkpoint if the run is gone on with.
+
+        Raises:
+            TrainyardError: the loss or the weights aren't finite; the last good checkpoint is kept.
+            SystemExit: SIGTERM came; a checkpoint was written, the code is 143.
+        """
+        terminal = Terminal(self.experiment.trainer.log_every)
+        observers: list[Observer] = [] if is_muted() else [terminal]
+        if self.fabric.is_global_zero:
+            observers += [MetricsCsv(self.folder), self._trackers]
+            if self.experiment.trainer.preset == "profile":
+                observers.append(Profiler(self.folder / "profile"))
+        loop = TrainingLoop(
+            self.fabric,
+            task,
+            self.experiment,
+            train,
+            val,
+            self._dataset.classes,
+            self.folder / CHECKPOINTS,
+            observers,
+            workers=loader_workers(train, self.experiment.data),
+        )
+        with contextlib.closing(terminal):
+            loop.run()
+        return loop
+
+    def finish(self, loop: TrainingLoop) -> None:
+        """Seals the bundle and writes ``metrics.json``; done by one process, when the others have left."""
+        # A sharded network stays sharded; what is sealed is one of the same architecture.
+        sharded = self.experiment.trainer.strategy == "fsdp"
+        model = self.experiment.model.build(self._task) if sharded else loop.task.model
+        loop.load_kept_weights(model.network)
+        leave_processes()
+        if not self.fabric.is_global_zero:
+            return
+        facts = _training_facts(loop, self.experiment)
+        trained = Trained(self.experiment, self._dataset, self._task, model, loop.val, facts, self.fabric.device)
+        metrics = finish(self.folder, trained)
+        self._trackers.log_result(self.experiment, metrics["test"])  # type: ignore[arg-type]
+
+    def _open_folder(self) -> Path:
+        """The folder, on rank 0: that of the run to go on with, if it was started with this data, or a new one."""
+        explicit = self.experiment.trainer.resume not in (True, "auto")
+        folder = self._resumed
+        if folder is None or not has_same_data(folder, self._dataset.fingerprint, explicit):
+            folder = new_run(self.experiment)
+        write_json(folder / DATA_REPORT, self._dataset.report.to_dict())
+        return folder
 
 
 def _training_facts(loop: TrainingLoop, experiment: Experiment) -> dict[str, object]:

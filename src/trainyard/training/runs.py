@@ -24,11 +24,6 @@ DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
 
 
-def open_run(experiment: Experiment) -> Path:
-    """The folder to train in: the one that ``trainer.resume`` names or finds, or a new one; see both below."""
-    return find_run(experiment) or new_run(experiment)
-
-
 def find_run(experiment: Experiment) -> Path | None:
     """The folder of the run to go on with, if ``trainer.resume`` names or finds one.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from trainyard.artifacts.bundle import CALIBRATION, GOLDEN, SAMPLES
-from trainyard.artifacts.samples import load_sample
 from trainyard.base.files import write_text
 from trainyard.data.records import Records
-from trainyard.preprocess.preprocessor import (
-    ImagePreprocessor,
-    Item,
-    Preprocessor,
-    TextPreprocessor,
-    encode_all,
-    without_surrogates,
-)
+from trainyard.preprocess.base import Item, Preprocessor, encode_all, load_sample
 from trainyard.training.randomness import derive_seed
 
 if TYPE_CHECKING:
@@ -32,8 +22,6 @@ if TYPE_CHECKING:
 CALIBRATION_RECORDS = 128
 GOLDEN_REQUESTS = 16
 DRIFT_RECORDS = 512
-MAX_SAMPLE_BYTES = 200_000
-"""A larger image is stored as the preprocessor sees it, without loss."""
 
 
 def choose(records: Records, count: int, seed: int) -> NDArray[np.int64]:
@@ -62,14 +50,14 @@ def write_samples(
     """Writes ``samples/``: training examples for quantisers, test examples with the answers that are right."""
     samples = folder / SAMPLES
     calibration = [
-        {**_store(samples, "calibration", n, train.items[i], preprocessor), "label": labels[train.labels[i]]}
+        {**preprocessor.store(train.items[i], samples, f"calibration/{n:04d}"), "label": labels[train.labels[i]]}
         for n, i in enumerate(choose(train, CALIBRATION_RECORDS, seed))
     ]
     _write_jsonl(samples / CALIBRATION, calibration)
     golden = []
     for n, i in enumerate(choose(test, GOLDEN_REQUESTS, seed)):
-        stored = _store(samples, "golden", n, test.items[i], preprocessor)
-        probabilities = predict_probabilities(classifier, preprocessor, [load_sample(samples, stored)])[0]
+        stored = preprocessor.store(test.items[i], samples, f"golden/{n:04d}")
+        probabilities = predict_probabilities(classifier, preprocessor, [load_sample(stored, samples)])[0]
         answer = {"label": labels[int(probabilities.argmax())], "probabilities": [float(p) for p in probabilities]}
         golden.append({**stored, "expected": answer})
     _write_jsonl(samples / GOLDEN, golden)
@@ -85,7 +73,7 @@ def drift_reference(
     confidence, _ = np.histogram(probabilities.max(axis=1), bins=10, range=(0, 1))
     return {
         "examples": len(chosen),
-        "inputs": _input_statistics(chosen, preprocessor),
+        "inputs": preprocessor.statistics(encode_all(preprocessor, chosen)),
         "predicted_share": dict(zip(labels, shares.tolist(), strict=True)),
         "confidence_histogram": (confidence / len(chosen)).tolist(),
     }
@@ -105,51 +93,6 @@ def predict_probabilities(
             logits = classifier(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
         rows.append(logits.float().softmax(dim=1).cpu().numpy())
     return np.concatenate(rows)
-
-
-def _input_statistics(items: Sequence[Item], preprocessor: Preprocessor) -> dict[str, object]:
-    encoded = encode_all(preprocessor, items)
-    if isinstance(preprocessor, TextPreprocessor):
-        lengths = [row.shape[1] for row in encoded]
-        unknown = preprocessor.tokenizer.token_to_id("[UNK]")
-        tokens = np.concatenate([row[0] for row in encoded])
-        quantiles = np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1]).tolist()
-        share = float(np.mean(tokens == unknown)) if unknown is not None else 0.0
-        return {"length_quantiles": quantiles, "unknown_share": share}
-    pixels = np.stack(encoded).astype(np.float32) / 255
-    brightness, _ = np.histogram(pixels.mean(axis=(1, 2, 3)), bins=16, range=(0, 1))
-    return {
-        "channel_mean": pixels.mean(axis=(0, 1, 2)).tolist(),
-        "channel_std": pixels.std(axis=(0, 1, 2)).tolist(),
-        "brightness_histogram": (brightness / len(items)).tolist(),
-    }
-
-
-def _store(samples: Path, kind: str, number: int, item: Item, preprocessor: Preprocessor) -> dict[str, object]:
-    """Writes an image as a file of its own; a text stands in the line itself."""
-    if isinstance(item, tuple):
-        return {"text": [without_surrogates(text) for text in item]}
-    if isinstance(item, str):
-        return {"text": without_surrogates(item)}
-    content = item if isinstance(item, bytes) else item.read_bytes()
-    if len(content) > MAX_SAMPLE_BYTES:
-        content = _as_png(item, preprocessor)
-    name = f"{kind}/{number:04d}{_suffix(content)}"
-    (samples / kind).mkdir(parents=True, exist_ok=True)
-    (samples / name).write_bytes(content)
-    return {"image": name}
-
-
-def _as_png(item: bytes | Path, preprocessor: Preprocessor) -> bytes:
-    assert isinstance(preprocessor, ImagePreprocessor)
-    file = io.BytesIO()
-    Image.fromarray(preprocessor.encode_wide(item)).save(file, "PNG")
-    return file.getvalue()
-
-
-def _suffix(content: bytes) -> str:
-    with Image.open(io.BytesIO(content)) as image:
-        return f".{(image.format or 'img').lower()}"
 
 
 def _write_jsonl(path: Path, records: Sequence[dict[str, object]]) -> None:

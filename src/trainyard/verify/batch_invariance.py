@@ -1,7 +1,7 @@
-"""Right alone and in company: whether an answer depends on what shares its batch, and whether every shape runs.
+"""Batch invariance: whether an answer depends on what shares its batch, and whether every shape runs.
 
 A scale that is taken from the batch at hand, as by dynamic quantisation, moves an answer with its neighbours and with
-the padding that they bring. A server batches whatever arrives together, so such a rung would answer at random.
+the padding that they bring. A server batches whatever arrives together, so such a format would answer at random.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.artifacts.export_record import Company
+from trainyard.artifacts.export_record import BatchInvariance, FormatName
 from trainyard.formats.errors import first_line
-from trainyard.formats.names import Rung, is_fp32, is_int8
+from trainyard.formats.table import find_format
 from trainyard.preprocess.preprocessor import Encoded, Inputs, Preprocessor, TextPreprocessor
 from trainyard.verify.gate import largest_difference
 
@@ -40,22 +40,22 @@ PADDED, PADDED_FULL = 8, 4
 
 SHAPE_BATCHES = (1, 2, 7, 32)
 SHAPE_LENGTHS = (1, 16, 128, 512)
-"""Shapes that every rung must run."""
+"""Shapes that every format must run."""
 
 SEED = 0
 
 
-def max_move(rung: Rung) -> float:
-    """Largest difference of a probability that is rounding, in this rung's numbers."""
-    return MAX_MOVE if is_fp32(rung) or is_int8(rung) else MAX_MOVE_HALF
+def max_move(name: FormatName) -> float:
+    """Largest difference of a probability that is rounding, in this format's numbers."""
+    return MAX_MOVE if find_format(name).precision in ("fp32", "int8") else MAX_MOVE_HALF
 
 
-def moves(company: Company, most: float = MAX_MOVE) -> bool:
+def moves(found: BatchInvariance, most: float = MAX_MOVE) -> bool:
     """Whether an answer depends on what shares its batch."""
-    return max(company.neighbours, company.padding) > most
+    return max(found.neighbours, found.padding) > most
 
 
-def measure_company(run: Run, encoded: Sequence[Encoded], preprocessor: Preprocessor) -> Company:
+def measure_invariance(run: Run, encoded: Sequence[Encoded], preprocessor: Preprocessor) -> BatchInvariance:
     """Compares the answers to items alone with those in batches, among other and extreme neighbours, and padded.
 
     An answer that isn't finite has moved as far as a probability can, by 1.
@@ -66,7 +66,7 @@ def measure_company(run: Run, encoded: Sequence[Encoded], preprocessor: Preproce
         preprocessor: What encoded them.
     """
     items = list(encoded[:ITEMS])
-    assert items, "somebody must be in company"
+    assert items, "there must be items"
     generator = np.random.default_rng(SEED)
     alone = np.concatenate([_probabilities(run(preprocessor.collate([item]))) for item in items])
     neighbours = padding = 0.0
@@ -77,7 +77,7 @@ def measure_company(run: Run, encoded: Sequence[Encoded], preprocessor: Preproce
         for i, length in _paddings(items, preprocessor.max_length):
             padded = _probabilities(run(_pad(preprocessor.collate([items[i]]), length, preprocessor.pad_id)))
             padding = max(padding, _move(padded, alone[i : i + 1]))
-    return Company(neighbours=neighbours, padding=padding)
+    return BatchInvariance(neighbours=neighbours, padding=padding)
 
 
 def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -152,7 +152,7 @@ def _pad(inputs: Inputs, length: int, pad_id: int) -> Inputs:
 
 @dataclass(frozen=True)
 class Case:
-    """A batch of one of the shapes that every rung must run.
+    """A batch of one of the shapes that every format must run.
 
     Attributes:
         name: Its shape, as in ``batch 7 x length 128``.
@@ -166,7 +166,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Sweep:
-    """How a rung does over all cases.
+    """How a format does over all cases.
 
     Attributes:
         max_abs_diff: Largest difference of a logit to that of eager, over the cases that ran; 0 if none did.
@@ -183,7 +183,7 @@ def make_cases(reference: Run, encoded: Sequence[Encoded], preprocessor: Preproc
     """Batches of 1, 2, 7 and 32; texts each of 1, 16, 128 and 512 tokens, or of ``max_length`` where that is less.
 
     The first text of a batch is of the full length, the others are shorter and padded. Eager answers here, once for all
-    rungs.
+    formats.
 
     Args:
         reference: The eager model.
@@ -196,7 +196,7 @@ def make_cases(reference: Run, encoded: Sequence[Encoded], preprocessor: Preproc
 
 
 def sweep(run: Run, cases: Sequence[Case]) -> Sweep:
-    """Runs a rung on all cases. What it raises, as a frozen dimension does, becomes a failure."""
+    """Runs a format on all cases. What it raises, as a frozen dimension does, becomes a failure."""
     differences: dict[str, float] = {}
     failures: list[str] = []
     for case in cases:

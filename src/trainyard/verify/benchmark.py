@@ -1,4 +1,4 @@
-"""Latency and throughput of a bundle's rungs over batch sizes and thread counts, measured in turns."""
+"""Latency and throughput of a bundle's formats over batch sizes and thread counts, measured in turns."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 
 from trainyard.artifacts.bundle import Bundle, Json
-from trainyard.artifacts.export_record import Export, FormatRow, Opened
+from trainyard.artifacts.export_record import Export, FormatName, Opened
 from trainyard.artifacts.samples import calibration_samples, golden_samples
 from trainyard.base.cpu import this_cpu
 from trainyard.base.environment import describe_environment
 from trainyard.base.errors import UsageError
 from trainyard.base.files import is_writable, nearest_existing
-from trainyard.formats.names import CPU_RUNGS, RUNGS, Rung, is_gpu
-from trainyard.formats.runtime import Runtime
+from trainyard.formats.base import Runtime
+from trainyard.formats.table import all_formats
 from trainyard.inference.runtimes import open_runtime
+from trainyard.inference.selection import obstacle
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, Inputs, TextPreprocessor, encode_all
 from trainyard.report.benchmark import Benchmark, Cell, Percentiles
 from trainyard.verify.timing import Timing, speedup, time_in_turns
@@ -41,15 +41,15 @@ class Plan:
     """What to measure.
 
     Attributes:
-        formats: The rungs; ``eager``, which the others are compared with, is measured even if it isn't among them. None
-            are all that can run.
+        formats: Which; ``eager``, which the others are compared with, is measured even if it isn't among them. None are
+            all that can run.
         batch_sizes: Examples of a call.
         threads: Of a call.
         length: Tokens that each text is brought to; by default texts are as long as they are.
-        seconds: Time for all rungs together at one batch size and thread count; see ``time_in_turns``.
+        seconds: Time for all formats together at one batch size and thread count; see ``time_in_turns``.
     """
 
-    formats: tuple[Rung, ...] | None
+    formats: tuple[FormatName, ...] | None
     batch_sizes: tuple[int, ...]
     threads: tuple[int, ...]
     length: int | None
@@ -73,13 +73,13 @@ def check_plan(plan: Plan, opened: Opened) -> None:
     """Refuses what can't be measured, before anything is loaded; warns of more threads than cores.
 
     Raises:
-        UsageError: a rung isn't exported, or the model takes no texts, or none of this length.
+        UsageError: a format isn't exported, or the model takes no texts, or none of this length.
     """
     bundle, export = opened
     there = {"eager", *(row.name for row in export.facts.formats)} if export else {"eager"}
-    for rung in plan.formats or ():
-        if rung not in there:
-            raise UsageError(f"--formats: {rung} isn't exported; make it: trainyard export {bundle.path}")
+    for format in plan.formats or ():
+        if format not in there:
+            raise UsageError(f"--formats: {format} isn't exported; make it: trainyard export {bundle.path}")
     if plan.length is not None:
         preprocessor = bundle.preprocessor
         if not isinstance(preprocessor, TextPreprocessor):
@@ -107,21 +107,21 @@ def choose_folder(bundle: Bundle, out: Path | None) -> Path:
 
 
 def run_benchmark(plan: Plan, opened: Opened) -> Benchmark:
-    """Measures every rung that can run here, on the CPU.
+    """Measures every format that can run here, on the CPU.
 
     Raises:
         BundleError: the model itself can't be loaded.
     """
     bundle, export = opened
-    rungs, left_out = choose_rungs(plan, export)
+    formats, left_out = choose_formats(plan, export)
     encoded, inputs = make_items(bundle, plan.length)
     machine = _describe_machine()
     batches = [bundle.preprocessor.collate(list(islice(cycle(encoded), size))) for size in plan.batch_sizes]
-    log.info("measuring %d rungs, about %.0f seconds", len(rungs), plan.seconds * len(plan.threads) * len(batches))
+    log.info("measuring %d formats, about %.0f seconds", len(formats), plan.seconds * len(plan.threads) * len(batches))
     cells: list[Cell] = []
     with _threads_restored():
         for threads in plan.threads:
-            cells += _measure_all(opened, rungs, threads, batches, plan.seconds, left_out)
+            cells += _measure_all(opened, formats, threads, batches, plan.seconds, left_out)
     return Benchmark(
         bundle=bundle.digest,
         export=export.facts.id if export else None,
@@ -134,32 +134,16 @@ def run_benchmark(plan: Plan, opened: Opened) -> Benchmark:
     )
 
 
-def choose_rungs(plan: Plan, export: Export | None) -> tuple[list[Rung], dict[str, str]]:
-    """The rungs to measure in the ladder's order, and why others of those that were asked for can't be."""
+def choose_formats(plan: Plan, export: Export | None) -> tuple[list[FormatName], dict[str, str]]:
+    """The formats to measure in the table's order, and why others of those that were asked for can't be."""
     left_out: dict[str, str] = {}
-    asked = plan.formats or RUNGS
-    rows = [row for row in export.facts.formats if row.name in asked] if export else []
+    rows = [row for row in export.facts.formats if not plan.formats or row.name in plan.formats] if export else []
     for row in rows:
-        if obstacle := _obstacle(row):
-            left_out[row.name] = obstacle
-            log.warning("%s is left out: %s", row.name, obstacle)
-    usable = {row.name for row in rows} - set(left_out)
-    return ["eager", *(rung for rung in CPU_RUNGS if rung in usable)], left_out
-
-
-def _obstacle(row: FormatRow) -> str:
-    """Why a rung can't be measured here; empty if it can."""
-    if row.name == "eager":
-        return ""
-    if row.status in ("refused", "skipped") or row.file is None:
-        return f"it was {row.status} when it was exported ({row.reason})"
-    if is_gpu(row.name):
-        return "it runs on a GPU, and this times the CPU"
-    package = "onnxruntime" if row.name.startswith("onnx") else "torch"
-    if find_spec(package) is None:
-        return f"the package {package} isn't installed"
-    missing = sorted(set(row.needs) - set(this_cpu().flags))
-    return f"this processor is without {' and '.join(missing)}" if missing else ""
+        if row.name != "eager" and (why := obstacle(row)):
+            left_out[row.name] = f"it {why}"
+            log.warning("%s is left out: it %s", row.name, why)
+    usable = {"eager", *(row.name for row in rows)} - set(left_out)
+    return [name for name in all_formats() if name in usable], left_out
 
 
 def make_items(bundle: Bundle, length: int | None) -> tuple[list[Encoded], str]:
@@ -208,49 +192,49 @@ def _synthetic(preprocessor: ImagePreprocessor | TextPreprocessor) -> list[Encod
 
 def _measure_all(
     opened: Opened,
-    rungs: Sequence[Rung],
+    formats: Sequence[FormatName],
     threads: int,
     batches: Sequence[Inputs],
     seconds: float,
     left_out: dict[str, str],
 ) -> list[Cell]:
     runtimes: dict[str, Runtime] = {}
-    for rung in rungs:
-        if rung not in left_out and (runtime := _open(rung, opened, threads, batches[0], left_out)):
-            runtimes[rung] = runtime
+    for format in formats:
+        if format not in left_out and (runtime := _open(format, opened, threads, batches[0], left_out)):
+            runtimes[format] = runtime
     cells: list[Cell] = []
     for batch in batches:
         shape = list(next(iter(batch.values())).shape)
         log.info("threads %d, inputs of %s: %s", threads, shape, ", ".join(runtimes))
         calls = {
-            rung: (lambda runtime=runtime, batch=batch: runtime.logits(batch)) for rung, runtime in runtimes.items()
+            format: (lambda runtime=runtime, batch=batch: runtime.logits(batch)) for format, runtime in runtimes.items()
         }
         timings = time_in_turns(calls, seconds=seconds)
-        cells += [_cell(rung, timings, threads, shape) for rung in rungs if rung in timings]
+        cells += [_cell(format, timings, threads, shape) for format in formats if format in timings]
     return cells
 
 
-def _open(rung: Rung, opened: Opened, threads: int, batch: Inputs, left_out: dict[str, str]) -> Runtime | None:
-    """Loads a rung; one that can't be loaded, or can't answer, is left out from here on."""
+def _open(format: FormatName, opened: Opened, threads: int, batch: Inputs, left_out: dict[str, str]) -> Runtime | None:
+    """Loads a format; one that can't be loaded, or can't answer, is left out from here on."""
     bundle, export = opened
-    row = export.facts.row(rung) if export else None
+    row = export.facts.row(format) if export else None
     file = export.path / row.file if export and row and row.file else None
     try:
-        runtime = open_runtime(rung, bundle, file, "cpu", threads)
+        runtime = open_runtime(format, bundle, file, "cpu", threads)
         runtime.logits(batch)
     except Exception as error:  # the runtimes' errors have no base in common
-        if rung == "eager":
+        if format == "eager":
             raise
-        left_out[rung] = f"it can't run here: {(str(error) or type(error).__name__).splitlines()[0]}"
-        log.warning("%s is left out: %s", rung, left_out[rung])
+        left_out[format] = f"it can't run here: {(str(error) or type(error).__name__).splitlines()[0]}"
+        log.warning("%s is left out: %s", format, left_out[format])
         return None
     return runtime
 
 
-def _cell(rung: Rung, timings: Mapping[str, Timing], threads: int, shape: list[int]) -> Cell:
-    timing = timings[rung]
+def _cell(format: FormatName, timings: Mapping[str, Timing], threads: int, shape: list[int]) -> Cell:
+    timing = timings[format]
     return Cell(
-        format=rung,
+        format=format,
         threads=threads,
         batch_size=shape[0],
         shape=shape,
@@ -258,13 +242,13 @@ def _cell(rung: Rung, timings: Mapping[str, Timing], threads: int, shape: list[i
         latency_ms=Percentiles(p50=1e3 * timing.p50, p95=1e3 * timing.p95, p99=1e3 * timing.p99),
         spread=timing.spread,
         throughput=timing.throughput(shape[0]),
-        speedup=speedup(timings, rung, "eager"),
+        speedup=speedup(timings, format, "eager"),
     )
 
 
 @contextlib.contextmanager
 def _threads_restored() -> Iterator[None]:
-    """Torch's number of threads is the whole process's, and may be set at any time: every rung of it follows.
+    """Torch's number of threads is the whole process's, and may be set at any time: every format of it follows.
 
     That was seen of eager, TorchScript and AOTInductor, from 1 to 2 threads and back; ONNX Runtime's sessions have
     threads of their own.

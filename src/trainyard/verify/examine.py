@@ -1,4 +1,4 @@
-"""Looks at a rung's file in every respect but its speed: scores, shapes, company."""
+"""Looks at a format's file in every respect but its speed: scores, shapes, batch invariance."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.artifacts.bundle import Bundle
-from trainyard.artifacts.export_record import Company
+from trainyard.artifacts.export_record import BatchInvariance, FormatName
 from trainyard.base.errors import BundleError
+from trainyard.formats.base import Runtime
 from trainyard.formats.errors import first_line
-from trainyard.formats.names import Rung, is_fp32, is_gpu
-from trainyard.formats.runtime import Runtime
+from trainyard.formats.table import find_format
 from trainyard.inference.runtimes import open_runtime
 from trainyard.preprocess.preprocessor import Encoded
-from trainyard.verify.batch_invariance import Case, make_cases, measure_company, sweep
+from trainyard.verify.batch_invariance import Case, make_cases, measure_invariance, sweep
 from trainyard.verify.examples import Examples
 from trainyard.verify.gate import Gate, Verdict, judge
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What every rung is held against.
+    """What every format is held against.
 
     Attributes:
         runtime: Eager, on the CPU.
         logits: Its answers to the examples, ``[examples, classes] float32``.
         cases: Its answers to batches of all shapes.
+        encoded: Items whose answers are watched.
     """
 
     bundle: Bundle
@@ -37,25 +38,25 @@ class Reference:
     examples: Examples
     logits: NDArray[np.float32]
     cases: Sequence[Case]
-    company: Sequence[Encoded]
+    encoded: Sequence[Encoded]
     gate: Gate
     threads: int
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A rung's file with what was found.
+    """A format's file with what was found.
 
     Attributes:
-        runtime: The loaded rung; none if it can't be loaded.
+        runtime: The loaded format; none if it can't be loaded.
         reasons: Why it is refused, a sentence each.
-        company: How far an answer moves; none of a refused rung.
+        batch_invariance: How far an answer moves; none of a refused format.
     """
 
     runtime: Runtime | None
     verdict: Verdict
     reasons: tuple[str, ...]
-    company: Company | None = None
+    batch_invariance: BatchInvariance | None = None
 
     @property
     def passed(self) -> bool:
@@ -64,12 +65,12 @@ class Examined:
 
 
 def reference(bundle: Bundle, examples: Examples, encoded: Sequence[Encoded], gate: Gate, threads: int) -> Reference:
-    """Has eager answer everything that the rungs will be asked.
+    """Has eager answer everything that the formats will be asked.
 
     Args:
         bundle: The model.
         examples: To score on.
-        encoded: Items whose answers are watched in company.
+        encoded: Items whose answers are watched in batches of all kinds.
         gate: The bounds.
         threads: Of one call.
     """
@@ -78,32 +79,32 @@ def reference(bundle: Bundle, examples: Examples, encoded: Sequence[Encoded], ga
     return Reference(bundle, runtime, examples, examples.logits(runtime), cases, encoded, gate, threads)
 
 
-def examine(rung: Rung, file: Path, against: Reference) -> Examined:
-    """Scores a rung, runs it in all shapes, and puts it in company."""
+def examine(format: FormatName, file: Path, against: Reference) -> Examined:
+    """Scores a format, runs it in all shapes, and watches its answers in batches of all kinds."""
     try:
-        device = None if is_gpu(rung) else "cpu"
-        runtime = open_runtime(rung, against.bundle, file, device, against.threads)
+        device = None if find_format(format).device == "gpu" else "cpu"
+        runtime = open_runtime(format, against.bundle, file, device, against.threads)
     except BundleError as error:
         return Examined(None, Verdict(), (str(error),))
-    verdict, reasons = _score(rung, runtime, against)
-    reasons += _shapes(rung, runtime, against)
-    company = None if reasons else measure_company(runtime.logits, against.company, against.bundle.preprocessor)
-    return Examined(runtime, verdict, reasons, company)
+    verdict, reasons = _score(format, runtime, against)
+    reasons += _shapes(format, runtime, against)
+    invariance = None if reasons else measure_invariance(runtime.logits, against.encoded, against.bundle.preprocessor)
+    return Examined(runtime, verdict, reasons, invariance)
 
 
-def _score(rung: Rung, runtime: Runtime, against: Reference) -> tuple[Verdict, tuple[str, ...]]:
+def _score(format: FormatName, runtime: Runtime, against: Reference) -> tuple[Verdict, tuple[str, ...]]:
     try:
         logits = against.examples.logits(runtime)
     except Exception as error:  # the runtimes' errors have no base in common
         return Verdict(), (f"it fails on the examples: {first_line(error)}",)
-    verdict = judge(rung, logits, against.logits, against.examples.labels, against.bundle.labels, against.gate)
+    verdict = judge(format, logits, against.logits, against.examples.labels, against.bundle.labels, against.gate)
     return verdict, verdict.reasons
 
 
-def _shapes(rung: Rung, runtime: Runtime, against: Reference) -> tuple[str, ...]:
+def _shapes(format: FormatName, runtime: Runtime, against: Reference) -> tuple[str, ...]:
     found = sweep(runtime.logits, against.cases)
     reasons = found.failures[:1]
-    if is_fp32(rung) and found.max_abs_diff > against.gate.max_abs_diff:
+    if find_format(format).precision == "fp32" and found.max_abs_diff > against.gate.max_abs_diff:
         reasons += (
             f"a logit of {found.where} differs by {found.max_abs_diff:.2g} from eager's, "
             f"and {against.gate.max_abs_diff:g} is the most",

@@ -1,4 +1,4 @@
-"""What the rungs are scored on: the test split or, where the data isn't there, the samples that the bundle carries."""
+"""What formats are scored on: the test split or, where the data isn't there, the samples that the bundle carries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainyard.base.errors import UsageError
 from trainyard.data.encoded import EncodedSplit, encode_split, loader_workers
 from trainyard.evaluation.evaluate import data_config, records_to_score
 from trainyard.evaluation.predict import predict_split
-from trainyard.formats.runtime import Runtime
+from trainyard.formats.base import Runtime
 from trainyard.preprocess.preprocessor import Encoded, Inputs, encode_all
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Examples:
         return self.split.labels
 
     def logits(self, runtime: Runtime) -> NDArray[np.float32]:
-        """What a rung answers, ``[examples, classes] float32``."""
+        """What a format answers, ``[examples, classes] float32``."""
 
         def forward(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
             return torch.from_numpy(runtime.logits({name: tensor.numpy() for name, tensor in inputs.items()}))
@@ -79,7 +79,7 @@ def _samples(bundle: Bundle, reason: str) -> Examples:
     if not samples:
         raise UsageError(f"{reason}; the bundle carries no samples either: name the data by data.path=...")
     log.warning(
-        "%s; so the rungs are scored on the %d training examples in the bundle, which int8 rungs are calibrated on too",
+        "%s; so the formats are scored on the %d training examples in the bundle, which int8 is calibrated on too",
         reason,
         len(samples),
     )

@@ -1,4 +1,4 @@
-"""The gate: what a rung must score, next to the model that it was made from, before anybody is advised to deploy it."""
+"""The gate: what a format must score, next to the model that it is made from, before anybody is told to deploy it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.artifacts.export_record import FormatName
 from trainyard.evaluation.intervals import wilson_interval
-from trainyard.formats.names import Rung, is_fp32
+from trainyard.formats.table import find_format
 
 if TYPE_CHECKING:
     from trainyard.evaluation.scores import Scores
@@ -20,7 +21,7 @@ Logits = NDArray[np.float32]
 SLACK = 1e-9
 """Shares are products of floats: one that is equal to its bound must not fail by rounding."""
 CONSTANT_SHARE = 0.01
-"""A rung whose logits vary over the examples by less than this share of eager's has lost its input."""
+"""A format whose logits vary over the examples by less than this share of eager's has lost its input."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Gate:
     Attributes:
         metric_share: Least share of eager's accuracy, and of its macro-F1. That a model in any precision keeps 99 % of
             fp32's quality is the rule of MLPerf Inference for most models (Reddi et al. 2020, arXiv:1911.02549).
-        int8_agreement: Least share of the examples that get eager's class, of a rung in int8, or in 16-bit floats. Of
-            an fp32 rung it is all of them, but for ties.
-        max_abs_diff: Largest difference of a logit to eager's, of an fp32 rung.
+        int8_agreement: Least share of the examples that get eager's class, of a format in int8, or in 16-bit floats. Of
+            an fp32 format it is all of them, but for ties.
+        max_abs_diff: Largest difference of a logit to eager's, of an fp32 format.
     """
 
     metric_share: float = 0.99
@@ -46,12 +47,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured of a rung. The figures are null where its outputs are of a wrong shape or not finite.
+    """What was measured of a format. The figures are null where its outputs are of a wrong shape or not finite.
 
     Attributes:
         accuracy_interval: Wilson's 95 % interval. It tells how much the split can say; the gate doesn't look at it,
             because both models saw the same examples.
-        agreement: Share of the examples that get eager's class; of an fp32 rung, ties count as agreeing.
+        agreement: Share of the examples that get eager's class; of an fp32 format, ties count as agreeing.
         max_abs_diff: Largest difference of a logit to eager's.
         reasons: Why it is refused, a sentence each; none if it passed.
     """
@@ -70,13 +71,13 @@ class Verdict:
 
 
 def judge(
-    rung: Rung, logits: Logits, reference: Logits, labels: NDArray[np.int64], classes: Sequence[str], gate: Gate
+    name: FormatName, logits: Logits, reference: Logits, labels: NDArray[np.int64], classes: Sequence[str], gate: Gate
 ) -> Verdict:
-    """Compares a rung's answers with eager's and with the truth.
+    """Compares a format's answers with eager's and with the truth.
 
     Args:
-        rung: Which; it decides on the bounds.
-        logits: What the rung gave. ``[examples, classes] float32`` is expected; any other shape is a reason.
+        name: Which format; it decides on the bounds.
+        logits: What the format gave. ``[examples, classes] float32`` is expected; any other shape is a reason.
         reference: What eager gave, ``[examples, classes] float32``.
         labels: The true classes, ``[examples] int64``.
         classes: Names of the classes, each different.
@@ -86,15 +87,16 @@ def judge(
         DataError: there are no examples, or eager's own logits are not finite.
     """
     eager = _score(reference, labels, classes)
+    is_fp32 = find_format(name).precision == "fp32"
     if broken := _broken(logits, reference):
         return Verdict(reasons=(broken,))
     scores = _score(logits, labels, classes)
     difference = largest_difference(logits, reference)
-    agreeing = _agreeing(rung, logits, reference, difference, gate)
+    agreeing = _agreeing(is_fp32, logits, reference, difference, gate)
     reasons = (
         *_worse_scores(scores, eager, gate),
-        *_too_few_agree(rung, agreeing, len(labels), gate),
-        *_too_different(rung, difference, gate),
+        *_too_few_agree(is_fp32, agreeing, len(labels), gate),
+        *_too_different(is_fp32, difference, gate),
         *_without_input(logits, reference, gate),
     )
     return Verdict(
@@ -132,15 +134,15 @@ def _shape(logits: Logits) -> str:
     return " x ".join(map(str, logits.shape)) or "a single number"
 
 
-def _agreeing(rung: Rung, logits: Logits, reference: Logits, difference: float, gate: Gate) -> int:
+def _agreeing(is_fp32: bool, logits: Logits, reference: Logits, difference: float, gate: Gate) -> int:
     """How many examples get eager's class.
 
-    If no logit differs by more than d, then where eager prefers a class and the rung another, eager's logits of the two
+    If no logit differs by more than d, then where eager prefers a class and the format another, eager's logits of both
     lie within 2 d: one came down by at most d, the other went up by at most d. (Within d alone would not do: both may
-    move.) So an fp32 rung that is within its bound disagrees on ties alone, and nothing is left to count. Beyond its
+    move.) So an fp32 format that is within its bound disagrees on ties alone, and nothing is left to count. Beyond its
     bound nothing is forgiven.
     """
-    if is_fp32(rung) and difference <= gate.max_abs_diff:
+    if is_fp32 and difference <= gate.max_abs_diff:
         return len(logits)
     return int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum())
 
@@ -152,15 +154,15 @@ def _worse_scores(scores: Scores, eager: Scores, gate: Gate) -> Iterator[str]:
             yield f"{name} {value:.4g} is below {100 * gate.metric_share:.4g} % of eager's {reference:.4g}"
 
 
-def _too_few_agree(rung: Rung, agreeing: int, examples: int, gate: Gate) -> Iterator[str]:
-    least = 1.0 if is_fp32(rung) else gate.int8_agreement
+def _too_few_agree(is_fp32: bool, agreeing: int, examples: int, gate: Gate) -> Iterator[str]:
+    least = 1.0 if is_fp32 else gate.int8_agreement
     if agreeing / examples < least - SLACK:
         # Counts, because one example of a million would read as a share of 1.
         yield f"only {agreeing} of {examples} examples get eager's class, and {100 * least:.4g} % must"
 
 
-def _too_different(rung: Rung, difference: float, gate: Gate) -> Iterator[str]:
-    if is_fp32(rung) and difference > gate.max_abs_diff:
+def _too_different(is_fp32: bool, difference: float, gate: Gate) -> Iterator[str]:
+    if is_fp32 and difference > gate.max_abs_diff:
         yield f"a logit differs by {difference:.2g} from eager's, and {gate.max_abs_diff:g} is the most"
 
 

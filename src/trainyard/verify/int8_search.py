@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from trainyard.formats.conv1d import is_conv1d
+from trainyard.formats.making.conv1d import is_conv1d
 from trainyard.formats.source import EXAMPLES, Source
 from trainyard.preprocess.preprocessor import Encoded
 

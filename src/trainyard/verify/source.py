@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import this_cpu
 from trainyard.formats.source import BATCH, LENGTH, Graph, Source
-from trainyard.models.restore import restore_classifier
+from trainyard.models.restore import open_classifier
 from trainyard.preprocess.preprocessor import Item, TextPreprocessor, encode_all
 
 
@@ -21,7 +21,7 @@ def load_source(bundle: Bundle, items: Sequence[Item]) -> Source:
     Raises:
         BundleError: the weights don't fit.
     """
-    classifier = restore_classifier(bundle.path, bundle.facts, bundle.preprocessor)
+    classifier = open_classifier(bundle)
     calibration = encode_all(bundle.preprocessor, items)
     is_text = isinstance(bundle.preprocessor, TextPreprocessor)
     names = tuple(bundle.preprocessor.collate(calibration[:1]))

@@ -7,13 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tables import EXPORTED
 
 from trainyard.artifacts import manifest
 from trainyard.artifacts.bundle import Bundle
-from trainyard.artifacts.export_record import Export, FormatRow, find_export, open_trusted
+from trainyard.artifacts.export_record import (
+    FACTS,
+    BatchInvariance,
+    Export,
+    FormatRow,
+    find_export,
+    open_trusted,
+    parse_facts,
+)
 from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.formats.names import EXPORTED
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
@@ -88,6 +96,16 @@ def test_facts_that_cannot_be_read_are_refused(content: str, export: Path) -> No
         Export.read(export)
 
 
+def test_an_older_export_calls_batch_invariance_otherwise(make_export: MakeExport, row: Row) -> None:
+    folder = make_export(row("onnx", batch_invariance={"neighbours": 0.5, "padding": 0.25}))
+    content = (folder / FACTS).read_text()
+    assert content.count('"batch_invariance"') == 1
+
+    older = parse_facts(content.replace('"batch_invariance"', '"company"'), folder)
+    assert older == parse_facts(content, folder)
+    assert older.formats[0].batch_invariance == BatchInvariance(neighbours=0.5, padding=0.25)
+
+
 def test_facts_of_a_newer_version_are_refused(export: Path) -> None:
     (export / "export.json").write_text('{"schema_version": 99}')
     write_manifest(export)
@@ -113,9 +131,9 @@ def test_the_bundles_digest_vouches_for_eager_alone(bare_run: Path, export: Path
     for run in (bare_run, Bundle.open(bare_run)):
         for format in ("auto", "eager"):
             assert open_trusted(run, format, expect=own) == (Bundle.open(bare_run), None)
-        for rung in EXPORTED:
-            with pytest.raises(UsageError, match=f"{own} is the bundle's digest, .* for {rung}, or choose eager"):
-                open_trusted(run, rung, expect=own)
+        for format in EXPORTED:
+            with pytest.raises(UsageError, match=f"{own} is the bundle's digest, .* for {format}, or choose eager"):
+                open_trusted(run, format, expect=own)
 
 
 def test_the_exports_digest_vouches_for_all(bare_run: Path, export: Path) -> None:

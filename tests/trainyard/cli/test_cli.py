@@ -63,6 +63,41 @@ print("heavy:", [name for name in {HEAVY} if name in sys.modules])
     assert "heavy: []" in shown
 
 
+def test_help_reads_no_project(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRAINYARD_PROJECT": "nowhere"}
+    for words in (["--help"], *([verb, "--help"] for verb in VERBS)):
+        subprocess.run([sys.executable, "-m", "trainyard", *words], env=environment, capture_output=True, check=True)
+
+
+def test_a_slip_in_a_section_of_the_library_is_answered_without_torch_and_the_project() -> None:
+    code = f"""
+import sys
+from trainyard.cli import main
+sys.argv = ["trainyard", "train", {DIGITS!r}, "trainer.max_epoch=3"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, [name for name in {(*HEAVY, "my_project")} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "2 []\n"
+    said = "there is no key 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?"
+    assert done.stderr == f"trainyard: {DIGITS}: {said}\n"
+
+
+def test_the_public_names_are_imported_when_they_are_asked_for() -> None:
+    code = """
+import sys, trainyard
+print([name for name in ("torch", "numpy", "pydantic", "httpx2", "trainyard.inference") if name in sys.modules])
+from trainyard import Client, Predictor, Project
+print([name for name in trainyard.__all__ if name not in dir(trainyard)], "torch" in sys.modules)
+print(Client.__module__, Predictor.__module__, Project.__module__, hasattr(trainyard, "nothing"))
+"""
+    names = "trainyard.client.client trainyard.inference.predictor trainyard.base.project False"
+    assert python(code).splitlines() == ["[]", "[] False", names]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(verb, "--help") == 0

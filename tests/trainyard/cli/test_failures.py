@@ -11,7 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from trainyard.base.errors import DataError, UsageError
-from trainyard.cli.failures import DISTRIBUTIONS, explain
+from trainyard.cli import app
+from trainyard.cli.failures import ADVICE, DISTRIBUTIONS, explain
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,7 @@ def test_a_missing_package_of_an_extra_is_named_with_it(extra: str) -> None:
             "x.csv: Permission denied; give yourself access",
         ),
         (OSError(errno.EROFS, "Read-only file system", "/r"), 1, "/r: Read-only file system; nothing can be written"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "No space left on device; free some space$"),
         (OSError(errno.EMFILE, "Too many open files"), 1, "Too many open files; .*ulimit -n"),
     ],
 )
@@ -76,6 +78,29 @@ def test_what_a_user_can_mend_is_a_sentence(error: BaseException, code: int, sen
 )
 def test_a_mistake_of_ours_keeps_its_traceback(error: Exception) -> None:
     assert explain(error) is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "advice"),
+    [
+        ("train", "out=..."),
+        ("evaluate", "data.cache=..."),
+        ("predict", "--out"),
+        ("serve", "TMPDIR=..."),
+        ("ready", ""),
+    ],
+)
+def test_the_other_place_is_one_that_the_verb_can_write_to(verb: str, advice: str) -> None:
+    failure = explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"), verb)
+
+    assert failure is not None
+    assert failure.message.startswith("x: No space left on device; free some space")
+    assert advice in failure.message
+    assert ("out=..." in failure.message) == (verb == "train")
+
+
+def test_every_advice_is_for_a_verb() -> None:
+    assert ADVICE.keys() <= {command.name or command.callback.__name__ for command in app.registered_commands}
 
 
 def test_rank_1_lets_rank_0_say_it_and_a_lost_connection_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tables import ALL
 
 from trainyard import cli
 from trainyard.artifacts.export_record import FormatRow
 from trainyard.artifacts.manifest import digest
-from trainyard.formats.names import RUNGS
 from trainyard.inference.runtimes import open_runtime
 
 MakeExport = Callable[..., Path]
@@ -51,7 +51,7 @@ def run(*words: object) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.parametrize(("verb", "formats"), [("predict", ("auto", *RUNGS)), ("evaluate", RUNGS)])
+@pytest.mark.parametrize(("verb", "formats"), [("predict", ("auto", *ALL)), ("evaluate", ALL)])
 def test_every_format_can_be_asked_for(verb: str, formats: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     for format in formats:
         assert run(verb, "nowhere", "--format", format) == 2
@@ -71,6 +71,18 @@ def test_predict_answers_with_the_format(
 
     assert caplog.messages[-1].startswith(f"{answers} answers")
     assert "label" in json.loads(capsys.readouterr().out)
+
+
+def test_a_format_of_the_librarys_answers_without_the_project(
+    bare_run: Path, export: Path, image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRAINYARD_PROJECT", "nowhere")
+
+    assert run("predict", bare_run, image, "--format", "onnx", "--threads", 1) == 0
+    capsys.readouterr()
+    assert run("predict", bare_run, image, "--format", "eager") == 2
+    fix = "run scripts/setup.sh, or set TRAINYARD_PROJECT"
+    assert capsys.readouterr().err.splitlines()[-1] == f"trainyard: the project nowhere can't be imported: {fix}"
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])
@@ -111,7 +123,7 @@ def test_evaluate_scores_the_format_on_the_same_data(
     opened = []
     monkeypatch.setattr(
         "trainyard.inference.selection.open_runtime",
-        lambda rung, *rest: (opened.append(rung), open_runtime(rung, *rest))[1],
+        lambda format, *rest: (opened.append(format), open_runtime(format, *rest))[1],
     )
     scores = {}
     for format in ("eager", "onnx", "onnx-int8"):

@@ -28,7 +28,7 @@ MODELS = {
     "tickets": {"name": "text", "shape": [-1], "parameters": {"columns": ["title", "body"]}},
     "pairs": {"name": "text", "shape": [-1, 2], "parameters": {"columns": ["a", "b"]}},
 }
-DEPLOYED = {"bundle": "b" * 64, "export": "one", "rung": "onnx"}
+DEPLOYED = {"bundle": "b" * 64, "export": "one", "format": "onnx"}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -109,7 +109,10 @@ async def trickles(request: web.Request, _: bytes) -> web.StreamResponse:
 async def answers(request: web.Request, body: bytes) -> web.Response:
     """Gives each instance its own content as its label; one that begins with "bad" can't be read."""
     _, _, model, *version = request.path.split("/")
-    origin = {"model": model, "version": [*version, "1.0"][0], "deployed": DEPLOYED._asdict()}
+    deployed = DEPLOYED._asdict()
+    if model == "older":
+        deployed["rung"] = deployed.pop("format")
+    origin = {"model": model, "version": [*version, "1.0"][0], "deployed": deployed}
     if request.content_type == "application/octet-stream":
         return web.json_response({**row({"image": base64.b64encode(body).decode()}, 3), **origin})
     asked = json.loads(body)
@@ -195,6 +198,10 @@ def test_an_answer_says_all_that_there_is(ask: Ask, server: Server) -> None:
     assert (asked.method, asked.path) == ("POST", "/predictions/m")
     assert asked.headers["Content-Type"] == "application/json"
     assert "Authorization" not in asked.headers
+
+
+def test_an_older_server_calls_the_format_otherwise(ask: Ask, server: Server) -> None:
+    assert ask("predict", "older", ["hello"]) == [Answer("hello", 0.5, [("hello", 0.5)], "older", "1.0", DEPLOYED)]
 
 
 def test_every_kind_of_item_is_sent_as_what_it_is(ask: Ask, server: Server, tmp_path: Path) -> None:

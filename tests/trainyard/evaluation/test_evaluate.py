@@ -14,7 +14,8 @@ from trainyard.base.errors import DataError, UsageError
 from trainyard.config.load import load_experiment
 from trainyard.data.encoded import StreamedImages
 from trainyard.evaluation.evaluate import evaluate
-from trainyard.training.run import train
+
+from my_project.train import train
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 CPU = torch.device("cpu")

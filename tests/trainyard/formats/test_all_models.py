@@ -1,4 +1,4 @@
-"""The rungs of exporters on all kinds of networks: right in every shape, or skipped with the evidence."""
+"""The formats of exporters on all kinds of networks: right in every shape, or skipped with the evidence."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from trainyard.base.cpu import this_cpu
-from trainyard.formats import aoti, aoti_int8, onnx, onnx_int8
+from trainyard.formats.aoti_int8 import AotiInt8
 from trainyard.formats.errors import Skip
+from trainyard.formats.making import aoti, aoti_int8, onnx, onnx_int8
+from trainyard.formats.recipes import Recipe
 from trainyard.formats.source import Source
 from trainyard.inference.runtimes import open_runtime
-from trainyard.verify.batch_invariance import make_cases, measure_company, moves, sweep
+from trainyard.verify.batch_invariance import make_cases, measure_invariance, moves, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +44,7 @@ EXPECTED_SKIPS = {
     ("lstm", "aoti-int8"): UNROLLED,
     ("gru", "aoti-int8"): UNROLLED,
 }
-"""What can't be made, and what the reason begins with; an int8 rung of ONNX goes with the ``onnx`` rung."""
+"""What can't be made, and what the reason begins with; an int8 format of ONNX goes with the ``onnx`` format."""
 
 
 def source_of(build: SimpleNamespace, name: str) -> Source:
@@ -64,31 +66,31 @@ def shorten(graph: nn.Module) -> None:
                 del module[2:]
 
 
-def check(rung: str, source: Source, file: Path, tolerance: float) -> None:
+def check(format: str, source: Source, file: Path, tolerance: float) -> None:
     """Every shape runs, within a tolerance of eager; an answer is its own."""
 
     def eager(inputs):
         with torch.inference_mode():
             return source.graph(*source.tensors(inputs)).numpy()
 
-    run = open_runtime(rung, source.bundle, file, device="cpu", threads=1).logits
+    run = open_runtime(format, source.bundle, file, device="cpu", threads=1).logits
     preprocessor = source.bundle.preprocessor
     found = sweep(run, make_cases(eager, source.calibration, preprocessor))
 
     assert found.failures == ()
     assert found.max_abs_diff <= tolerance, found.where
-    if tolerance == np.inf:  # int8; company costs a hundred calls, and what is near eager is its own as eager's are
-        assert not moves(measure_company(run, source.calibration[:8], preprocessor))
+    if tolerance == np.inf:  # int8; to watch costs a hundred calls, and what is near eager is its own as eager's are
+        assert not moves(measure_invariance(run, source.calibration[:8], preprocessor))
 
 
-def made(name: str, rung: str, make, *args: object) -> bool:
-    """Whether a rung was made; if it is skipped, for the reason that we know."""
-    if (name, rung) not in EXPECTED_SKIPS:
+def made(name: str, format: str, make, *args: object) -> bool:
+    """Whether a format was made; if it is skipped, for the reason that we know."""
+    if (name, format) not in EXPECTED_SKIPS:
         make(*args)
         return True
     with pytest.raises(Skip) as caught:
         make(*args)
-    beginning = EXPECTED_SKIPS[name, rung]
+    beginning = EXPECTED_SKIPS[name, format]
     assert str(caught.value).startswith(beginning)
     assert len(str(caught.value)) > len(beginning)
     assert "\n" not in str(caught.value)
@@ -104,7 +106,7 @@ def test_onnx_and_its_int8(build: SimpleNamespace, tmp_path: Path, name: str) ->
         return
     check("onnx", source, fp32, tolerance=1e-3)
 
-    onnx_int8.make(source, fp32, int8, onnx_int8.recipes(source)[0])
+    onnx_int8.make(source, fp32, int8, Recipe())
     check("onnx-int8", source, int8, tolerance=np.inf)
 
 
@@ -119,6 +121,6 @@ def test_aoti(build: SimpleNamespace, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "distilbert", "albert", *RECURRENT])
 def test_aoti_int8(build: SimpleNamespace, tmp_path: Path, name: str) -> None:
     source = source_of(build, name)
-    [recipe] = aoti_int8.recipes(source)
+    [recipe] = AotiInt8().recipes(source)
     if made(name, "aoti-int8", aoti_int8.make, source, tmp_path / "model.pt2", recipe):
         check("aoti-int8", source, tmp_path / "model.pt2", tolerance=np.inf)

@@ -1,4 +1,4 @@
-"""The aoti rungs: compiled once, right in every shape, and run without a compiler or the model's own code."""
+"""The aoti formats: compiled once, right in every shape, and run without a compiler or the model's own code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from trainyard.base.cpu import this_cpu
-from trainyard.formats import aoti, aoti_int8
-from trainyard.formats.aoti_runtime import AotiRuntime
+from trainyard.formats.aoti import AotiRuntime
 from trainyard.formats.errors import Skip
+from trainyard.formats.making import aoti, aoti_int8
 from trainyard.formats.recipes import Recipe
 from trainyard.formats.source import Source
-from trainyard.verify.batch_invariance import make_cases, measure_company, sweep
+from trainyard.verify.batch_invariance import make_cases, measure_invariance, sweep
 
 RUNGS = {"aoti": aoti.make, "aoti-int8": lambda source, file: aoti_int8.make(source, file, Recipe())}
 PRODUCTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
@@ -32,7 +32,7 @@ ANSWER = """
 import sys
 from pathlib import Path
 import numpy as np
-from trainyard.formats.aoti_runtime import AotiRuntime
+from trainyard.formats.aoti import AotiRuntime
 
 runtime = AotiRuntime(Path(sys.argv[1]), threads=2)
 np.save(sys.argv[3], runtime.logits(dict(np.load(sys.argv[2]))))
@@ -53,7 +53,7 @@ def eager(source: Source):
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    rung: str
+    format: str
     source: Source
     file: Path
 
@@ -63,18 +63,18 @@ class Made:
 
 @pytest.fixture(
     scope="module",
-    params=[(rung, model) for rung in RUNGS for model in ("image_source", "text_source")],
+    params=[(format, model) for format in RUNGS for model in ("image_source", "text_source")],
     ids="-".join,
 )
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A compiled model. A compilation takes 15 to 30 seconds."""
-    rung, model = request.param
-    if rung == "aoti-int8" and this_cpu().isa == "arm64":
+    format, model = request.param
+    if format == "aoti-int8" and this_cpu().isa == "arm64":
         pytest.skip("torchao's quantiser is for x86")
     source = request.getfixturevalue(model)
-    file = tmp_path_factory.mktemp(rung) / "model.pt2"
-    RUNGS[rung](source, file)
-    return Made(rung, source, file)
+    file = tmp_path_factory.mktemp(format) / "model.pt2"
+    RUNGS[format](source, file)
+    return Made(format, source, file)
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_every_shape_gets_the_answer_of_eager(made: Made) -> None:
     found = sweep(run, make_cases(eager(made.source), made.source.calibration, made.source.bundle.preprocessor))
 
     assert found.failures == ()
-    if made.rung == "aoti":
+    if made.format == "aoti":
         assert found.max_abs_diff <= 1e-4
 
 
@@ -92,19 +92,19 @@ def test_int8_answers_nearly_as_eager(made: Made) -> None:
     inputs = made.source.batch(made.source.calibration[:64])
     answers, expected = made.run(inputs), eager(made.source)(inputs)
 
-    assert (answers.argmax(axis=1) == expected.argmax(axis=1)).mean() >= (1 if made.rung == "aoti" else 0.95)
-    assert made.rung == "aoti" or np.abs(answers - expected).max() > 1e-3, "nothing was rounded"
+    assert (answers.argmax(axis=1) == expected.argmax(axis=1)).mean() >= (1 if made.format == "aoti" else 0.95)
+    assert made.format == "aoti" or np.abs(answers - expected).max() > 1e-3, "nothing was rounded"
 
 
 @pytest.mark.slow
-def test_an_answer_is_its_own_in_any_company(made: Made, record_property: pytest.RecordProperty) -> None:
+def test_an_answer_is_its_own_in_any_batch(made: Made, record_property: pytest.RecordProperty) -> None:
     run = AotiRuntime(made.file, threads=1).logits
-    company = measure_company(run, made.source.calibration, made.source.bundle.preprocessor)
+    found = measure_invariance(run, made.source.calibration, made.source.bundle.preprocessor)
 
     # The sums of int8 are the same in any batch, but those of floats around them may tip a value over to its neighbour.
-    # What that does to a model, the ladder measures.
-    record_property("company", str(company))
-    assert max(company.neighbours, company.padding) <= (1e-5 if made.rung == "aoti" else 1)
+    # What that does to a model, the export measures.
+    record_property("batch_invariance", str(found))
+    assert max(found.neighbours, found.padding) <= (1e-5 if made.format == "aoti" else 1)
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_the_smallest_input_is_answered(made: Made) -> None:
 
     assert {array.shape[0] for array in inputs.values()} == {1}
     assert logits.shape == (1, len(made.source.bundle.labels))
-    np.testing.assert_allclose(logits, eager(made.source)(inputs), rtol=0, atol=1e-4 if made.rung == "aoti" else 1.0)
+    np.testing.assert_allclose(logits, eager(made.source)(inputs), rtol=0, atol=1e-4 if made.format == "aoti" else 1.0)
 
 
 @pytest.mark.slow
@@ -158,13 +158,13 @@ def cxx_was(compiler: str) -> AbstractContextManager[None]:
     return torch._inductor.config.patch({"cpp.cxx": (None, compiler)})
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("format", RUNGS)
 def test_without_a_compiler_it_says_what_to_install(
-    image_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rung: str
+    image_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     monkeypatch.setenv("CXX", "/nonexistent/g++")
     with cxx_was("/nonexistent/g++"), pytest.raises(Skip, match="/nonexistent/g\\+\\+ isn't there: install g\\+\\+$"):
-        RUNGS[rung](with_classifier(image_source, Anything()), tmp_path / "model.pt2")
+        RUNGS[format](with_classifier(image_source, Anything()), tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,10 +180,10 @@ def test_a_compiler_may_be_several_words() -> None:
         aoti.check_compiler()
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_a_recurrent_net_is_skipped(text_source: Source, tmp_path: Path, rung: str) -> None:
+@pytest.mark.parametrize("format", RUNGS)
+def test_a_recurrent_net_is_skipped(text_source: Source, tmp_path: Path, format: str) -> None:
     with pytest.raises(Skip, match="unrolls recurrent layers"):
-        RUNGS[rung](with_classifier(text_source, nn.Sequential(nn.LSTM(3, 4))), tmp_path / "model.pt2")
+        RUNGS[format](with_classifier(text_source, nn.Sequential(nn.LSTM(3, 4))), tmp_path / "model.pt2")
 
 
 def test_int8_is_skipped_on_arm(image_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,14 +211,14 @@ class Picky(Moody):
 
 
 @needs_x86
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("format", RUNGS)
 @pytest.mark.parametrize("kind", [Moody, Picky])
 def test_what_cannot_be_traced_is_skipped_with_the_evidence(
-    image_source: Source, tmp_path: Path, kind: type[nn.Module], rung: str
+    image_source: Source, tmp_path: Path, kind: type[nn.Module], format: str
 ) -> None:
     source = with_classifier(image_source, kind(image_source.graph.classifier))
     with pytest.raises(Skip, match=r"torch\.export can't trace it: .+") as caught:
-        RUNGS[rung](source, tmp_path / "model.pt2")
+        RUNGS[format](source, tmp_path / "model.pt2")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The onnx rung: one clean file that takes any batch and length, and is the same wherever it is made."""
+"""The onnx format: one clean file that takes any batch and length, and is the same wherever it is made."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainyard.formats import onnx as rung
 from trainyard.formats.errors import Skip
-from trainyard.formats.onnx_runtime import OnnxRuntime
+from trainyard.formats.making import onnx as format
+from trainyard.formats.onnx import OnnxRuntime
 from trainyard.formats.source import Graph, Source
-from trainyard.verify.batch_invariance import make_cases, measure_company, sweep
+from trainyard.verify.batch_invariance import make_cases, measure_invariance, sweep
 
 
 def eager(source: Source):
@@ -40,7 +40,7 @@ def source(request: pytest.FixtureRequest) -> Source:
 @pytest.fixture(scope="module")
 def file(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    rung.make(source, path)
+    format.make(source, path)
     return path
 
 
@@ -52,10 +52,10 @@ def test_every_shape_gets_the_answer_of_eager(source: Source, file: Path) -> Non
     assert found.max_abs_diff <= 1e-4
 
 
-def test_an_answer_is_its_own_in_any_company(source: Source, file: Path) -> None:
-    company = measure_company(OnnxRuntime(file, threads=1).logits, source.calibration, source.bundle.preprocessor)
+def test_an_answer_is_its_own_in_any_batch(source: Source, file: Path) -> None:
+    found = measure_invariance(OnnxRuntime(file, threads=1).logits, source.calibration, source.bundle.preprocessor)
 
-    assert max(company.neighbours, company.padding) <= 1e-5
+    assert max(found.neighbours, found.padding) <= 1e-5
 
 
 def test_a_dimension_has_one_name_in_all_inputs(source: Source, file: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_dimension_has_one_name_in_all_inputs(source: Source, file: Path) -> N
 
 
 def test_images_go_in_as_bytes(image_source: Source, tmp_path: Path) -> None:
-    rung.make(image_source, tmp_path / "model.onnx")
+    format.make(image_source, tmp_path / "model.onnx")
     [entry] = onnx.load(tmp_path / "model.onnx").graph.input
 
     assert entry.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -83,7 +83,7 @@ def test_the_file_is_whole_and_tells_nothing_of_the_machine(source: Source, file
 
 
 def test_nodes_are_named_by_their_modules(image_source: Source, tmp_path: Path) -> None:
-    rung.make(image_source, tmp_path / "model.onnx")
+    format.make(image_source, tmp_path / "model.onnx")
     convolutions = [n.name for n in onnx.load(tmp_path / "model.onnx").graph.node if n.op_type == "Conv"]
 
     modules = {name for name, module in image_source.graph.named_modules() if isinstance(module, nn.Conv2d)}
@@ -91,7 +91,7 @@ def test_nodes_are_named_by_their_modules(image_source: Source, tmp_path: Path) 
 
 
 def test_the_same_model_gives_the_same_bytes(source: Source, file: Path, tmp_path: Path) -> None:
-    rung.make(source, tmp_path / "again.onnx")
+    format.make(source, tmp_path / "again.onnx")
 
     assert (tmp_path / "again.onnx").read_bytes() == file.read_bytes()
 
@@ -110,7 +110,7 @@ def with_classifier(source: Source, classifier: nn.Module) -> Source:
 
 def test_a_recurrent_net_is_skipped_for_what_export_would_do_to_it(text_source: Source, tmp_path: Path) -> None:
     with pytest.raises(Skip, match="unrolls recurrent layers"):
-        rung.make(with_classifier(text_source, Recurrent()), tmp_path / "model.onnx")
+        format.make(with_classifier(text_source, Recurrent()), tmp_path / "model.onnx")
 
 
 class Moody(nn.Module):
@@ -127,7 +127,7 @@ class Moody(nn.Module):
 def test_control_flow_over_the_inputs_is_skipped_with_the_evidence(image_source: Source, tmp_path: Path) -> None:
     source = with_classifier(image_source, Moody(image_source.graph.classifier))
     with pytest.raises(Skip, match=r"torch\.onnx\.export can't translate it: .+"):
-        rung.make(source, tmp_path / "model.onnx")
+        format.make(source, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

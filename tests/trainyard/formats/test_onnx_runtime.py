@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from trainyard.base.errors import BundleError
-from trainyard.formats.onnx_runtime import OnnxRuntime
+from trainyard.formats.onnx import OnnxRuntime
 
 WEIGHTS = np.arange(16, dtype=np.float32).reshape(4, 4)
 

@@ -1,4 +1,4 @@
-"""The torchscript rung: the same answers as the model's, whatever the batch, the lengths and the padding."""
+"""The torchscript format: the same answers as the model's, whatever the batch, the lengths and the padding."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from my_project.models.rnn import Cell
-from trainyard.formats import torchscript
 from trainyard.formats.errors import Skip
+from trainyard.formats.making import torchscript
 from trainyard.formats.source import Source
-from trainyard.formats.torchscript_runtime import TorchScriptRuntime
+from trainyard.formats.torchscript import TorchScriptRuntime
 from trainyard.models.classifier import ImageClassifier
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor
+
+from my_project.models.rnn import Cell
 
 BATCHES = (1, 2, 7, 32)
 LENGTHS = (1, 3, 16, 128, 512)

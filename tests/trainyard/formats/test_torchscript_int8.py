@@ -1,4 +1,4 @@
-"""The torchscript-int8 rung: close to the model, in int8 where the recipe says so, and quiet."""
+"""The torchscript-int8 format: close to the model, in int8 where the recipe says so, and quiet."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ import transformers
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 
-from my_project.models.rnn import Cell, RecurrentNetwork
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import Cpu, this_cpu
 from trainyard.config.kinds import parse_model
-from trainyard.formats import torchscript_int8
 from trainyard.formats.errors import Skip
+from trainyard.formats.making import torchscript_int8
 from trainyard.formats.recipes import KERNELS, Recipe
 from trainyard.formats.source import BATCH, LENGTH, Graph, Source
-from trainyard.formats.torchscript_runtime import TorchScriptRuntime
+from trainyard.formats.torchscript import TorchScriptRuntime
+from trainyard.formats.torchscript_int8 import TorchScriptInt8
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier, TextClassifier
 from trainyard.models.transformer import TransformerClassifier, build_network
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, TextPreprocessor
+
+from my_project.models.rnn import Cell, RecurrentNetwork
 
 LABELS = ("a", "b", "c")
 STATIC, DYNAMIC = Recipe(), Recipe(static=False)
@@ -39,7 +41,7 @@ AVX2 = Cpu("", ("avx2",), 1)
 ANSWER = """
 import sys, numpy as np
 from pathlib import Path
-from trainyard.formats.torchscript_runtime import TorchScriptRuntime
+from trainyard.formats.torchscript import TorchScriptRuntime
 runtime = TorchScriptRuntime(Path(sys.argv[1]), threads=1)
 np.save(sys.argv[3], runtime.logits(dict(np.load(sys.argv[2]))))
 """
@@ -137,8 +139,8 @@ def operators(file: Path) -> list[str]:
 
 
 def test_recipes() -> None:
-    assert all(recipe.static for recipe in torchscript_int8.recipes(image_source()))
-    assert torchscript_int8.recipes(bert_source()) == [DYNAMIC]
+    assert all(recipe.static for recipe in TorchScriptInt8().recipes(image_source()))
+    assert TorchScriptInt8().recipes(bert_source()) == [DYNAMIC]
 
 
 @pytest.mark.parametrize("recipe", [STATIC, Recipe(calibrator="histogram"), Recipe(per_channel=False)])

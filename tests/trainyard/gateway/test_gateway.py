@@ -1,4 +1,4 @@
-"""The front door before a made-up TorchServe: tokens, limits, health, what is passed on, and how it drains."""
+"""The gateway before a made-up TorchServe: tokens, limits, health, what is passed on, and how it drains."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 from aiohttp import web
 
 from trainyard.gateway.bodies import Limits
-from trainyard.gateway.gateway import FIRST, Front
+from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
-from trainyard.gateway.proxy import Upstream
+from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import KeyFile
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.torchserve.ports import listen, url_of
@@ -51,7 +51,7 @@ class Fake:
 
 @dataclass
 class Standing:
-    front: Front
+    gateway: Gateway
     fake: Fake
     url: str
     session: aiohttp.ClientSession
@@ -77,17 +77,17 @@ async def standing(folder: Path, limits: Limits = LIMITS, seconds: float = GENER
     for name, token in (("token", TOKEN), ("inner", INNER)):
         (folder / name).write_text(json.dumps({"inference": {"key": token}}))
     health = Health(frozenset({"m"}))
-    upstream = Upstream(lambda: fake.url, KeyFile(folder / "inner"), seconds)
-    front = Front({"m": {"name": "m"}}, KeyFile(folder / "token"), upstream, health, limits)
+    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds)
+    gateway = Gateway({"m": {"name": "m"}}, KeyFile(folder / "token"), proxy, health, limits)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
-    await front.open(listener)
+    await gateway.open(listener)
     health.phase, health.missing = Phase.SERVING, frozenset()
     try:
         async with aiohttp.ClientSession() as session:
-            yield Standing(front, fake, url, session, folder / "token")
+            yield Standing(gateway, fake, url, session, folder / "token")
     finally:
-        await front.close()
+        await gateway.close()
         server.close()
         await inner.shutdown(0.01)
 
@@ -473,7 +473,7 @@ def test_without_torchserve_it_is_503(tmp_path: Path) -> None:
 
 def test_probes_need_no_token_and_tell_yes_or_no(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        health = up.front.health
+        health = up.gateway.health
         for phase, missing, ready in (
             (Phase.STARTING, frozenset[str](), 503),
             (Phase.SERVING, frozenset[str](), 200),
@@ -513,11 +513,11 @@ def test_a_deep_probe_is_shared_by_all_that_ask(tmp_path: Path) -> None:
 
         path = "/v2/health/ready?deep=1"
         assert await up.get(path) == 503, "nothing has been asked yet"
-        up.front.health.check_deeply_by(check)
+        up.gateway.health.check_deeply_by(check)
         assert set(await asyncio.gather(*(up.get(path) for _ in range(20)))) == {200}
         assert asked == 1
         wrong = "a wrong label"
-        up.front.health.check_deeply_by(check)
+        up.gateway.health.check_deeply_by(check)
         assert (await up.get(path), asked) == (503, 2)
         assert await up.get("/v2/health/ready") == 200
 
@@ -526,11 +526,11 @@ def test_a_deep_probe_is_shared_by_all_that_ask(tmp_path: Path) -> None:
 
 def test_while_it_starts_only_its_own_requests_are_let_in(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        up.front.health.phase = Phase.STARTING
+        up.gateway.health.phase = Phase.STARTING
         assert (await up.post())[0] == 503
         assert (await up.post(headers={**PNG, FIRST: "guessed"}))[0] == 503
-        assert (await up.post(headers={**PNG, FIRST: up.front.first}))[0] == 200
-        up.front.health.phase = Phase.SERVING
+        assert (await up.post(headers={**PNG, FIRST: up.gateway.first}))[0] == 200
+        up.gateway.health.phase = Phase.SERVING
         assert (await up.post(headers={**PNG, FIRST: "guessed"}))[0] == 200
 
     run(tmp_path, test)
@@ -553,10 +553,10 @@ def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:
         # One whose body is still on its way, and one idle connection.
         async with connection(up) as (reader, writer), connection(up) as (idle, _):
             writer.write(f"{head}Content-Type: image/png\r\n\r\nla".encode())
-            await until(lambda: len(up.fake.seen) == 20 and up.front._requests == 21)
+            await until(lambda: len(up.fake.seen) == 20 and up.gateway._requests == 21)
 
-            drained = asyncio.create_task(up.front.drain(GENEROUS))
-            await until(lambda: not up.front._listener.is_serving())
+            drained = asyncio.create_task(up.gateway.drain(GENEROUS))
+            await until(lambda: not up.gateway._listener.is_serving())
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection(*up.url.removeprefix("http://").split(":"))
             assert not drained.done()
@@ -569,7 +569,7 @@ def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:
             assert b"Connection: close" in answer
             assert answer.endswith(b'{"label": "late"}')
             assert await drained
-            await up.front.close()
+            await up.gateway.close()
             assert await idle.read() == b""
 
     run(tmp_path, test)
@@ -578,8 +578,8 @@ def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:
 def test_a_request_on_an_open_connection_is_still_answered_while_draining(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
         assert (await up.post())[0] == 200
-        drained = asyncio.create_task(up.front.drain(GENEROUS))
-        await until(lambda: not up.front._listener.is_serving())
+        drained = asyncio.create_task(up.gateway.drain(GENEROUS))
+        await until(lambda: not up.gateway._listener.is_serving())
         async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
             assert (response.status, response.headers["Connection"]) == (200, "close")
         assert await drained
@@ -596,8 +596,8 @@ def test_a_drain_has_a_limit(tmp_path: Path) -> None:
         up.fake.reply = reply
         task = asyncio.create_task(up.post())
         await until(lambda: len(up.fake.seen) == 1)
-        assert not await up.front.drain(0.1)
-        await up.front.close()
+        assert not await up.gateway.drain(0.1)
+        await up.gateway.close()
         with pytest.raises(aiohttp.ClientError):
             await task
 

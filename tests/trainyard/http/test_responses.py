@@ -51,7 +51,7 @@ def test_one_item_is_answered_by_an_object(responder: Responder, text_predictor:
     assert body == {
         "label": top[0]["label"], "probability": top[0]["probability"], "top": top, "model": "tickets",
         "version": "2.0",
-        "deployed": {"bundle": text_predictor.bundle.digest, "export": None, "rung": "eager"},
+        "deployed": {"bundle": text_predictor.bundle.digest, "export": None, "format": "eager"},
     }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_the_open_inference_protocol_tells_errors_by_position(responder: Respond
         "id": "seven", "model_name": "tickets", "model_version": "2.0",
     }  # fmt: skip
     assert body["parameters"] == {"labels": text_predictor.bundle.labels, "bundle": text_predictor.bundle.digest,
-                                  "export": None, "rung": "eager",
+                                  "export": None, "format": "eager",
                                   "errors": {"1": "the text is empty"}}  # fmt: skip
     assert answer(responder, ["", "late"], "v2")["outputs"][0]["data"][0] == ""  # type: ignore[index]
     unnamed = answer(responder, ["late"], "v2")

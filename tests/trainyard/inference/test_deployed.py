@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tables import ALL, FILES
 
 from trainyard.artifacts import manifest
 from trainyard.artifacts.bundle import WEIGHTS, Bundle
-from trainyard.artifacts.export_record import Export, FormatRow
+from trainyard.artifacts.export_record import Export, FormatName, FormatRow, sealed_facts
 from trainyard.artifacts.manifest import MANIFEST, digest, write_manifest
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.formats.names import FILES, RUNGS, Rung
 from trainyard.inference.deployed import left_out_of_bundle, left_out_of_export, open_deployed
 from trainyard.inference.predictor import Predictor
 
@@ -23,11 +23,13 @@ MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
 
 
-def deploy(run: Path, folder: Path, rung: Rung) -> Path:
-    """What an archive holds of a run for a rung."""
-    shutil.copytree(run / "bundle", folder / "bundle", ignore=lambda *_: left_out_of_bundle(rung))
-    if rung != "eager":
-        shutil.copytree(run / "exports" / "one", folder / "exports" / "one", ignore=lambda *_: left_out_of_export(rung))
+def deploy(run: Path, folder: Path, format: FormatName) -> Path:
+    """What an archive holds of a run for a format."""
+    shutil.copytree(run / "bundle", folder / "bundle", ignore=lambda *_: left_out_of_bundle(format))
+    if format != "eager":
+        place = run / "exports" / "one"
+        left_out = left_out_of_export(sealed_facts(place), format)
+        shutil.copytree(place, folder / "exports" / "one", ignore=lambda *_: left_out)
     return folder
 
 
@@ -52,17 +54,17 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return seen
 
 
-@pytest.mark.parametrize("rung", ["onnx", "onnx-int8", "torchscript"])
-def test_what_the_rung_does_not_need_may_be_missing(rung: Rung, run: Path, tmp_path: Path) -> None:
-    folder = deploy(run, tmp_path / "deployed", rung)
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8", "torchscript"])
+def test_what_the_format_does_not_need_may_be_missing(format: FormatName, run: Path, tmp_path: Path) -> None:
+    folder = deploy(run, tmp_path / "deployed", format)
 
-    bundle, export = open_deployed(folder, rung)
+    bundle, export = open_deployed(folder, format)
 
     assert bundle.digest == Bundle.open(run).digest, "it keeps its name"
     assert export is not None
     assert export.digest == digest(run / "exports" / "one")
     assert not (bundle.path / WEIGHTS).exists()
-    assert [path.name for path in export.path.iterdir() if path.name in FILES.values()] == [FILES[rung]]
+    assert [path.name for path in export.path.iterdir() if path.name in FILES.values()] == [FILES[format]]
 
 
 def test_what_may_be_missing_may_be_there(run: Path, tmp_path: Path) -> None:
@@ -96,12 +98,13 @@ def test_it_answers_as_the_run_does(
     assert (predictor.probabilities(items) == whole.probabilities(items)).all()
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_no_rung_leaves_out_what_it_runs(rung: Rung) -> None:
-    kept = set(FILES.values()) - left_out_of_export(rung)
+@pytest.mark.parametrize("format", ALL)
+def test_no_format_leaves_out_what_it_runs(format: FormatName, make_export: MakeExport, row: Row) -> None:
+    facts = sealed_facts(make_export(row("eager", "reference"), *(row(name) for name in FILES)))
+    kept = set(FILES.values()) - left_out_of_export(facts, format)
 
-    assert kept == ({FILES[rung]} if rung in FILES else set())
-    assert (WEIGHTS in left_out_of_bundle(rung)) == (rung != "eager")
+    assert kept == ({FILES[format]} if format in FILES else set())
+    assert (WEIGHTS in left_out_of_bundle(format)) == (format != "eager")
 
 
 @pytest.mark.parametrize(
@@ -164,10 +167,10 @@ def test_a_file_that_was_left_out_does_not_come_back_as_another(deployed: Path) 
         open_deployed(deployed, "onnx")
 
 
-@pytest.mark.parametrize("rung", ["onnx-int8", "aoti", "aoti-int8"])
-def test_a_rung_that_is_not_in_it_is_refused(rung: Rung, deployed: Path) -> None:
-    with pytest.raises(BundleError, match=f"has no file of {rung}|the file {FILES[rung]} is missing"):
-        open_deployed(deployed, rung)
+@pytest.mark.parametrize("format", ["onnx-int8", "aoti", "aoti-int8"])
+def test_a_format_that_is_not_in_it_is_refused(format: FormatName, deployed: Path) -> None:
+    with pytest.raises(BundleError, match=f"has no file of {format}|the file {FILES[format]} is missing"):
+        open_deployed(deployed, format)
 
 
 def test_an_export_under_another_name_is_refused(deployed: Path) -> None:

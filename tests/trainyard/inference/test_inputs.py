@@ -27,9 +27,9 @@ from trainyard.preprocess.folders import IMAGE_SUFFIXES
 from trainyard.preprocess.preprocessor import Item
 
 
-def bundle(task: str, **data: object) -> Bundle:
-    """What reading asks of a bundle: its task and its data's config."""
-    facts = SimpleNamespace(task=f"{task}-classification", data=SimpleNamespace(config=data))
+def bundle(kind: str, **data: object) -> Bundle:
+    """What reading asks of a bundle: its kind and its data's config."""
+    facts = SimpleNamespace(kind=kind, data=SimpleNamespace(config=data))
     return Bundle(Path(), "", cast(BundleFacts, facts))
 
 

@@ -19,7 +19,7 @@ from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import FormatRow
 from trainyard.artifacts.manifest import digest
 from trainyard.base.errors import BundleError, ItemError, OutputError, UsageError
-from trainyard.formats.eager_runtime import EagerRuntime
+from trainyard.formats.eager import EagerRuntime
 from trainyard.inference import selection
 from trainyard.inference.predictor import WINDOW, Prediction, Predictor
 from trainyard.preprocess.preprocessor import Inputs, Item, TextPreprocessor
@@ -131,9 +131,9 @@ def test_onnx_answers_as_eager_does(
     predictor = Predictor(bare_run, "onnx", threads=1, batch_size=5)
 
     assert predictor.deployed == (predictor.bundle.digest, "one", "onnx")
-    assert Predictor(bare_run).rung == "onnx"
+    assert Predictor(bare_run).format == "onnx"
     eager = Predictor(bare_run, "eager")
-    assert eager.rung == "eager"
+    assert eager.format == "eager"
     np.testing.assert_allclose(predictor.probabilities(items), eager.probabilities(items), atol=1e-5)
 
 
@@ -155,9 +155,9 @@ def test_only_what_is_expected_answers(
     folder = make_export(row("onnx"), files={"model.onnx": onnx_file.read_bytes()})
     own, export = digest(bare_run / "bundle"), digest(folder)
 
-    assert Predictor(bare_run, expect=own).rung == "eager"
-    assert Predictor(bare_run, expect=export).rung == "onnx"
-    assert Predictor(bare_run, "eager", expect=export).rung == "eager"
+    assert Predictor(bare_run, expect=own).format == "eager"
+    assert Predictor(bare_run, expect=export).format == "onnx"
+    assert Predictor(bare_run, "eager", expect=export).format == "eager"
     with pytest.raises(UsageError, match="give the digest of the export for onnx"):
         Predictor(bare_run, "onnx", expect=own)
     with pytest.raises(BundleError, match="was expected"):

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models as torchvision_models
 
-from my_project.models.resnet import CifarResNet, ResNetConfig
 from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.models.base import Task
@@ -21,6 +20,8 @@ from trainyard.models.classifier import Classifier, ImageClassifier
 from trainyard.models.image import ImageModelConfig
 from trainyard.models.torchvision import TorchvisionConfig
 from trainyard.preprocess.preprocessor import ImagePreprocessor
+
+from my_project.models.resnet import CifarResNet, ResNetConfig
 
 LABELS = ("cat", "dog", "owl")
 

@@ -7,10 +7,11 @@ from typing import Annotated, Union
 import pydantic
 import pytest
 
-from my_project.models.rnn import RnnConfig
 from trainyard.base.errors import UsageError
 from trainyard.config.kinds import kinds, model_classes, parse_model
 from trainyard.models.base import ModelConfig
+
+from my_project.models.rnn import RnnConfig
 
 
 def test_every_kind_has_its_config() -> None:

@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from my_project.models.rnn import RnnConfig
 from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
 from trainyard.preprocess.preprocessor import TextPreprocessor
+
+from my_project.models.rnn import RnnConfig
 
 LABELS = ("billing", "crash", "other")
 TEXTS = ["the refund is late", "it crashes", "a refund, a refund, my refund for the late order", "why"] * 2

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from my_project.models.bert import BertConfig
 from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.models.base import Task
 from trainyard.models.transformer import TransformerClassifier
 from trainyard.preprocess.preprocessor import TextPreprocessor, load_preprocessor
+
+from my_project.models.bert import BertConfig
 
 TinyModel = Callable[..., Path]
 POSITIONS = 40  # as conftest.py makes them

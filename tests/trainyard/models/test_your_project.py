@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from trainyard.artifacts.export_record import open_trusted
+from trainyard.artifacts.export_record import FormatName, open_trusted
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.errors import UsageError
 from trainyard.base.project import Project
@@ -23,7 +23,6 @@ from trainyard.client.replies import Answer
 from trainyard.config import kinds
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.kinds import model_classes, parse_model
-from trainyard.formats.names import Rung
 from trainyard.inference.predictor import Prediction, Predictor
 from trainyard.models.base import ModelConfig, Task
 from trainyard.models.classifier import fold_temperature
@@ -87,11 +86,15 @@ def command_line(folder: Path, verb: str, *words: str) -> str:
     tree = yaml.safe_load((DOCUMENT.parents[1] / "configs" / "digits_resnet.yaml").read_text())
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**tree, **yaml.safe_load(section), "name": "tiny"}))
     (folder / "tiny_project.py").write_text(
-        "from trainyard.base.project import Project\nmodels = {}\n"
-        f"{line}\nproject = Project(__name__, models=models)\n"
+        "from dataclasses import replace\n\nfrom my_project import project as mine\n\nmodels = {}\n"
+        f"{line}\nproject = replace(mine, models=models)\n"
     )
     command = [sys.executable, "-m", "trainyard", verb, *words]
-    environment = {**os.environ, "TRAINYARD_PROJECT": "tiny_project", "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    environment = {
+        **os.environ,
+        "TRAINYARD_PROJECT": "tiny_project",
+        "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
+    }
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -123,17 +126,17 @@ def test_example_goes_from_a_config_file_to_an_http_answer(tmp_path: Path) -> No
     assert statuses["torchscript"] == statuses["onnx"] == "passed"
     assert statuses["onnx-int8"] in ("passed", "no_gain", "batch_dependent")
     # By a process that knows nothing of the new kind: an export needs no code of the model.
-    for rung in ("torchscript", "onnx"):
-        check_that_it_is_served(Path(run), rung)
+    for format in ("torchscript", "onnx"):
+        check_that_it_is_served(Path(run), format)
 
 
-def check_that_it_is_served(run: Path, rung: Rung) -> None:
+def check_that_it_is_served(run: Path, format: FormatName) -> None:
     """Over HTTP, in one request, as the document tells; the answers are those of the predictor in this process."""
-    predictor = Predictor(open_trusted(run, rung), rung, threads=1)
+    predictor = Predictor(open_trusted(run, format), format, threads=1)
     items = [sample.item for sample in golden_samples(predictor.bundle.path)]
     expected = predictor.predict(items)
     with (
-        running([f"tiny={run}"], ["--format", rung, "--workers", "1", "--threads", "1"]) as server,
+        running([f"tiny={run}"], ["--format", format, "--workers", "1", "--threads", "1"]) as server,
         Client(server.inference_url, token_file=server.token_file) as client,
     ):
         answers = client.predict("tiny", items)
@@ -141,7 +144,7 @@ def check_that_it_is_served(run: Path, rung: Rung) -> None:
     for answer, right in zip(answers, expected, strict=True):
         assert isinstance(answer, Answer)
         assert isinstance(right, Prediction)
-        assert (answer.label, answer.model, answer.deployed.rung) == (right.label, "tiny", rung)
+        assert (answer.label, answer.model, answer.deployed.format) == (right.label, "tiny", format)
         assert answer.probability == pytest.approx(right.probability, abs=1e-5)
 
 

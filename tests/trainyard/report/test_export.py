@@ -1,4 +1,4 @@
-"""The ladder shows every rung, what wasn't measured as such, and why a rung didn't pass, in any width."""
+"""The table shows every format, what wasn't measured as such, and why a format didn't pass, in any width."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from trainyard.artifacts.export_record import Company, ExportFacts, FormatRow, Latency, Status
-from trainyard.formats.names import Rung
-from trainyard.report.export import COLUMNS, ladder_figure, ladder_markdown, print_ladder
+from trainyard.artifacts.export_record import BatchInvariance, ExportFacts, FormatName, FormatRow, Latency, Status
+from trainyard.report.export import COLUMNS, export_figure, export_markdown, print_export
 from trainyard.report.figures import save_png
 
 REASON = "accuracy 0.8500 is below 99 % of eager's 0.9472 [all|scores] " + "and so it goes on " * 8
 
 
 def row(
-    name: Rung, status: Status, accuracy: float, p50: float | None, megabytes: float, reason: str = ""
+    name: FormatName, status: Status, accuracy: float, p50: float | None, megabytes: float, reason: str = ""
 ) -> FormatRow:
     return FormatRow(
         name=name,
@@ -34,7 +33,7 @@ def row(
         macro_f1=accuracy - 0.002,
         agreement=0.9944,
         max_abs_diff=0.000123,
-        company=Company(neighbours=0, padding=0),
+        batch_invariance=BatchInvariance(neighbours=0, padding=0),
         latency_ms=Latency(p50=p50, p95=p50 * 1.25) if p50 else None,
         throughput=8000 / p50 if p50 else None,
         speedup=8.25 / p50 if p50 else None,
@@ -70,27 +69,27 @@ FACTS = ExportFacts(
 
 def printed(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     monkeypatch.setenv("COLUMNS", str(columns))
-    print_ladder(FACTS)
+    print_export(FACTS)
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= columns for line in lines)
     return lines
 
 
-def cells(lines: list[str], rung: str) -> list[str]:
-    [line] = [line for line in lines if re.match(rf"│ ..{rung} ", line)]
+def cells(lines: list[str], format: str) -> list[str]:
+    [line] = [line for line in lines if re.match(rf"│ ..{format} ", line)]
     return [cell.strip() for cell in line.strip("│").split("│")]
 
 
 def test_a_wide_terminal_shows_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(200, monkeypatch, capsys)
 
-    assert [cell.strip() for cell in lines[1].strip("┃").split("┃")] == ["rung", *(one.title for one in COLUMNS)]
+    assert [cell.strip() for cell in lines[1].strip("┃").split("┃")] == ["format", *(one.title for one in COLUMNS)]
     assert cells(lines, "onnx-int8") == [
         "* onnx-int8", "passed", "0.3", "0.9444", "0.925 to 0.956", "0.9424", "0.9944", "1.2e-04", "0.931", "1.16",
         "8,591", "8.86",
     ]  # fmt: skip
     assert cells(lines, "aoti-int8") == ["aoti-int8", "skipped", *["-"] * 10]
-    assert cells(lines, "torchscript-int8")[-3:] == ["-", "-", "-"], "a refused rung isn't timed"
+    assert cells(lines, "torchscript-int8")[-3:] == ["-", "-", "-"], "a refused format isn't timed"
     assert "* recommended. Times are of calls with 8 examples and 2 threads." in lines
 
 
@@ -120,7 +119,7 @@ def test_reasons_are_whole_and_wrapped(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_nothing_is_said_where_all_passed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    print_ladder(FACTS.model_copy(update={"formats": FACTS.formats[:2], "recommended": "eager"}))
+    print_export(FACTS.model_copy(update={"formats": FACTS.formats[:2], "recommended": "eager"}))
 
     shown = capsys.readouterr().out
     assert "* eager" in shown
@@ -133,7 +132,7 @@ OURS = "trainyard".replace("_", "\\_")
 
 
 def test_markdown_tells_what_the_figures_are_of() -> None:
-    text = ladder_markdown(FACTS)
+    text = export_markdown(FACTS)
 
     for fact in (
         f"| bundle | `{'b' * 64}` |",
@@ -149,8 +148,8 @@ def test_markdown_tells_what_the_figures_are_of() -> None:
     assert "GPU" not in text
 
 
-def test_markdown_has_every_rung_and_reason() -> None:
-    text = ladder_markdown(FACTS)
+def test_markdown_has_every_format_and_reason() -> None:
+    text = export_markdown(FACTS)
     table = [line for line in text.splitlines() if line.count(" | ") == len(COLUMNS)]
 
     assert len(table) == 1 + 7
@@ -172,23 +171,23 @@ def boxes(figure: Figure) -> list[Bbox]:
 
 
 def test_figure_names_what_is_shown_and_what_is_not(tmp_path: Path) -> None:
-    figure = ladder_figure(FACTS)
+    figure = export_figure(FACTS)
 
     assert set(labels(figure)) == {
         "eager", "torchscript", "torchscript-int8, refused, not timed", "onnx", "onnx-int8", "aoti, batch_dependent",
     }  # fmt: skip
     assert labels(figure)["onnx"].xy == (1.74, 0.9472)
     assert figure.axes[0].get_title() == "recommended: onnx-int8\nnot shown: aoti-int8 (skipped)"
-    save_png(figure, tmp_path / "ladder.png")
-    with Image.open(tmp_path / "ladder.png") as image:
+    save_png(figure, tmp_path / "export.png")
+    with Image.open(tmp_path / "export.png") as image:
         assert image.size == (800, 500)
 
 
 @pytest.mark.parametrize("latencies", [(8.25, 6.91, 1.74, 0.93, 6.76), (5, 5, 5, 5, 5), (1, 1.01, 1.02, 9, 9.1)])
 def test_names_do_not_overlap(latencies: tuple[float, ...]) -> None:
-    names: tuple[Rung, ...] = ("eager", "torchscript", "onnx", "onnx-int8", "aoti-int8")
+    names: tuple[FormatName, ...] = ("eager", "torchscript", "onnx", "onnx-int8", "aoti-int8")
     formats = [row(name, "passed", 0.9472, p50, 1.0) for name, p50 in zip(names, latencies, strict=True)]
-    figure = ladder_figure(FACTS.model_copy(update={"formats": [*formats, FACTS.formats[2]]}))
+    figure = export_figure(FACTS.model_copy(update={"formats": [*formats, FACTS.formats[2]]}))
 
     found = boxes(figure)
     assert len(found) == 6
@@ -200,10 +199,10 @@ def test_names_do_not_overlap(latencies: tuple[float, ...]) -> None:
 def test_figure_of_eager_alone_and_of_nothing() -> None:
     eager = FACTS.formats[0].model_copy(update={"accuracy_interval": None, "size_mb": None, "accuracy": 1.0})
 
-    assert list(labels(ladder_figure(FACTS.model_copy(update={"formats": [eager]})))) == ["eager"]
-    assert not labels(ladder_figure(FACTS.model_copy(update={"formats": FACTS.formats[6:]})))
+    assert list(labels(export_figure(FACTS.model_copy(update={"formats": [eager]})))) == ["eager"]
+    assert not labels(export_figure(FACTS.model_copy(update={"formats": FACTS.formats[6:]})))
 
 
 def test_needs_no_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    assert ladder_figure(FACTS).axes
+    assert export_figure(FACTS).axes

@@ -27,8 +27,9 @@ from trainyard.verify.source import load_source
 if TYPE_CHECKING:
     import transformers
 
-    from my_project.models.rnn import Cell
     from trainyard.models.classifier import Classifier
+
+    from my_project.models.rnn import Cell
 
 LABELS = ("a", "b", "c")
 LONGEST = 512
@@ -162,8 +163,9 @@ def transformer_config(name: str) -> transformers.PreTrainedConfig:
 
 
 def recurrent_source(cell: Cell) -> Source:
-    from my_project.models.rnn import RecurrentNetwork
     from trainyard.models.classifier import TextClassifier
+
+    from my_project.models.rnn import RecurrentNetwork
 
     torch.manual_seed(0)
     network = RecurrentNetwork(cell, VOCABULARY, 16, 24, layers=2, dropout=0.3, classes=3, pad_id=0)

@@ -14,29 +14,30 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
+from tables import FILES
 
 from trainyard import cli
 from trainyard.artifacts.bundle import WEIGHTS
-from trainyard.artifacts.export_record import FormatRow, Opened, open_trusted
+from trainyard.artifacts.export_record import FormatName, FormatRow, Opened, open_trusted
 from trainyard.artifacts.manifest import digest
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.cpu import Cpu
 from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.base.files import sha256_file
-from trainyard.formats.names import FILES, Rung
 from trainyard.inference.predictor import Predictor
 from trainyard.inference.selection import check_device
 from trainyard.torchserve import archive, settings
 from trainyard.torchserve.archive import (
     check_name,
-    choose_rung,
+    choose_format,
     default_name,
     default_path,
     make_archive,
 )
 from trainyard.torchserve.archive_check import check_archive
 from trainyard.torchserve.modules import PACKAGE
-from trainyard.torchserve.settings import Chosen, Settings, choose_settings, model_config
+from trainyard.torchserve.restamp import restamp
+from trainyard.torchserve.settings import Chosen, Settings, choose_settings, format_key, model_config, read_model_config
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
@@ -61,8 +62,8 @@ def run(bare_run: Path, make_export: MakeExport, row: Row, onnx_file: Path) -> P
     return bare_run
 
 
-def make(run: Path, path: Path, rung: Rung = "onnx", settings: Settings = SETTINGS) -> Path:
-    return make_archive(open_trusted(run, rung), rung, path, "digits", "2.1", settings)
+def make(run: Path, path: Path, format: FormatName = "onnx", settings: Settings = SETTINGS) -> Path:
+    return make_archive(open_trusted(run, format), format, path, "digits", "2.1", settings)
 
 
 def command(*words: str) -> int:
@@ -117,7 +118,7 @@ def test_its_facts_are_those_of_what_was_archived(run: Path, tmp_path: Path) -> 
     facts = check_archive(path)
 
     assert (facts.sha256, facts.size) == (sha256_file(path), path.stat().st_size)
-    assert (facts.name, facts.version, facts.rung, facts.settings) == ("digits", "2.1", "onnx", SETTINGS)
+    assert (facts.name, facts.version, facts.format, facts.settings) == ("digits", "2.1", "onnx", SETTINGS)
     assert (facts.bundle, facts.export) == (digest(run / "bundle"), digest(run / "exports" / "one"))
     assert facts.digest == facts.export
     eager = check_archive(make(run, path, "eager"))
@@ -128,9 +129,25 @@ def test_torchserve_reads_the_settings_in_its_spelling() -> None:
     assert yaml.safe_load(model_config(SETTINGS, "onnx").to_yaml()) == {
         "minWorkers": 2, "maxWorkers": 2, "batchSize": 16, "maxBatchDelay": 5, "responseTimeout": 7,
         "startupTimeout": 120, "maxRetryTimeoutInSec": 300, "jobQueueSize": 9, "deviceType": "cpu",
-        "handler": {"rung": "onnx", "threads": 3, "device": "cpu"},
+        "handler": {"format": "onnx", "threads": 3, "device": "cpu"},
     }  # fmt: skip
     assert model_config(replace(SETTINGS, device="cuda"), "eager").deviceType == "gpu"
+
+
+def test_an_older_archive_keeps_the_words_that_its_handler_reads(run: Path, tmp_path: Path) -> None:
+    older = model_config(SETTINGS, "onnx").to_yaml("rung")
+    assert read_model_config(older) == model_config(SETTINGS, "onnx")
+    assert format_key(older) == "rung"
+    path = make(run, tmp_path / "a.mar")
+    with ZipFile(path) as made, ZipFile(tmp_path / "older.mar", "w") as copy:
+        for name in made.namelist():
+            copy.writestr(name, older if name == archive.MODEL_CONFIG else made.read(name))
+
+    restamp(tmp_path / "older.mar", tmp_path / "renamed.mar", "other", replace(SETTINGS, workers=1))
+
+    with ZipFile(tmp_path / "renamed.mar") as renamed:
+        config = yaml.safe_load(renamed.read(archive.MODEL_CONFIG))
+    assert (config["handler"]["rung"], config["maxWorkers"]) == ("onnx", 1)
 
 
 @pytest.mark.parametrize(
@@ -200,13 +217,13 @@ def answers(path: Path, folder: Path, heavy: tuple[str, ...]) -> list[dict[str, 
     return list(replies)
 
 
-@pytest.mark.parametrize(("rung", "heavy"), [("onnx", HEAVY), pytest.param("eager", (), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("format", "heavy"), [("onnx", HEAVY), pytest.param("eager", (), marks=pytest.mark.slow)])
 def test_unpacked_it_answers_without_this_project(
-    rung: Rung, heavy: tuple[str, ...], run: Path, tmp_path: Path
+    format: FormatName, heavy: tuple[str, ...], run: Path, tmp_path: Path
 ) -> None:
-    replies = answers(make(run, tmp_path / "a.mar", rung), tmp_path / "unpacked", heavy)
+    replies = answers(make(run, tmp_path / "a.mar", format), tmp_path / "unpacked", heavy)
 
-    predictor = Predictor(run, rung, device="cpu")
+    predictor = Predictor(run, format, device="cpu")
     own = predictor.predict([sample.item for sample in golden_samples(run / "bundle")])
     assert [reply["label"] for reply in replies] == [one.label for one in own]
     assert [reply["probability"] for reply in replies] == pytest.approx([one.probability for one in own], abs=1e-5)
@@ -234,28 +251,28 @@ def test_the_code_of_all_models_is_whole(bare_run: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("rung", "says"),
+    ("format", "says"),
     [("torchscript", r"refused when it was exported \(accuracy 0.5 < 0.9\): choose another format"),
      ("aoti", r"skipped when it was exported \(no compiler\)"),
      ("aoti-int8", r"batch_dependent when it was exported \(moves by 0.2\)")],
 )  # fmt: skip
 def test_what_the_gate_stopped_is_not_archived(
-    rung: Rung, says: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    format: FormatName, says: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TrainyardError, match=f"{rung} isn't archived, as it was {says}"):
-        make(run, tmp_path / "a.mar", rung)
+    with pytest.raises(TrainyardError, match=f"{format} isn't archived, as it was {says}"):
+        make(run, tmp_path / "a.mar", format)
 
-    assert command("archive", str(run), "--format", rung) == 3
+    assert command("archive", str(run), "--format", format) == 3
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
     assert not (run / "archives").exists()
 
 
 def test_what_brought_no_gain_is_archived_by_name(run: Path, tmp_path: Path) -> None:
-    assert check_archive(make(run, tmp_path / "a.mar", "onnx-int8")).rung == "onnx-int8"
+    assert check_archive(make(run, tmp_path / "a.mar", "onnx-int8")).format == "onnx-int8"
 
 
-def test_a_rung_that_was_not_exported_is_wrong_usage(
+def test_a_format_that_was_not_exported_is_wrong_usage(
     run: Path, bare_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match="there is no torchscript-int8 of .*: make it with trainyard export"):
@@ -269,18 +286,18 @@ def test_a_rung_that_was_not_exported_is_wrong_usage(
 def test_auto_is_what_was_recommended(run: Path, make_export: MakeExport, row: Row) -> None:
     opened = open_trusted(run)
 
-    assert choose_rung(opened, "auto", "cpu") == "onnx"
-    assert choose_rung(opened, "onnx-int8", "cpu") == "onnx-int8"
-    assert choose_rung(opened, "auto", "cuda") == "eager"
-    assert choose_rung(Opened(opened.bundle, None), "auto", "cpu") == "eager"
+    assert choose_format(opened, "auto", "cpu") == "onnx"
+    assert choose_format(opened, "onnx-int8", "cpu") == "onnx-int8"
+    assert choose_format(opened, "auto", "cuda") == "eager"
+    assert choose_format(Opened(opened.bundle, None), "auto", "cpu") == "eager"
     make_export(row("onnx"), row("onnx-cuda", throughput=10), row("aoti-fp16", throughput=20),
                 row("aoti-bf16", "no_gain", throughput=30), id="two")  # fmt: skip
-    assert choose_rung(open_trusted(run), "auto", "cuda") == "aoti-fp16"
+    assert choose_format(open_trusted(run), "auto", "cuda") == "aoti-fp16"
 
 
-def test_a_rung_and_its_device_fit_together(run: Path, tmp_path: Path) -> None:
-    for rung in ("eager", "torchscript", "onnx-cuda", "aoti-bf16"):
-        check_device(rung, "cuda")  # type: ignore[arg-type]
+def test_a_format_and_its_device_fit_together(run: Path, tmp_path: Path) -> None:
+    for format in ("eager", "torchscript", "onnx-cuda", "aoti-bf16"):
+        check_device(format, "cuda")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="aoti runs on the CPU alone"):
         check_device("aoti", "cuda")
     with pytest.raises(UsageError, match="onnx-cuda runs on a GPU alone"):
@@ -343,7 +360,7 @@ def test_the_verb_prints_the_path_last_and_the_hash_beside(run: Path, capsys: py
     path = Path(out.splitlines()[-1])
     facts = check_archive(path)
     assert path == default_path(open_trusted(run), "digits", "1.0") == (run / "archives" / "digits-1.0.mar").resolve()
-    assert (facts.rung, facts.name, facts.version) == ("onnx", "digits", "1.0")
+    assert (facts.format, facts.name, facts.version) == ("onnx", "digits", "1.0")
     assert facts.settings == Settings(workers=3, threads=2, batch_size=5)
     assert f"{facts.size:,} bytes, SHA-256 {facts.sha256}" in err
 
@@ -355,7 +372,7 @@ def test_the_verb_takes_a_name_a_version_and_a_place(
     assert command("archive", str(run), "--format", "eager", *words, "--expect", digest(run / "bundle")) == 0
 
     facts = check_archive(Path(capsys.readouterr().out.strip()))
-    assert (facts.rung, facts.name, facts.version, facts.settings.max_batch_delay_ms) == ("eager", "mine", "v2", 0)
+    assert (facts.format, facts.name, facts.version, facts.settings.max_batch_delay_ms) == ("eager", "mine", "v2", 0)
 
     assert command("archive", str(run), "--expect", "f" * 64) == 1
     assert command("archive", str(run), "--name", "a/b") == 2

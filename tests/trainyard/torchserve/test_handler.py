@@ -1,4 +1,4 @@
-"""The handler, loaded and called by TorchServe's own code, with rows as they come with our front and without it."""
+"""The handler, loaded and called by TorchServe's own code, with rows as they come with our gateway and without it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model(digits_run: Path, tmp_path: Path) -> Path:
     manifest = {"model": {"modelName": "digits", "modelVersion": "3.0", "handler": "handler.py",
                           "configFile": "model-config.yaml"}}  # fmt: skip
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-    config = {"minWorkers": 1, "handler": {"rung": "eager", "threads": 1, "device": "cpu"}}
+    config = {"minWorkers": 1, "handler": {"format": "eager", "threads": 1, "device": "cpu"}}
     (folder / "model-config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
@@ -67,7 +67,7 @@ def request(parameters: Mapping[str, tuple[str, object]], **headers: str) -> dic
 
 
 def fronted(body: bytes, type: str) -> dict[str, object]:
-    """A request that our front passed on."""
+    """A request that our gateway passed on."""
     return request({"body": ("application/octet-stream", bytearray(body))}, **{ORIGINAL_TYPE.lower(): type})
 
 
@@ -114,7 +114,7 @@ def test_each_form_from_the_front_is_answered_as_the_predictor_does(load: Load, 
     for one in bodies[:4]:
         assert (one["label"], one["model"], one["version"]) == (label, "digits", "3.0")
         assert one["probability"] == pytest.approx(scores.max(), abs=1e-6)
-        assert one["deployed"] == {"bundle": Bundle.open(digits_run).digest, "export": None, "rung": "eager"}
+        assert one["deployed"] == {"bundle": Bundle.open(digits_run).digest, "export": None, "format": "eager"}
     assert bodies[4]["predictions"][0]["label"] == label  # type: ignore[index]
     np.testing.assert_allclose(bodies[5]["outputs"][1]["data"], scores, atol=1e-6)  # type: ignore[index]
 

@@ -54,7 +54,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("content was looked at")
 
     for place, name in ((zipped.Zipped, "read"), (zipped.Zipped, "sha256"), (archive_check, "read_model_config"),
-                        (archive_check, "compare"), (archive_check, "parse_facts")):  # fmt: skip
+                        (archive_check, "compare"), (archive_check, "check_facts")):  # fmt: skip
         monkeypatch.setattr(place, name, fail)
 
 
@@ -383,8 +383,8 @@ def test_a_config_that_is_none_is_refused(text: str, good: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "changes",
     [{"minWorkers": 0}, {"maxWorkers": 100_000}, {"batchSize": "8"}, {"batchSize": True}, {"maxBatchDelay": -1},
-     {"evil": 1}, {"useVenv": True}, {"handler": {"rung": "onnx", "threads": 1}}, {"deviceType": "x"},
-     {"handler": {"rung": "../x", "threads": 1, "device": "cpu"}}, {"responseTimeout": 10**9}],
+     {"evil": 1}, {"useVenv": True}, {"handler": {"format": "onnx", "threads": 1}}, {"deviceType": "x"},
+     {"handler": {"format": "../x", "threads": 1, "device": "cpu"}}, {"responseTimeout": 10**9}],
     ids=str,
 )  # fmt: skip
 def test_a_config_with_other_values_is_refused(changes: dict[str, object], good: Path, tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_a_config_with_other_values_is_refused(changes: dict[str, object], good:
 def test_a_config_in_another_spelling_is_refused(good: Path) -> None:
     """Java's parser might take for something else what isn't written as we do."""
     content = contents(good)[CONFIG]
-    assert read_model_config(content).handler.rung == "onnx"
+    assert read_model_config(content).handler.format == "onnx"
 
     for other in (content + b"\n", content.replace(b"batchSize: 8", b"batchSize: 0x8"), b"# x\n" + content,
                   content + b"minWorkers: 1\n", content.replace(b"minWorkers: 1", b"minWorkers: 2")):  # fmt: skip
@@ -429,9 +429,9 @@ def test_a_config_and_a_manifest_have_bounds(good: Path, tmp_path: Path) -> None
 
 def test_what_it_is_to_run_must_be_in_it(good: Path, tmp_path: Path) -> None:
     files = contents(good)
-    for rung, says in (("eager", "holds what another format needs"), ("onnx-int8", "model.int8.onnx is missing"),
+    for format, says in (("eager", "holds what another format needs"), ("onnx-int8", "model.int8.onnx is missing"),
                        ("aoti", "has no file of aoti|isn't in the manifest|is missing")):  # fmt: skip
-        config = files[CONFIG].replace(b"rung: onnx\n", f"rung: {rung}\n".encode())
+        config = files[CONFIG].replace(b"format: onnx\n", f"format: {format}\n".encode())
         refused(write(tmp_path / "a.mar", outer({**files, CONFIG: config})), says)
 
 
@@ -470,7 +470,7 @@ def test_the_exports_digest_does_not_vouch_for_code(name: str, good: Path, bare_
 
 
 def test_an_unexpected_archive_is_refused_before_it_is_parsed(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("read_model_config", "compare", "parse_facts"):
+    for name in ("read_model_config", "compare", "check_facts"):
         monkeypatch.setattr(archive_check, name, None)
 
     with pytest.raises(BundleError, match="neither is expected"):

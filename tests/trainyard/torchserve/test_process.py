@@ -16,18 +16,18 @@ from trainyard.torchserve import process as torchserve
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.process import PORTS, TORCH_STUB, Plan, environment, java_command, write_config
-from trainyard.torchserve.run_directory import Home
+from trainyard.torchserve.run_directory import RunDirectory
 from trainyard.torchserve.worker_log import WorkerLog
 
 NUMBERS = {name: 50_000 + i for i, name in enumerate(PORTS)}
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path, io.StringIO())
-    home.store.mkdir()
-    home.temporary.mkdir()
-    return home
+def directory(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path, io.StringIO())
+    directory.store.mkdir()
+    directory.temporary.mkdir()
+    return directory
 
 
 def properties(path: Path) -> dict[str, str]:
@@ -37,8 +37,8 @@ def properties(path: Path) -> dict[str, str]:
     return values
 
 
-def test_only_loopback_is_listened_on(home: Home) -> None:
-    told = properties(write_config(home, Plan({"m": "m.mar"}), NUMBERS))
+def test_only_loopback_is_listened_on(directory: RunDirectory) -> None:
+    told = properties(write_config(directory, Plan({"m": "m.mar"}), NUMBERS))
     for name in ("inference", "management", "metrics"):
         assert told[f"{name}_address"] == f"http://127.0.0.1:{NUMBERS[name]}"
     for name in ("grpc_inference", "grpc_management"):
@@ -46,39 +46,41 @@ def test_only_loopback_is_listened_on(home: Home) -> None:
         assert told[f"{name}_port"] == str(NUMBERS[name])
 
 
-def test_models_and_limits(home: Home) -> None:
-    told = properties(write_config(home, Plan({"a": "a.mar", "b": "b.mar"}, max_body=123), NUMBERS))
+def test_models_and_limits(directory: RunDirectory) -> None:
+    told = properties(write_config(directory, Plan({"a": "a.mar", "b": "b.mar"}, max_body=123), NUMBERS))
     assert told["load_models"] == "a=a.mar,b=b.mar"
-    assert told["model_store"] == str(home.store)
+    assert told["model_store"] == str(directory.store)
     assert told["max_request_size"] == "123"
-    assert re.fullmatch(told["allowed_urls"].replace("\\\\", "\\"), f"file://{home.store}/a.mar")
+    assert re.fullmatch(told["allowed_urls"].replace("\\\\", "\\"), f"file://{directory.store}/a.mar")
     assert (told["enable_model_api"], told["install_py_dep_per_model"]) == ("false", "false")
     assert int(told["token_expiration_min"]) > 5 * 365 * 24 * 60, "longer than any night"
 
 
-def test_gpus_are_dealt_out_by_torchserve(home: Home) -> None:
-    assert properties(write_config(home, Plan({"m": "m.mar"}), NUMBERS))["number_of_gpu"] == "0"
-    assert "number_of_gpu" not in properties(write_config(home, Plan({"m": "m.mar"}, device="cuda"), NUMBERS))
+def test_gpus_are_dealt_out_by_torchserve(directory: RunDirectory) -> None:
+    assert properties(write_config(directory, Plan({"m": "m.mar"}), NUMBERS))["number_of_gpu"] == "0"
+    assert "number_of_gpu" not in properties(write_config(directory, Plan({"m": "m.mar"}, device="cuda"), NUMBERS))
 
 
-def test_java_is_started_without_the_wrapper_and_finds_its_files(home: Home) -> None:
-    command = java_command(Java(Path("/jdk/bin/java"), 25), home, home.path / "config.properties")
+def test_java_is_started_without_the_wrapper_and_finds_its_files(directory: RunDirectory) -> None:
+    command = java_command(Java(Path("/jdk/bin/java"), 25), directory, directory.path / "config.properties")
     assert command[0] == "/jdk/bin/java"
-    assert f"-Djava.io.tmpdir={home.temporary}" in command
+    assert f"-Djava.io.tmpdir={directory.temporary}" in command
     assert "-ncs" in command, "it writes no snapshots of its configuration"
     [home_flag] = [word for word in command if word.startswith("-Dmodel_server_home=")]
     assert (Path(home_flag.partition("=")[2]) / "ts" / "model_service_worker.py").is_file()
     assert deployment_file("log4j2.xml").as_uri() in " ".join(command)
 
 
-def test_the_environment_is_private_and_sets_the_threads(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_private_and_sets_the_threads(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TS_CONFIG_FILE", "/etc/other.properties")
     monkeypatch.setenv("LOG_LOCATION", "/var/log")
     monkeypatch.setenv("TMPDIR", "/elsewhere")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    told = environment(home, Plan({"m": "m.mar"}, threads=2, expect=("d1", "d2")))
+    told = environment(directory, Plan({"m": "m.mar"}, threads=2, expect=("d1", "d2")))
     assert not [name for name in told if name.startswith("TS_") or name == "LOG_LOCATION"]
-    assert told["TMPDIR"] == told["TEMP"] == str(home.temporary)
+    assert told["TMPDIR"] == told["TEMP"] == str(directory.temporary)
     assert told["OMP_NUM_THREADS"] == told["MKL_NUM_THREADS"] == "2"
     assert told["TRAINYARD_EXPECT"] == "d1,d2"
 
@@ -86,11 +88,13 @@ def test_the_environment_is_private_and_sets_the_threads(home: Home, monkeypatch
 # The stand-in for torch
 
 
-def test_beside_a_real_torch_the_stand_in_is_on_no_path(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beside_a_real_torch_the_stand_in_is_on_no_path(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", "/mine")
-    assert environment(home, Plan({"m": "m.mar"}))["PYTHONPATH"] == "/mine"
+    assert environment(directory, Plan({"m": "m.mar"}))["PYTHONPATH"] == "/mine"
     monkeypatch.setattr(torchserve, "needs_torch_stub", lambda: True)
-    assert environment(home, Plan({"m": "m.mar"}))["PYTHONPATH"] == f"{TORCH_STUB}{os.pathsep}/mine"
+    assert environment(directory, Plan({"m": "m.mar"}))["PYTHONPATH"] == f"{TORCH_STUB}{os.pathsep}/mine"
 
 
 def test_the_stand_in_is_all_that_torchserves_workers_want_of_torch(tmp_path: Path) -> None:

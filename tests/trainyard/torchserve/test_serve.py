@@ -152,7 +152,7 @@ def test_torchserves_own_ports_are_on_loopback_alone(up: Running) -> None:
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert len(listening) == 6, "the front, and TorchServe's five"
+    assert len(listening) == 6, "the gateway, and TorchServe's five"
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     for _, port in listening:
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port), timeout=GENEROUS):

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from trainyard.artifacts.bundle import Bundle
-from trainyard.config.experiment import Experiment
-from trainyard.formats.names import Rung
+from trainyard.artifacts.export_record import FormatName
 from trainyard.torchserve.running import Running, running
 
+from my_project.train import Config
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-RUNGS: tuple[Rung, ...] = ("torchscript", "onnx", "onnx-int8")
+RUNGS: tuple[FormatName, ...] = ("torchscript", "onnx", "onnx-int8")
 TRAINER = {"devices": "cpu", "threads": 1, "loggers": []}
 DIGITS = {
     "name": "digits",
@@ -36,14 +37,15 @@ pytestmark = pytest.mark.slow
 
 
 def exported(folder: Path, config: dict[str, object]) -> Path:
-    """Trains a model and exports it; whatever the gate says of a rung, all others can be served."""
-    from trainyard.training.run import train
+    """Trains a model and exports it; whatever the gate says of a format, all others can be served."""
     from trainyard.verify.export import Options, export
+
+    from my_project.train import train
 
     section = config["data"]
     assert isinstance(section, dict)
     experiment = {**config, "out": folder / "runs", "data": {**section, "cache": str(folder / "cache")}}
-    run = train(Experiment.model_validate(experiment))
+    run = train(Config.model_validate(experiment))
     export(Bundle.open(run), Options(RUNGS, threads=1), [])
     return run
 

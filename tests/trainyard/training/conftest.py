@@ -11,15 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trainyard.config.experiment import Experiment
 from trainyard.models.classifier import ImageClassifier
 from trainyard.preprocess.preprocessor import Inputs
-from trainyard.training.augment import Augmentation, Mixing
 from trainyard.training.loop import TrainingLoop
-from trainyard.training.module import ClassifierModule
 from trainyard.training.processes import start_fabric
 from trainyard.training.reports import Observer
-from trainyard.training.run import class_weights
+
+from my_project.train import Config, make_task
 
 CLASSES = ("dark", "middle", "light")
 
@@ -51,8 +49,8 @@ def tiny_classifier(plain: bool) -> ImageClassifier:
     return ImageClassifier(network, list(network), (0.5,) * 3, (0.25,) * 3)
 
 
-def experiment(**sections: dict[str, object]) -> Experiment:
-    return Experiment.model_validate(
+def experiment(**sections: dict[str, object]) -> Config:
+    return Config.model_validate(
         {
             "name": "tiny",
             "data": {
@@ -63,6 +61,7 @@ def experiment(**sections: dict[str, object]) -> Experiment:
                 **sections.get("data", {}),
             },
             "model": {"kind": "resnet", "name": "resnet20"},
+            "augment": sections.get("augment", {}),
             "optim": {"lr": 0.1, **sections.get("optim", {})},
             "trainer": {"max_epochs": 2, "threads": 1, "devices": "cpu", **sections.get("trainer", {})},
         }
@@ -84,17 +83,9 @@ def make_loop(tmp_path: Path) -> MakeLoop:
     ) -> TrainingLoop:
         config = experiment(**sections)
         train, val = MadeUpImages(100, seed=1, labels=labels), MadeUpImages(50, seed=2)
-        weights = class_weights(config, train.labels, len(CLASSES))
-        data = config.data
-        module = ClassifierModule(
-            tiny_classifier(plain),
-            config.optim,
-            weights,
-            Augmentation(data, config.seed),
-            Mixing(data.mixup, data.cutmix, config.seed),
-        )
+        task = make_task(config, tiny_classifier(plain), train.labels, len(CLASSES))
         fabric = start_fabric(config.trainer)
         folder = tmp_path / "checkpoints"
-        return TrainingLoop(fabric, module, config, train, val, CLASSES, folder, observers)
+        return TrainingLoop(fabric, task, config, train, val, CLASSES, folder, observers)
 
     return make

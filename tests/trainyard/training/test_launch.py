@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nproc_then_devices_then_gpus_say_how_many_processes(
     devices: str | int, gpus: int, nproc: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(launch_module, "GPU_FILES", ("/dev/null",))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     if nproc is not None:
         monkeypatch.setenv("NPROC", nproc)
@@ -64,6 +66,13 @@ def test_nproc_then_devices_then_gpus_say_how_many_processes(
 
     assert processes(config) == expected
     assert needs_launch(config) == (expected > 1)
+
+
+def test_torch_is_not_asked_where_no_driver_shows_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch_module, "GPU_FILES", ("/dev/nothing*", "/dev/none"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    assert processes(TrainerConfig()) == 1
 
 
 def test_one_process_on_each_of_two_nodes_is_launched_and_a_launched_one_is_not(
@@ -85,22 +94,21 @@ def test_a_number_of_processes_or_nodes_must_be_one(text: str, monkeypatch: pyte
 
 
 def test_where_nodes_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch_module._rendezvous() == ["--standalone"]
+    assert launch_module._meeting_place() == {}
+    assert launch_module._ranks(1, 2) == {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
     monkeypatch.setenv("NNODES", "3")
     with pytest.raises(UsageError, match="MASTER_ADDR must name the first node's address"):
-        launch_module._rendezvous()
+        launch_module._meeting_place()
 
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
-    assert launch_module._rendezvous() == [
-        "--nnodes=3", "--node-rank=0", "--master-addr=10.0.0.1", "--master-port=29500", "--rdzv-conf=timeout=600",
-    ]  # fmt: skip
-    monkeypatch.setenv("MASTER_PORT", "1234")
-    monkeypatch.setenv("MEET_SECONDS", "5")
-    monkeypatch.setenv("NODE_RANK", "2")
-    assert launch_module._rendezvous()[1:] == [
-        "--node-rank=2", "--master-addr=10.0.0.1", "--master-port=1234", "--rdzv-conf=timeout=5",
-    ]  # fmt: skip
+    assert launch_module._meeting_place() == {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500", "GROUP_RANK": "0"}
+    assert launch_module.meeting_seconds() == 600
+    for variable, value in (("MASTER_PORT", "1234"), ("MEET_SECONDS", "5"), ("NODE_RANK", "2")):
+        monkeypatch.setenv(variable, value)
+    assert launch_module._meeting_place() == {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234", "GROUP_RANK": "2"}
+    assert launch_module.meeting_seconds() == 5
+    assert launch_module._ranks(1, 2) == {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_a_wrong_place_to_meet_is_one_sentence(
     for name, set_to in (("NNODES", "3"), ("MASTER_ADDR", "10.0.0.1"), (variable, value)):
         monkeypatch.setenv(name, set_to)
     with pytest.raises(UsageError, match=sentence):
-        launch_module._rendezvous()
+        launch_module._meeting_place()
 
 
 @pytest.mark.parametrize(("code", "expected"), [(1, 1), (2, 2), (143, 143), (-9, 137), (-15, 143)])
@@ -141,6 +149,73 @@ def test_log_rank_chooses_who_prints(
     if log_rank is not None:
         monkeypatch.setenv("LOG_RANK", log_rank)
     assert is_muted() == muted
+
+
+PACKAGE = """
+import os, signal, sys, time
+rank = int(os.environ["RANK"])
+def say(text):
+    os.write(1, (text + "\\n").encode())
+if sys.argv[1] == "fail":
+    time.sleep(0 if rank == 1 else 60)
+    sys.exit(3)
+signal.signal(signal.SIGTERM, lambda *_: (say("told"), sys.exit(int(sys.argv[1]))))
+say("ready")
+time.sleep(60)
+"""
+LAUNCH = """
+import sys
+from trainyard.config.experiment import TrainerConfig
+from trainyard.training.launch import launch
+code = launch(sys.argv[1:], TrainerConfig(devices=2))
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+
+
+def launch_package(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Has the real launcher start two processes of a package called trainyard that does no more than its argument."""
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "src" / "trainyard" / "__main__.py").write_text(PACKAGE)
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, *arguments], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(folder / "src")},
+    )  # fmt: skip
+
+
+def test_the_first_to_fail_ends_the_others_and_gives_its_code(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    process = launch_package(tmp_path, "fail")
+    process.communicate(timeout=60)
+
+    assert process.returncode == 3
+    assert time.monotonic() - begin < 50, "nobody waited for the other to end by itself"
+
+
+@pytest.mark.parametrize(
+    ("number", "child", "code"),
+    [(signal.SIGTERM, "143", 143), (signal.SIGTERM, "0", 0)],
+    ids=["stopped", "done already"],
+)
+def test_a_signal_goes_on_to_all_processes(number: signal.Signals, child: str, code: int, tmp_path: Path) -> None:
+    process = launch_package(tmp_path, child)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
+    process.send_signal(number)
+    stdout, _ = process.communicate(timeout=60)
+
+    assert process.returncode == code
+    assert stdout == "told\ntold\n"
+
+
+def test_ctrl_c_is_130_and_no_traceback_of_the_launcher(tmp_path: Path) -> None:
+    process = launch_package(tmp_path, "1")
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "ready\n"]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+    assert process.returncode == 130
 
 
 ORPHAN = "from trainyard.training.launch import end_with_launcher; end_with_launcher(); print('lives')"
@@ -192,7 +267,7 @@ def test_one_failed_process_ends_all_and_gives_its_code(
 
     assert process.returncode == code, stderr
     assert said in stderr
-    # Neither torchrun nor the process that lost its peer adds a traceback.
+    # Neither the launcher nor the process that lost its peer adds a traceback.
     assert stderr.count("Traceback") == ("ValueError" in said), stderr
 
 

@@ -78,7 +78,7 @@ def test_it_learns(make_loop: MakeLoop) -> None:
 def test_a_resumed_run_ends_with_the_same_weights_and_order(
     make_loop: MakeLoop, save_every: int | None, crash_at: int, optim: dict[str, object]
 ) -> None:
-    keys = {"optim": optim, "trainer": {"save_every": save_every}, "data": {"mixup": 0.2}}
+    keys = {"optim": optim, "trainer": {"save_every": save_every}, "augment": {"mixup": 0.2}}
     reference, seen = run(make_loop, **keys)
     for file in reference.folder.iterdir():
         file.unlink()
@@ -127,8 +127,8 @@ def test_dropout_and_order_follow_from_the_seed_alone(make_loop: MakeLoop) -> No
         {"optim": {"warmup": 0.5}},
         {"trainer": {"accumulate": 2}},
         {"trainer": {"precision": "bf16-mixed"}},
-        {"data": {"mixup": 0.5}},
-        {"data": {"cutmix": 0.5}},
+        {"augment": {"mixup": 0.5}},
+        {"augment": {"cutmix": 0.5}},
         {"data": {"batch_size": 8}},
     ],
     ids=str,
@@ -141,8 +141,8 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(make_loop: MakeLoo
     """Without batch norm's statistics and dropout's draws in between, the gradients are the same."""
     steps = {}
     for batch_size, accumulate in ((32, 1), (16, 2)):
-        data, trainer = {"batch_size": batch_size, "augment": "none"}, {"accumulate": accumulate}
-        loop = make_loop(plain=True, data=data, trainer=trainer)
+        keys = {"data": {"batch_size": batch_size}, "trainer": {"accumulate": accumulate}}
+        loop = make_loop(plain=True, augment={"kind": "none"}, **keys)
         loop.run()
         steps[accumulate] = (loop.progress.step, weights(loop)["1.weight"])
         for file in loop.folder.iterdir():
@@ -155,7 +155,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(make_loop: MakeLoo
 def test_balanced_weights_are_inverse_to_the_counts(make_loop: MakeLoop) -> None:
     loop = make_loop(labels=[0] * 50 + [1] * 40 + [2] * 10, optim={"class_weights": "balanced"})
 
-    torch.testing.assert_close(loop.module.class_weights, torch.tensor([100 / 150, 100 / 120, 100 / 30]))
+    torch.testing.assert_close(loop.task.class_weights, torch.tensor([100 / 150, 100 / 120, 100 / 30]))
 
 
 def test_balanced_sampling_draws_classes_alike(make_loop: MakeLoop) -> None:
@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(make_l
     run(make_loop, trainer={"max_epochs": 1})
     before = (make_loop().folder / LAST).read_bytes()
     loop = make_loop(trainer={"max_epochs": 5})
-    loop.module.register_buffer("class_weights", torch.tensor([math.nan] * 3), persistent=False)
+    loop.task.register_buffer("class_weights", torch.tensor([math.nan] * 3), persistent=False)
 
     with pytest.raises(TrainyardError, match=r"the loss is nan at step 7; the checkpoint before it is kept"):
         loop.run()

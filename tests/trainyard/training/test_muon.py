@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trainyard.config.experiment import OptimConfig
 from trainyard.models.classifier import Classifier
 from trainyard.training.muon import ADAM_RMS, Muon, is_matrix, orthogonalize
-from trainyard.training.optim import build_optimizer, parameter_groups
+
+from my_project.task import OptimConfig, Task
 
 CONFIG = OptimConfig(name="muon", lr=0.01, weight_decay=0.1, momentum=0.9)
 
@@ -66,10 +66,10 @@ def test_what_is_a_matrix(shape: tuple[int, ...], expected: bool) -> None:
 
 def test_only_the_matrices_between_the_first_stage_and_the_last_are_orthogonalised() -> None:
     classifier = SmallConvNet()
-    [orthogonal] = [group for group in parameter_groups(classifier, CONFIG) if group["orthogonal"]]
+    [orthogonal] = [group for group in Task(classifier, CONFIG).parameter_groups() if group["orthogonal"]]
 
     assert [id(parameter) for parameter in orthogonal["params"]] == [id(classifier.network["middle"][0].weight)]
-    assert not any(group["orthogonal"] for group in parameter_groups(classifier, OptimConfig(name="adamw")))
+    assert not any(group["orthogonal"] for group in Task(classifier, OptimConfig(name="adamw")).parameter_groups())
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -81,7 +81,7 @@ def test_a_step_of_a_matrix_has_the_size_of_adamws_and_forgets_the_gradients_siz
         weight.data = weight.data.to(memory_format=layout)
         weight.grad = scale * weight.grad.to(memory_format=layout)
         before = weight.detach().clone()
-        build_optimizer(classifier, CONFIG, torch.device("cpu")).step()
+        Task(classifier, CONFIG).optimizer().step()
         moved.append(weight.detach() - before * (1 - CONFIG.lr * CONFIG.weight_decay))
 
     assert moved[0].square().mean().sqrt() == pytest.approx(ADAM_RMS * CONFIG.lr, rel=0.25)
@@ -93,7 +93,7 @@ def test_the_rest_is_updated_as_by_adamw() -> None:
     theirs.load_state_dict(ours.state_dict())
     adamw = OptimConfig(name="adamw", lr=CONFIG.lr, weight_decay=CONFIG.weight_decay)
     for classifier, config in ((ours, CONFIG), (theirs, adamw)):
-        optimizer = build_optimizer(classifier, config, torch.device("cpu"))
+        optimizer = Task(classifier, config).optimizer()
         for _ in range(3):
             with_gradients(classifier)
             optimizer.step()

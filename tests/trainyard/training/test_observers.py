@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ from trainyard.preprocess.preprocessor import Item
 from trainyard.training.checkpoint import FORMAT, LAST, Checkpoint, write_checkpoint
 from trainyard.training.misclassified import WrongExamples
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers
-from trainyard.training.optim import schedule
 from trainyard.training.reports import StepReport, Validation
 from trainyard.training.runs import CHECKPOINTS
+
+from my_project.task import Task
 
 DigitsExperiment = Callable[..., Experiment]
 CLASSES = ("cat", "dog")
@@ -94,6 +96,15 @@ def test_a_resumed_run_goes_on_with_the_rows_of_the_csv(tmp_path: Path) -> None:
     assert [(row["epoch"], row["train_loss"]) for row in rows(tmp_path)] == [("1", "1.0"), ("2", "0.25")]
 
 
+def test_a_resumed_run_goes_on_with_a_metric_more_and_one_less(tmp_path: Path) -> None:
+    for epoch, name in ((1, "old"), (2, "new")):
+        observer = MetricsCsv(tmp_path)
+        plain = validation(epoch, 4 * epoch)
+        observer.on_validation(replace(plain, scores=replace(plain.scores, metrics={name: 0.5})))
+
+    assert [(row["val_old"], row["val_new"]) for row in rows(tmp_path)] == [("0.5", ""), ("", "0.5")]
+
+
 def test_without_a_terminal_there_are_plain_lines_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     observer = Terminal(log_every=2)
@@ -140,7 +151,8 @@ def test_tensorboard_has_the_curves(digits_run: Path, digits_experiment: DigitsE
     optim = digits_experiment().optim
 
     assert [number for number, _ in points(accumulator, "train/loss")] == list(range(1, 9))
-    rates = [optim.lr * schedule(optim, number, 8) for number in range(8)]
+    task = Task(torch.nn.Identity(), optim)
+    rates = [optim.lr * task.schedule(number, 8) for number in range(8)]
     assert [value for _, value in points(accumulator, "lr")] == pytest.approx(rates)
     assert all(value > 0 for _, value in points(accumulator, "examples_per_second"))
     for name in ("accuracy", "macro_f1", "loss", "ece"):

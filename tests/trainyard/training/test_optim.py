@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainyard.config.experiment import OptimConfig
 from trainyard.models.classifier import Classifier
 from trainyard.training.ema import ExponentialMovingAverage
-from trainyard.training.optim import build_optimizer, parameter_groups, schedule, set_learning_rate
+
+from my_project.task import OptimConfig, Task
 
 
 class ThreeStages(Classifier):
@@ -23,7 +23,7 @@ class ThreeStages(Classifier):
 
 
 def test_norms_and_biases_do_not_decay() -> None:
-    groups = parameter_groups(ThreeStages(), OptimConfig(weight_decay=0.1))
+    groups = Task(ThreeStages(), OptimConfig(weight_decay=0.1)).parameter_groups()
 
     for group in groups:
         assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] > 0}
@@ -31,7 +31,7 @@ def test_norms_and_biases_do_not_decay() -> None:
 
 
 def test_rates_fall_from_stage_to_stage_towards_the_input() -> None:
-    groups = parameter_groups(ThreeStages(), OptimConfig(lr=1.0, layer_decay=0.5, head_lr=3.0))
+    groups = Task(ThreeStages(), OptimConfig(lr=1.0, layer_decay=0.5, head_lr=3.0)).parameter_groups()
 
     assert sorted({group["peak_lr"] for group in groups}) == [0.25, 0.5, 3.0]
 
@@ -41,13 +41,13 @@ def test_frozen_parameters_are_left_out() -> None:
     for parameter in classifier.network[0].parameters():
         parameter.requires_grad_(False)
 
-    assert sum(len(group["params"]) for group in parameter_groups(classifier, OptimConfig())) == 6
+    assert sum(len(group["params"]) for group in Task(classifier, OptimConfig()).parameter_groups()) == 6
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_the_optimiser_is_fused(name: str, kind: type) -> None:
     config = OptimConfig.model_validate({"name": name, "momentum": 0.8})
-    optimizer = build_optimizer(ThreeStages(), config, torch.device("cpu"))
+    optimizer = Task(ThreeStages(), config).optimizer()
 
     assert isinstance(optimizer, kind)
     assert all(group["fused"] for group in optimizer.param_groups)
@@ -58,7 +58,8 @@ def test_the_optimiser_is_fused(name: str, kind: type) -> None:
 @pytest.mark.parametrize("name", ["cosine", "linear", "onecycle"])
 def test_a_schedule_rises_to_its_peak_and_falls_to_nothing(name: str) -> None:
     config = OptimConfig.model_validate({"schedule": name, "warmup": 0.2})
-    factors = [schedule(config, step, 1000) for step in range(1000)]
+    task = Task(ThreeStages(), config)
+    factors = [task.schedule(step, 1000) for step in range(1000)]
     peak = factors.index(max(factors))
 
     assert peak == 200
@@ -69,25 +70,18 @@ def test_a_schedule_rises_to_its_peak_and_falls_to_nothing(name: str) -> None:
     assert factors[-1] < 0.01
 
 
+def factor(name: str, step: int) -> float:
+    return Task(ThreeStages(), OptimConfig.model_validate({"schedule": name})).schedule(step, 1000)
+
+
 def test_the_shapes_differ_and_their_warm_ups_have_defaults() -> None:
-    halfway = {
-        name: schedule(OptimConfig.model_validate({"schedule": name}), 700, 1000)
-        for name in ("cosine", "linear", "onecycle", "constant")
-    }
+    halfway = {name: factor(name, 700) for name in ("cosine", "linear", "onecycle", "constant")}
 
     assert halfway["constant"] == 1.0
     assert len({round(value, 3) for value in halfway.values()}) == 4
-    assert schedule(OptimConfig(schedule="constant"), 0, 1000) == 1.0
-    assert schedule(OptimConfig(schedule="cosine"), 49, 1000) < 1
-    assert schedule(OptimConfig(schedule="onecycle"), 299, 1000) < 1
-
-
-def test_the_factor_scales_each_groups_own_peak() -> None:
-    optimizer = build_optimizer(ThreeStages(), OptimConfig(lr=1.0, layer_decay=0.5), torch.device("cpu"))
-
-    set_learning_rate(optimizer, 0.5)
-
-    assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.125, 0.25, 0.5]
+    assert factor("constant", 0) == 1.0
+    assert factor("cosine", 49) < 1
+    assert factor("onecycle", 299) < 1
 
 
 def test_the_average_follows_the_weights_and_can_be_put_in_place() -> None:

@@ -18,7 +18,8 @@ from trainyard.config.load import load_experiment
 from trainyard.data.load import load_dataset
 from trainyard.training.presets import PROFILED_STEPS, Profiler, apply_data_preset, apply_preset
 from trainyard.training.reports import StepReport
-from trainyard.training.run import train
+
+from my_project.train import train
 
 DigitsExperiment = Callable[..., Experiment]
 

@@ -6,8 +6,6 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -17,30 +15,31 @@ from torch import Tensor
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import UsageError
-from trainyard.config.experiment import Experiment, TrainerConfig
+from trainyard.config.experiment import TrainerConfig
 from trainyard.config.load import load_experiment
-from trainyard.data.encoded import EncodedSplit, encode_split
+from trainyard.data.encoded import encode_split
 from trainyard.data.load import load_dataset
-from trainyard.models.base import Task
 from trainyard.preprocess.preprocessor import ImagePreprocessor
 from trainyard.training.checkpoint import read_checkpoint
 from trainyard.training.loop import TrainingLoop
-from trainyard.training.module import ClassifierModule
 from trainyard.training.processes import start_fabric, uses_gpu
-from trainyard.training.run import build_module, class_weights, train
+from trainyard.training.run import build_model
 
-DigitsExperiment = Callable[..., Experiment]
+from my_project.task import Task, class_weights
+from my_project.train import Config, make_task, train
+
+DigitsExperiment = Callable[..., Config]
 LABELS = np.array([0, 0, 0, 1])
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
-def build(experiment: Experiment) -> ClassifierModule:
-    task = Task(("a", "b", "c"), ImagePreprocessor(8, 8))
-    return build_module(experiment, task, cast(EncodedSplit, SimpleNamespace(labels=LABELS)))
+def build(config: Config) -> Task:
+    model = build_model(config, ("a", "b", "c"), ImagePreprocessor(8, 8))
+    return make_task(config, model, LABELS, 3)
 
 
-def state(module: ClassifierModule) -> dict[str, Tensor]:
-    return module.classifier.network.state_dict()
+def state(task: Task) -> dict[str, Tensor]:
+    return task.model.network.state_dict()
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -51,7 +50,7 @@ def test_the_seed_sets_the_initial_weights(digits_experiment: DigitsExperiment) 
     first = build(digits_experiment())
     torch.rand(3)
     again = build(digits_experiment())
-    other = build(Experiment.model_validate(digits_experiment().model_dump() | {"seed": 7}))
+    other = build(Config.model_validate(digits_experiment().model_dump() | {"seed": 7}))
 
     assert same(state(first), state(again))
     assert not same(state(first), state(other))
@@ -59,7 +58,7 @@ def test_the_seed_sets_the_initial_weights(digits_experiment: DigitsExperiment) 
 
 def test_freeze_trains_the_output_layer_only(digits_experiment: DigitsExperiment) -> None:
     def trainable(freeze: str) -> set[str]:
-        network = build(digits_experiment(model={"freeze": freeze})).classifier.network
+        network = build(digits_experiment(model={"freeze": freeze})).model.network
         return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 
     assert trainable("backbone") == {"fc.weight", "fc.bias"}
@@ -70,7 +69,7 @@ def test_channels_last_lays_images_out_by_pixel_and_changes_no_answer(digits_exp
     plain, other = (build(digits_experiment(trainer={"channels_last": on})).eval() for on in (False, True))
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     layouts = []
-    other.classifier.network.layer2.register_forward_hook(
+    other.model.network.layer2.register_forward_hook(
         lambda *hook: layouts.append(hook[2].is_contiguous(memory_format=torch.channels_last))
     )
 
@@ -86,12 +85,12 @@ def test_class_weights_need_one_for_each_class(digits_experiment: DigitsExperime
     with pytest.raises(UsageError, match="optim.class_weights has 2 weights for 3 classes"):
         build(digits_experiment(optim={"class_weights": [1.0, 2.0]}))
 
-    module = build(digits_experiment(optim={"class_weights": [1.0, 2.0, 3.0]}))
-    torch.testing.assert_close(module.class_weights, torch.tensor([1.0, 2.0, 3.0]))
+    task = build(digits_experiment(optim={"class_weights": [1.0, 2.0, 3.0]}))
+    torch.testing.assert_close(task.class_weights, torch.tensor([1.0, 2.0, 3.0]))
 
 
 def test_balanced_weights_of_a_class_without_examples_are_finite(digits_experiment: DigitsExperiment) -> None:
-    weights = class_weights(digits_experiment(optim={"class_weights": "balanced"}), LABELS, 3)
+    weights = class_weights(digits_experiment(optim={"class_weights": "balanced"}).optim, LABELS, 3)
 
     assert weights is not None
     torch.testing.assert_close(weights[:2], torch.tensor([4 / 9, 4 / 3]))
@@ -173,7 +172,7 @@ def test_keep_chooses_the_weights_of_the_bundle(digits_experiment: DigitsExperim
 
 def test_samples_false_leaves_them_out(digits_experiment: DigitsExperiment, digits_run: Path) -> None:
     tree = digits_experiment(trainer={"max_epochs": 1}).model_dump() | {"bundle": {"samples": False}}
-    run = train(Experiment.model_validate(tree))
+    run = train(Config.model_validate(tree))
 
     assert (digits_run / "bundle" / "samples" / "golden.jsonl").is_file()
     assert not (run / "bundle" / "samples").exists()
@@ -196,9 +195,9 @@ def padded_share(bucket: bool, tmp_path: Path) -> float:
     dataset = load_dataset(experiment.data, experiment.seed)
     preprocessor = experiment.model.preprocessor(experiment.data, dataset.splits["train"].items)
     split = encode_split(dataset.splits["train"], preprocessor, experiment.data, training=True)
-    module = build_module(experiment, Task(dataset.classes, preprocessor), split)
+    task = make_task(experiment, build_model(experiment, dataset.classes, preprocessor), split.labels, 4)
     fabric = start_fabric(experiment.trainer)
-    loop = TrainingLoop(fabric, module, experiment, split, split, dataset.classes, tmp_path)
+    loop = TrainingLoop(fabric, task, experiment, split, split, dataset.classes, tmp_path)
     masks = [split.batch(batch)["attention_mask"] for batch in loop._epoch_batches(0)]
     return 1 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks)
 

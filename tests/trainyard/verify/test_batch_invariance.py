@@ -1,4 +1,4 @@
-"""Company and shapes, against runtimes that are wrong in one way each."""
+"""BatchInvariance and shapes, against runtimes that are wrong in one way each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 
-from trainyard.artifacts.export_record import Company
+from trainyard.artifacts.export_record import BatchInvariance
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, Inputs, TextPreprocessor
-from trainyard.verify.batch_invariance import MAX_MOVE, Run, Sweep, make_cases, measure_company, moves, sweep
+from trainyard.verify.batch_invariance import MAX_MOVE, Run, Sweep, make_cases, measure_invariance, moves, sweep
 
 WORDS, WIDTH, CLASSES, PAD = 40, 12, 3, 7
 Floats = NDArray[np.float32]
@@ -87,8 +87,8 @@ def lengths_of(run: Texts) -> list[int]:
 
 
 def test_a_scale_by_batch_moves_with_the_neighbours() -> None:
-    of_texts = measure_company(Texts(), texts(), text_preprocessor())
-    of_images = measure_company(Images(), images(), image_preprocessor())
+    of_texts = measure_invariance(Texts(), texts(), text_preprocessor())
+    of_images = measure_invariance(Images(), images(), image_preprocessor())
 
     assert of_texts.neighbours > 100 * MAX_MOVE
     assert of_texts.padding == 0.0, "alone, the same tokens have the same scale"
@@ -99,25 +99,29 @@ def test_a_scale_by_batch_moves_with_the_neighbours() -> None:
 
 
 def test_a_fixed_scale_does_not_move() -> None:
-    assert measure_company(Texts(scale=3.0), texts(), text_preprocessor()) == Company(neighbours=0.0, padding=0.0)
-    assert measure_company(Images(scale=255), images(), image_preprocessor()) == Company(neighbours=0.0, padding=0.0)
-    assert not moves(measure_company(Texts(bits=False), texts(), text_preprocessor()))
+    assert measure_invariance(Texts(scale=3.0), texts(), text_preprocessor()) == BatchInvariance(
+        neighbours=0.0, padding=0.0
+    )
+    assert measure_invariance(Images(scale=255), images(), image_preprocessor()) == BatchInvariance(
+        neighbours=0.0, padding=0.0
+    )
+    assert not moves(measure_invariance(Texts(bits=False), texts(), text_preprocessor()))
 
 
 def test_a_mean_over_the_padding_moves_with_it() -> None:
-    company = measure_company(Texts(masked=False, bits=False), texts(), text_preprocessor())
+    found = measure_invariance(Texts(masked=False, bits=False), texts(), text_preprocessor())
 
-    assert company.padding > 100 * MAX_MOVE
-    assert moves(company)
+    assert found.padding > 100 * MAX_MOVE
+    assert moves(found)
 
 
 def test_padding_is_found_where_all_texts_are_of_one_length() -> None:
     """No neighbour brings any padding then."""
     of_one_length = [text[:, :3] for text in texts(60) if text.shape[1] >= 3]
 
-    company = measure_company(Texts(masked=False, bits=False), of_one_length, text_preprocessor(max_length=16))
+    found = measure_invariance(Texts(masked=False, bits=False), of_one_length, text_preprocessor(max_length=16))
 
-    assert company.padding > 100 * MAX_MOVE
+    assert found.padding > 100 * MAX_MOVE
 
 
 @pytest.mark.parametrize("extreme", ["bright", "dark", "noisy"])
@@ -133,7 +137,7 @@ def test_extreme_neighbours_are_found_where_the_items_are_alike(extreme: str) ->
         logits[:, 0] += 0.01 * bool(signs[extreme].any())
         return logits
 
-    assert moves(measure_company(disturbed, images(), image_preprocessor()))
+    assert moves(measure_invariance(disturbed, images(), image_preprocessor()))
 
 
 def test_a_neighbour_of_full_length_is_found() -> None:
@@ -144,10 +148,10 @@ def test_a_neighbour_of_full_length_is_found() -> None:
         logits[:, 0] += 0.01 * (inputs["attention_mask"].sum(axis=1).max() == 128)
         return logits
 
-    company = measure_company(disturbed, texts(), text_preprocessor())
+    found = measure_invariance(disturbed, texts(), text_preprocessor())
 
-    assert company.padding == 0.0
-    assert moves(company)
+    assert found.padding == 0.0
+    assert moves(found)
 
 
 @pytest.mark.parametrize("size", [2, 7, 32])
@@ -157,7 +161,7 @@ def test_a_fault_of_one_batch_size_is_found(size: int) -> None:
         logits[-1, 0] += 0.01 * (len(logits) == size)
         return logits
 
-    assert moves(measure_company(disturbed, images(), image_preprocessor()))
+    assert moves(measure_invariance(disturbed, images(), image_preprocessor()))
 
 
 @pytest.mark.parametrize("length", [16, 64, 128, 200])
@@ -168,10 +172,10 @@ def test_a_fault_of_one_padded_length_is_found(length: int) -> None:
         logits[:, 0] += 0.01 * alone
         return logits
 
-    company = measure_company(disturbed, texts(), text_preprocessor(max_length=200))
+    found = measure_invariance(disturbed, texts(), text_preprocessor(max_length=200))
 
-    assert company.neighbours == 0.0
-    assert company.padding > 100 * MAX_MOVE
+    assert found.neighbours == 0.0
+    assert found.padding > 100 * MAX_MOVE
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -180,27 +184,27 @@ def test_an_answer_that_is_not_finite_has_moved_all_the_way(value: float) -> Non
         logits = Images(scale=255)(inputs)
         return np.full_like(logits, value) if len(logits) == 7 else logits
 
-    company = measure_company(disturbed, images(), image_preprocessor())
+    found = measure_invariance(disturbed, images(), image_preprocessor())
 
-    assert company.neighbours == 1.0
-    assert moves(company)
+    assert found.neighbours == 1.0
+    assert moves(found)
 
 
 @pytest.mark.parametrize(("neighbours", "padding"), [(2e-5, 0.0), (0.0, 2e-5)])
-def test_either_kind_of_company_counts(neighbours: float, padding: float) -> None:
-    assert moves(Company(neighbours=neighbours, padding=padding))
-    assert not moves(Company(neighbours=MAX_MOVE, padding=MAX_MOVE))
+def test_neighbours_and_padding_both_count(neighbours: float, padding: float) -> None:
+    assert moves(BatchInvariance(neighbours=neighbours, padding=padding))
+    assert not moves(BatchInvariance(neighbours=MAX_MOVE, padding=MAX_MOVE))
 
 
 def test_the_distance_is_that_of_a_probability_by_hand() -> None:
-    """Logits (0, 0) alone and (0, ln 3) in company: one half becomes three quarters."""
+    """Logits (0, 0) alone and (0, ln 3) among others: one half becomes three quarters."""
 
     def disturbed(inputs: Inputs) -> Floats:
         logits = np.zeros((len(inputs["images"]), 2), np.float32)
         logits[:, 1] = np.log(3) * (len(logits) > 1)
         return logits
 
-    assert measure_company(disturbed, images(), image_preprocessor()).neighbours == pytest.approx(0.25, abs=1e-6)
+    assert measure_invariance(disturbed, images(), image_preprocessor()).neighbours == pytest.approx(0.25, abs=1e-6)
 
 
 @given(
@@ -216,10 +220,10 @@ def test_whatever_the_texts_the_cost_is_bounded_and_the_inputs_are_sound(
     max_length = longest + room
     run = Texts(scale=3.0)
 
-    company = measure_company(run, encoded, text_preprocessor(max_length, segments))
+    found = measure_invariance(run, encoded, text_preprocessor(max_length, segments))
 
     known = {PAD, *np.concatenate([text[0] for text in encoded]).tolist()}
-    assert company == Company(neighbours=0.0, padding=0.0)
+    assert found == BatchInvariance(neighbours=0.0, padding=0.0)
     assert len(run.seen) <= 150
     assert {len(inputs["input_ids"]) for inputs in run.seen} == {1, 2, 7, 32}
     assert max(lengths_of(run)) == max_length
@@ -240,11 +244,11 @@ def test_whatever_the_texts_the_cost_is_bounded_and_the_inputs_are_sound(
 
 @given(count=st.integers(1, 40), seed=st.integers(0, 2**31))
 @settings(max_examples=30)
-def test_every_image_is_in_company_of_every_size_the_same_each_time(count: int, seed: int) -> None:
+def test_every_image_is_in_batches_of_every_size_the_same_each_time(count: int, seed: int) -> None:
     encoded = images(count, seed)
     first, second = Images(scale=255), Images(scale=255)
-    measure_company(first, encoded, image_preprocessor())
-    measure_company(second, encoded, image_preprocessor())
+    measure_invariance(first, encoded, image_preprocessor())
+    measure_invariance(second, encoded, image_preprocessor())
 
     assert len(first.seen) <= 150
     for size in (1, 2, 7, 32):
@@ -259,7 +263,7 @@ def test_neighbours_are_not_those_of_the_data() -> None:
     """Data often lies in order of its classes, so that neighbours there are alike."""
     encoded = images()
     run = Images(scale=255)
-    measure_company(run, encoded, image_preprocessor())
+    measure_invariance(run, encoded, image_preprocessor())
 
     place = {image.transpose(2, 0, 1).tobytes(): i for i, image in enumerate(encoded)}
     batches = [[place.get(image.tobytes(), -1) for image in inputs["images"]] for inputs in run.seen]

@@ -22,7 +22,8 @@ from trainyard.artifacts.manifest import write_manifest
 from trainyard.artifacts.samples import calibration_samples
 from trainyard.base.cpu import Cpu
 from trainyard.base.errors import BundleError, TrainyardError, UsageError
-from trainyard.formats import onnx
+from trainyard.formats.making import onnx
+from trainyard.inference import selection
 from trainyard.preprocess.preprocessor import TextPreprocessor
 from trainyard.report.benchmark import (
     Benchmark,
@@ -37,7 +38,7 @@ from trainyard.verify.benchmark import (
     Plan,
     check_plan,
     choose_folder,
-    choose_rungs,
+    choose_formats,
     make_items,
     parse_numbers,
     run_benchmark,
@@ -59,7 +60,7 @@ PLAN = Plan(formats=None, batch_sizes=(1, 3), threads=(1,), length=None, seconds
 
 @pytest.fixture(scope="module")
 def run_folder(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with an export: ONNX that works, TorchScript that can't be loaded, and rungs that mustn't be."""
+    """A run with an export: ONNX that works, TorchScript that can't be loaded, and formats that mustn't be."""
     run = tmp_path_factory.mktemp("exported")
     shutil.copytree(digits_run / "bundle", run / "bundle")
     bundle = Bundle.open(run)
@@ -85,7 +86,8 @@ def opened(run_folder: Path) -> Opened:
 
 @pytest.fixture(autouse=True)
 def processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "this_cpu", lambda: Cpu("a processor", ("avx2",), 2))
+    for module in (benchmark, selection):
+        monkeypatch.setattr(module, "this_cpu", lambda: Cpu("a processor", ("avx2",), 2))
 
 
 def plan(**changes: object) -> Plan:
@@ -114,7 +116,7 @@ def test_times_what_can_run_and_says_what_cannot(opened: Opened, monkeypatch: py
     assert measured.left_out.pop("torchscript").startswith("it can't run here: ")
     assert measured.left_out == {
         "onnx-int8": "it was refused when it was exported (accuracy 0.1)",
-        "aoti": "this processor is without amx_int8",
+        "aoti": "it needs a processor with amx_int8",
         "aoti-int8": "it was skipped when it was exported (g++ isn't there)",
     }
     assert (measured.bundle, measured.export) == (opened.bundle.digest, "one")
@@ -159,16 +161,16 @@ def test_eager_that_fails_is_not_left_out(opened: Opened, monkeypatch: pytest.Mo
 
 
 def test_missing_packages_are_said(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr(selection, "find_spec", lambda name: None if name == "onnxruntime" else object())
 
-    assert choose_rungs(plan(formats=("onnx", "torchscript")), opened.export) == (
+    assert choose_formats(plan(formats=("onnx", "torchscript")), opened.export) == (
         ["eager", "torchscript"],
-        {"onnx": "the package onnxruntime isn't installed"},
+        {"onnx": "it needs the package onnxruntime"},
     )
 
 
 def test_without_an_export_there_is_eager_alone(opened: Opened) -> None:
-    assert choose_rungs(PLAN, None) == (["eager"], {})
+    assert choose_formats(PLAN, None) == (["eager"], {})
     check_plan(plan(formats=("eager",)), Opened(opened.bundle, None))
     with pytest.raises(UsageError, match="onnx isn't exported; make it: trainyard export "):
         check_plan(plan(formats=("onnx",)), Opened(opened.bundle, None))
@@ -304,7 +306,7 @@ def test_markdown_says_on_what_and_what_not() -> None:
     assert "| 2 | 1 | eager | 0.123 | 12.3 | 1,234 | 5% | 2,000 | 1.50 |" in text
 
 
-def test_figure_has_a_panel_per_thread_count_and_a_line_per_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_has_a_panel_per_thread_count_and_a_line_per_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
 
     figure = benchmark_figure(BENCHMARK)

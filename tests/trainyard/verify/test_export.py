@@ -1,4 +1,4 @@
-"""The ladder as a whole: what passes is kept and told, what doesn't is refused, and nothing is ever half there."""
+"""An export as a whole: what passes is kept and told, what doesn't is refused, and nothing is ever half there."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from tables import FILES
 
 from trainyard import cli
 from trainyard.artifacts.bundle import Bundle
-from trainyard.artifacts.export_record import Export, find_export
+from trainyard.artifacts.export_record import Export, FormatRow, find_export
 from trainyard.artifacts.manifest import verify
 from trainyard.base.errors import DataError, TrainyardError, UsageError
-from trainyard.formats import onnx as onnx_rung
-from trainyard.formats import onnx_int8
-from trainyard.formats.onnx_runtime import OnnxRuntime
+from trainyard.formats.making import onnx as onnx_format
+from trainyard.formats.making import onnx_int8
+from trainyard.formats.onnx import OnnxRuntime
 from trainyard.formats.recipes import Recipe
 from trainyard.formats.source import Source
-from trainyard.verify import export as ladder
+from trainyard.verify import export as exporting
 from trainyard.verify import folder as export_folder
 from trainyard.verify.examples import load_examples
 from trainyard.verify.export import Options, export
 from trainyard.verify.gate import Gate
+from trainyard.verify.rank import Outcome
 
 HOLDING = Path(__file__).parents[1] / "holding"
 QUICK = Options(("onnx", "onnx-int8"), threads=1)
@@ -62,12 +65,12 @@ def test_the_export_is_sealed_beside_the_bundle(exported: Export) -> None:
     assert verify(exported.path) == exported.digest
     names = {path.name for path in exported.path.iterdir()}
     assert names == {
-        "model.onnx", "model.int8.onnx", "export.json", "ladder.md", "ladder.png", "manifest.json",
+        "model.onnx", "model.int8.onnx", "export.json", "export.md", "export.png", "manifest.json",
     }  # fmt: skip
     assert find_export(bundle) == exported
 
 
-def test_every_rung_has_its_row(exported: Export) -> None:
+def test_every_format_has_its_row(exported: Export) -> None:
     rows = {row.name: row for row in exported.facts.formats}
 
     assert list(rows) == ["eager", "onnx", "onnx-int8"]
@@ -97,7 +100,7 @@ def test_the_facts_say_what_was_scored_and_where(exported: Export) -> None:
     assert facts.recommended in {row.name for row in facts.formats if row.status in ("passed", "reference")}
 
 
-def test_the_recommended_rung_is_the_fastest_that_passed(exported: Export) -> None:
+def test_the_recommended_format_is_the_fastest_that_passed(exported: Export) -> None:
     passed = [row for row in exported.facts.formats if row.status in ("reference", "passed")]
 
     assert exported.facts.recommended == max(passed, key=lambda row: row.speedup or 0).name
@@ -159,11 +162,11 @@ SABOTAGE: dict[Callable[[Path], None], str] = {
 
 
 @pytest.mark.parametrize("spoil", SABOTAGE, ids=lambda spoil: spoil.__name__)
-def test_a_sabotaged_rung_is_refused_for_the_right_reason(
+def test_a_sabotaged_format_is_refused_for_the_right_reason(
     spoil: Callable[[Path], None], copied_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = onnx_rung.make
-    monkeypatch.setattr(onnx_rung, "make", lambda source, file: (make(source, file), spoil(file)))
+    make = onnx_format.make
+    monkeypatch.setattr(onnx_format, "make", lambda source, file: (make(source, file), spoil(file)))
 
     made = export(Bundle.open(copied_run), Options(("onnx",), threads=1), [])
 
@@ -208,7 +211,7 @@ def test_recipes_are_tried_until_one_passes(copied_run: Path, monkeypatch: pytes
     assert (made.path / "model.int8.onnx").is_file()
 
 
-def test_refused_rungs_end_the_verb_with_3_and_stay_only_if_allowed(
+def test_refused_formats_end_the_verb_with_3_and_stay_only_if_allowed(
     copied_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil_int8(monkeypatch, lambda _: False)
@@ -276,7 +279,7 @@ def test_without_the_data_the_bundles_samples_are_scored(
 
     assert len(examples.labels) == 128
     assert "samples" in str(examples.origin["split"])
-    assert "int8 rungs are calibrated on too" in caplog.text
+    assert "int8 formats are calibrated on too" in caplog.text
     with pytest.raises(UsageError, match="gone"):
         load_examples(bundle, [f"data.path={copied_run}/gone"])
 
@@ -300,7 +303,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(
     copied_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_folder, "is_writable", lambda _: False)
-    monkeypatch.setattr(ladder, "load_examples", lambda *_: pytest.fail("that takes long"))
+    monkeypatch.setattr(exporting, "load_examples", lambda *_: pytest.fail("that takes long"))
 
     with pytest.raises(TrainyardError, match="nothing can be written to .*exports") as error:
         export(Bundle.open(copied_run), QUICK, [])
@@ -311,7 +314,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(copied_run: Path, monkey
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.onnx")
 
-    monkeypatch.setattr(onnx_rung, "save", full)
+    monkeypatch.setattr(onnx_format, "save", full)
     before = verify(copied_run / "bundle")
 
     with pytest.raises(TrainyardError, match="No space left on device.*free some space") as error:
@@ -377,3 +380,35 @@ def test_two_exports_in_two_places_give_the_same_onnx_files(copied_run: Path, tm
         digests.append({name: manifest["files"][name]["sha256"] for name in ("model.onnx", "model.int8.onnx")})
 
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("order", permutations(("onnx", "onnx-cuda")), ids=" ".join)
+@pytest.mark.parametrize("refused", [(), ("onnx",), ("onnx-cuda",), ("onnx", "onnx-cuda")], ids=str)
+@pytest.mark.parametrize("allow_refused", [False, True])
+def test_a_file_of_two_formats_stays_as_long_as_one_of_them_has_it(
+    order: tuple[str, ...], refused: tuple[str, ...], allow_refused: bool, tmp_path: Path
+) -> None:
+    folder, options = tmp_path / "export", Options(order, allow_refused=allow_refused)
+    folder.mkdir()
+    kept = []
+    for name in order:
+        file = tmp_path / name / FILES[name]
+        file.parent.mkdir()
+        file.write_bytes(b"one graph")
+        made = FormatRow(name=name, file=file.name, status="refused" if name in refused else "passed")
+        kept.append(exporting._keep(made, Outcome(name, file), folder, options))
+
+    expected = [name for name in order if allow_refused or name not in refused]
+    assert [row.name for row in kept if row.file] == expected
+    assert [path.read_bytes() for path in folder.iterdir()] == [b"one graph"] * bool(expected)
+
+
+def test_a_file_of_two_formats_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.onnx").write_bytes(b"one graph")
+    (tmp_path / "model.onnx").write_bytes(b"another")
+    made = FormatRow(name="onnx-cuda", file="model.onnx", status="passed")
+
+    with pytest.raises(AssertionError, match="onnx-cuda makes another model.onnx"):
+        exporting._keep(made, Outcome("onnx-cuda", tmp_path / "model.onnx"), tmp_path / "export", Options())
+    assert (tmp_path / "export" / "model.onnx").read_bytes() == b"one graph"

@@ -11,17 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tables import ALL, EXPORTED, FP32
 from torch import Tensor, nn
 
+from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import DataError
 from trainyard.evaluation.intervals import wilson_interval
 from trainyard.evaluation.scores import score
-from trainyard.formats.names import EXPORTED, RUNGS, Rung, is_fp32
 from trainyard.verify.gate import Gate, Verdict, judge
 
 CLASSES = ("red", "green", "blue")
-FP32 = [rung for rung in EXPORTED if is_fp32(rung)]
-LESS = [rung for rung in EXPORTED if not is_fp32(rung)]
+LESS = [format for format in EXPORTED if format not in FP32]
 Logits = NDArray[np.float32]
 
 
@@ -41,7 +41,7 @@ class Colours(nn.Module):
 
 @dataclass
 class Task:
-    """A trained model with the split that rungs of it are judged on."""
+    """A trained model with the split that formats of it are judged on."""
 
     model: Colours
     images: Tensor
@@ -51,8 +51,8 @@ class Task:
         with torch.inference_mode():
             return model(self.images).numpy()
 
-    def judge(self, rung: Rung, logits: Logits, gate: Gate | None = None) -> Verdict:
-        return judge(rung, logits, self.run(self.model), self.labels, CLASSES, gate or Gate())
+    def judge(self, format: FormatName, logits: Logits, gate: Gate | None = None) -> Verdict:
+        return judge(format, logits, self.run(self.model), self.labels, CLASSES, gate or Gate())
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +92,12 @@ def in_8_bits(model: Colours) -> Colours:
     return changed
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_the_model_itself_passes_as_any_rung(task: Task, rung: Rung) -> None:
+@pytest.mark.parametrize("format", ALL)
+def test_the_model_itself_passes_as_any_format(task: Task, format: FormatName) -> None:
     logits = task.run(task.model)
     scores = score(torch.tensor(logits), torch.tensor(task.labels), CLASSES)
 
-    verdict = task.judge(rung, logits)
+    verdict = task.judge(format, logits)
 
     assert verdict.passed
     assert verdict.accuracy == scores.accuracy
@@ -113,56 +113,56 @@ def test_weights_in_8_bits_pass_as_int8_and_not_as_fp32(task: Task) -> None:
     assert any("a logit differs by" in reason for reason in task.judge("onnx", logits).reasons)
 
 
-@pytest.mark.parametrize("rung", FP32)
-def test_slightly_perturbed_weights_are_refused_though_no_score_falls(task: Task, rung: Rung) -> None:
-    verdict = task.judge(rung, task.run(perturbed(task.model, 0.001)))
+@pytest.mark.parametrize("format", FP32)
+def test_slightly_perturbed_weights_are_refused_though_no_score_falls(task: Task, format: FormatName) -> None:
+    verdict = task.judge(format, task.run(perturbed(task.model, 0.001)))
 
     assert verdict.accuracy is not None
     assert verdict.accuracy > 0.95
     assert verdict.reasons[-1] == f"a logit differs by {verdict.max_abs_diff:.2g} from eager's, and 0.001 is the most"
 
 
-@pytest.mark.parametrize("rung", EXPORTED)
-def test_badly_perturbed_weights_are_refused_for_their_scores(task: Task, rung: Rung) -> None:
-    reasons = " | ".join(task.judge(rung, task.run(perturbed(task.model, 2.0))).reasons)
+@pytest.mark.parametrize("format", EXPORTED)
+def test_badly_perturbed_weights_are_refused_for_their_scores(task: Task, format: FormatName) -> None:
+    reasons = " | ".join(task.judge(format, task.run(perturbed(task.model, 2.0))).reasons)
 
     assert "accuracy 0." in reasons
     assert "macro-F1 0." in reasons
     assert "of 200 examples get eager's class" in reasons
 
 
-@pytest.mark.parametrize("rung", EXPORTED)
-def test_two_swapped_classes_are_refused_for_accuracy_and_agreement(task: Task, rung: Rung) -> None:
+@pytest.mark.parametrize("format", EXPORTED)
+def test_two_swapped_classes_are_refused_for_accuracy_and_agreement(task: Task, format: FormatName) -> None:
     logits = task.run(task.model)[:, [1, 0, 2]]
 
-    reasons = task.judge(rung, logits).reasons
+    reasons = task.judge(format, logits).reasons
 
     assert reasons[0].startswith("accuracy 0.3")
     assert "is below 99 % of eager's" in reasons[0]
-    assert any(reason.endswith(f"and {100 if is_fp32(rung) else 98} % must") for reason in reasons)
+    assert any(reason.endswith(f"and {100 if (format in FP32) else 98} % must") for reason in reasons)
 
 
-@pytest.mark.parametrize("rung", EXPORTED)
-def test_a_wrong_mean_is_refused_for_accuracy_and_agreement(task: Task, rung: Rung) -> None:
+@pytest.mark.parametrize("format", EXPORTED)
+def test_a_wrong_mean_is_refused_for_accuracy_and_agreement(task: Task, format: FormatName) -> None:
     wrong = copy.deepcopy(task.model)
     wrong.mean = torch.tensor([0.0, 0.5, 0.9])
 
-    reasons = " | ".join(task.judge(rung, task.run(wrong)).reasons)
+    reasons = " | ".join(task.judge(format, task.run(wrong)).reasons)
 
     assert "is below 99 % of eager's" in reasons
     assert "examples get eager's class" in reasons
 
 
-@pytest.mark.parametrize("rung", EXPORTED)
-def test_a_frozen_batch_dimension_is_a_reason_and_no_crash(task: Task, rung: Rung) -> None:
-    verdict = task.judge(rung, task.run(task.model)[:4])
+@pytest.mark.parametrize("format", EXPORTED)
+def test_a_frozen_batch_dimension_is_a_reason_and_no_crash(task: Task, format: FormatName) -> None:
+    verdict = task.judge(format, task.run(task.model)[:4])
 
     assert verdict == Verdict(reasons=("its logits are 4 x 3 where eager's are 200 x 3",))
 
 
-@pytest.mark.parametrize("rung", EXPORTED)
-def test_a_constant_output_is_refused(task: Task, rung: Rung) -> None:
-    reasons = task.judge(rung, np.ones((200, 3), np.float32)).reasons
+@pytest.mark.parametrize("format", EXPORTED)
+def test_a_constant_output_is_refused(task: Task, format: FormatName) -> None:
+    reasons = task.judge(format, np.ones((200, 3), np.float32)).reasons
 
     assert reasons[0].startswith("accuracy 0.335 is below 99 %")
     assert "examples get eager's class" in reasons[2]
@@ -170,12 +170,12 @@ def test_a_constant_output_is_refused(task: Task, rung: Rung) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("rung", EXPORTED)
-def test_what_is_not_finite_is_refused_without_figures(task: Task, rung: Rung, value: float) -> None:
+@pytest.mark.parametrize("format", EXPORTED)
+def test_what_is_not_finite_is_refused_without_figures(task: Task, format: FormatName, value: float) -> None:
     logits = task.run(task.model)
     logits[[3, 5, 5], [0, 1, 2]] = value
 
-    verdict = task.judge(rung, logits)
+    verdict = task.judge(format, logits)
 
     assert verdict == Verdict(reasons=("its logits are not finite for 2 of 200 examples",))
     assert not verdict.passed
@@ -194,11 +194,11 @@ def test_a_constant_output_is_refused_where_eager_always_prefers_one_class() -> 
     assert verdict.reasons == ("its logits hardly depend on the example: they vary by 0, eager's by 2",)
 
 
-def test_a_constant_eager_model_may_have_constant_rungs() -> None:
+def test_a_constant_eager_model_may_have_constant_formats() -> None:
     reference = np.tile(np.array([0.3, 0.1], np.float32), (10, 1)) + np.linspace(0, 1e-6, 10, dtype=np.float32)[:, None]
 
-    for rung in RUNGS:
-        assert judge(rung, np.tile(reference[:1], (10, 1)), reference, np.arange(10) % 2, "ab", Gate()).passed
+    for format in ALL:
+        assert judge(format, np.tile(reference[:1], (10, 1)), reference, np.arange(10) % 2, "ab", Gate()).passed
 
 
 @pytest.mark.parametrize(("right", "passed"), [(99, True), (98, False)])
@@ -227,7 +227,7 @@ def test_a_rare_class_that_gets_lost_is_refused_for_macro_f1_alone() -> None:
 
 
 @pytest.mark.parametrize(("corrected", "passed"), [(2, True), (3, False)])
-def test_an_int8_rung_must_agree_even_where_it_is_right_and_eager_is_wrong(corrected: int, passed: bool) -> None:
+def test_an_int8_format_must_agree_even_where_it_is_right_and_eager_is_wrong(corrected: int, passed: bool) -> None:
     labels = np.arange(100) % 2
     predicted = np.where(np.arange(100) < 10, 1 - labels, labels)
     reference = np.eye(2, dtype=np.float32)[predicted]
@@ -240,7 +240,7 @@ def test_an_int8_rung_must_agree_even_where_it_is_right_and_eager_is_wrong(corre
     assert verdict.reasons == (() if passed else ("only 97 of 100 examples get eager's class, and 98 % must",))
 
 
-def test_a_tie_of_an_fp32_rung_is_forgiven_within_the_bound_and_an_error_beyond_it_is_not() -> None:
+def test_a_tie_of_an_fp32_format_is_forgiven_within_the_bound_and_an_error_beyond_it_is_not() -> None:
     labels = np.arange(200) % 2
     reference = np.eye(2, dtype=np.float32)[labels]
     reference[0] = [0.0014, 0.0]  # both logits move by 0.0008: the gap is more than one such step, less than two
@@ -268,7 +268,7 @@ def test_a_small_split_is_told_by_its_interval_and_not_refused_for_it() -> None:
     assert verdict.accuracy_interval[0] < 0.4
 
 
-def test_eagers_own_faults_are_no_verdict_on_a_rung() -> None:
+def test_eagers_own_faults_are_no_verdict_on_a_format() -> None:
     good, bad = np.eye(2, dtype=np.float32), np.full((2, 2), np.nan, np.float32)
 
     with pytest.raises(DataError, match="not finite for 2 of 2"):
@@ -298,27 +298,27 @@ def names(logits: Logits) -> list[str]:
     return [f"class {i}" for i in range(logits.shape[1])]
 
 
-@given(splits(), st.sampled_from(RUNGS), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+@given(splits(), st.sampled_from(ALL), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 @settings(max_examples=60)
 def test_equal_outputs_always_pass(
-    split: Split, rung: Rung, share: float, agreement: float, max_abs_diff: float
+    split: Split, format: FormatName, share: float, agreement: float, max_abs_diff: float
 ) -> None:
     logits, labels = split
 
-    assert judge(rung, logits, logits, labels, names(logits), Gate(share, agreement, max_abs_diff)).reasons == ()
+    assert judge(format, logits, logits, labels, names(logits), Gate(share, agreement, max_abs_diff)).reasons == ()
 
 
 @given(splits(), st.sampled_from(FP32), st.integers(0, 2**31), st.floats(0, 1e-3))
 @settings(max_examples=100)
-def test_within_the_bound_an_fp32_rung_disagrees_on_ties_alone(
-    split: Split, rung: Rung, seed: int, noise: float
+def test_within_the_bound_an_fp32_format_disagrees_on_ties_alone(
+    split: Split, format: FormatName, seed: int, noise: float
 ) -> None:
     """What ``_agreeing`` says in words: a gap that closed was at most twice the largest difference."""
     reference, labels = split
     signs = np.random.default_rng(seed).choice([-1, 1], reference.shape)
     logits = (reference + noise * signs).astype(np.float32)
 
-    verdict = judge(rung, logits, reference, labels, names(logits), Gate())
+    verdict = judge(format, logits, reference, labels, names(logits), Gate())
 
     rows, ours, eagers = np.arange(len(labels)), logits.argmax(1), reference.argmax(1)
     gaps = reference[rows, eagers].astype(np.float64) - reference[rows, ours]
@@ -332,13 +332,13 @@ def test_within_the_bound_an_fp32_rung_disagrees_on_ties_alone(
 @given(splits(), st.sampled_from(EXPORTED), st.integers(0, 2**31), st.floats(2e-3, 10))
 @settings(max_examples=100)
 def test_the_figures_are_those_by_hand_and_the_reasons_follow_from_them(
-    split: Split, rung: Rung, seed: int, noise: float
+    split: Split, format: FormatName, seed: int, noise: float
 ) -> None:
     reference, labels = split
     logits = (reference + noise * np.random.default_rng(seed).choice([-1, 1], reference.shape)).astype(np.float32)
     eager = score(torch.tensor(reference), torch.tensor(labels), names(reference))
 
-    verdict = judge(rung, logits, reference, labels, names(logits), Gate())
+    verdict = judge(format, logits, reference, labels, names(logits), Gate())
 
     agreement = np.mean([a.argmax() == b.argmax() for a, b in zip(logits, reference, strict=True)])
     reasons = " | ".join(verdict.reasons)
@@ -349,8 +349,8 @@ def test_the_figures_are_those_by_hand_and_the_reasons_follow_from_them(
     assert verdict.macro_f1 is not None
     assert ("accuracy" in reasons) == (verdict.accuracy < 0.99 * eager.accuracy - 1e-9)
     assert ("macro-F1" in reasons) == (verdict.macro_f1 < 0.99 * eager.macro_f1 - 1e-9)
-    assert ("eager's class" in reasons) == (agreement < (1 if is_fp32(rung) else 0.98) - 1e-9)
-    assert ("a logit differs" in reasons) == is_fp32(rung)
+    assert ("eager's class" in reasons) == (agreement < (1 if (format in FP32) else 0.98) - 1e-9)
+    assert ("a logit differs" in reasons) == (format in FP32)
 
 
 @given(
@@ -360,14 +360,14 @@ def test_the_figures_are_those_by_hand_and_the_reasons_follow_from_them(
     st.lists(st.integers(0, 5), max_size=3),
 )
 @settings(max_examples=100)
-def test_no_output_crashes_the_gate(split: Split, rung: Rung, values: list[float], shape: list[int]) -> None:
+def test_no_output_crashes_the_gate(split: Split, format: FormatName, values: list[float], shape: list[int]) -> None:
     reference, labels = split
 
     other = np.resize(np.array(values, np.float32), reference.shape)
-    verdict = judge(rung, other, reference, labels, names(reference), Gate())
+    verdict = judge(format, other, reference, labels, names(reference), Gate())
     assert (None in astuple(verdict)) == (not np.isfinite(other).all())
     assert verdict.passed or all(verdict.reasons)
 
     if tuple(shape) != reference.shape:
-        [reason] = judge(rung, np.zeros(shape, np.float32), reference, labels, names(reference), Gate()).reasons
+        [reason] = judge(format, np.zeros(shape, np.float32), reference, labels, names(reference), Gate()).reasons
         assert "where eager's are" in reason

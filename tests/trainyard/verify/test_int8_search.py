@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import this_cpu
-from trainyard.formats.conv1d import as_linear
+from trainyard.formats.making.conv1d import as_linear
 from trainyard.formats.source import BATCH, Graph, Source
 from trainyard.models.classifier import ImageClassifier
 from trainyard.preprocess.preprocessor import ImagePreprocessor

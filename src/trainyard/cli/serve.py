@@ -1,0 +1,85 @@
+"""The verb that runs a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from trainyard.cli.app import AUTO_OR_FORMATS, check_format
+
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        help="A run folder, a bundle, a .mar archive, or a folder of these; NAME=RUN gives it a name.",
+        metavar="[NAME=]RUN...",
+    ),
+]
+
+
+def serve(
+    models: Models,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for others to reach it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    as_json: Annotated[bool, typer.Option("--json", help="Say that it is ready as a line of JSON on stdout.")] = False,
+    format: Annotated[
+        str,
+        typer.Option(
+            callback=check_format,
+            metavar=AUTO_OR_FORMATS,
+            help="Which format answers; auto is the fastest that passed and can run here.",
+        ),
+    ] = "auto",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="With cuda each worker gets a GPU, in turn.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of each model.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a worker.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests that are answered at once.")] = None,
+    max_batch_delay: Annotated[
+        int | None, typer.Option(min=0, help="Milliseconds that a request waits for others to come.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the token that clients show, made if it isn't there; by default a new token."),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TRAINYARD_EXPECT",
+            help="Digests of which each model must have one, with commas between them.",
+            metavar="DIGESTS",
+        ),
+    ] = None,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of the largest request.")] = 16.0,
+    request_seconds: Annotated[float, typer.Option(min=0.1, help="Time within which a request is answered.")] = 60.0,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="Time to answer what came in before, when it is told to end.")
+    ] = 30.0,
+) -> None:
+    """Serve models with TorchServe; says that it is ready once their golden requests have come back right.
+
+    Ends on Ctrl-C (exit 0) and SIGTERM (exit 143): it answers what came in before, and takes all processes down.
+    """
+    from trainyard.artifacts.manifest import check_digests
+    from trainyard.gateway.bodies import Limits
+    from trainyard.torchserve.server import Options
+    from trainyard.torchserve.server import serve as run_server
+    from trainyard.torchserve.settings import Chosen
+    from trainyard.torchserve.store import Choices
+
+    digests = tuple(sorted(check_digests(expect or "")))
+    choices = Choices(format, device, Chosen(workers, threads, batch_size, max_batch_delay), digests)
+    options = Options(
+        models=models,
+        choices=choices,
+        host=host,
+        port=port,
+        token_file=token_file,
+        drain_seconds=drain_seconds,
+        request_seconds=request_seconds,
+        limits=Limits.of(int(max_body_mb * 1e6)),
+        as_json=as_json,
+    )
+    raise typer.Exit(run_server(options))
