@@ -1,4 +1,4 @@
-"""The example in docs/adding-a-model.md works as it is printed."""
+"""The example in docs/your-project.md works as it is printed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainyard.models.base import ModelConfig, Task
 from trainyard.models.classifier import fold_temperature
 from trainyard.torchserve.running import running
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "adding-a-model.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "your-project.md"
 MODULE = "tiny_cnn"
 
 
@@ -86,20 +86,24 @@ def command_line(folder: Path, verb: str, *words: str) -> str:
     tree = yaml.safe_load((DOCUMENT.parents[1] / "configs" / "digits_resnet.yaml").read_text())
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**tree, **yaml.safe_load(section), "name": "tiny"}))
     (folder / "tiny_project.py").write_text(
-        "from trainyard.base.project import Project\nmodels = {}\n"
-        f"{line}\nproject = Project(__name__, models=models)\n"
+        "from dataclasses import replace\n\nfrom my_project import project as mine\n\nmodels = {}\n"
+        f"{line}\nproject = replace(mine, models=models)\n"
     )
     command = [sys.executable, "-m", "trainyard", verb, *words]
-    environment = {**os.environ, "TRAINYARD_PROJECT": "tiny_project", "PYTHONPATH": str(folder)}
+    environment = {
+        **os.environ,
+        "TRAINYARD_PROJECT": "tiny_project",
+        "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]),
+    }
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_example_is_a_kind_of_the_config(tmp_path: Path) -> None:
-    resolved = yaml.safe_load(command_line(tmp_path, "config", str(tmp_path / "tiny.yaml"), "model.layers=2"))
+    resolved = yaml.safe_load(command_line(tmp_path, "config", str(tmp_path / "tiny.yaml"), "model.dropout=0.1"))
 
-    assert {"kind": "tiny_cnn", "width": 16, "layers": 2}.items() <= resolved["model"].items()
+    assert {"kind": "tiny_cnn", "width": 16, "dropout": 0.1}.items() <= resolved["model"].items()
 
 
 @pytest.mark.slow
@@ -147,5 +151,8 @@ def check_that_it_is_served(run: Path, format: FormatName) -> None:
 def test_example_refuses_what_it_cannot_do(example: ModelConfig) -> None:
     with pytest.raises(UsageError, match="is for images"):
         example.check(TextsConfig(kind="texts", path="unused"))
-    with pytest.raises(UsageError, match="no pretrained weights"):
-        example.model_copy(update={"pretrained": True}).check(ImagesConfig(kind="images", path="unused"))
+    images = ImagesConfig(kind="images", path="unused", image_size=16)
+    with pytest.raises(UsageError, match="has no published weights"):
+        example.model_copy(update={"pretrained": True}).build(Task(("a", "b"), example.preprocessor(images, [])))
+    with pytest.raises(UsageError, match="the nearest is tiny_cnn"):
+        example.model_copy(update={"name": "tinycnn"}).check(images)
