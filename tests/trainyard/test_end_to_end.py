@@ -83,7 +83,7 @@ def test_the_run_folder_is_as_promised(run: Path) -> None:
                      "bundle"}  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"test", "val", "train"}
-    assert set(metrics["test"]) == set(metrics["val"]) == {"accuracy", "macro_f1", "loss", "ece"}
+    assert set(metrics["test"]) == set(metrics["val"]) == {"accuracy", "macro_f1", "loss", "ece", "balanced_accuracy"}
     assert set(metrics["train"]) == {"examples_per_second", "seconds", "epochs", "world_size"}
     assert len(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))) == metrics["train"]["epochs"]
     assert (run.parent / "latest").resolve() == run.resolve()
