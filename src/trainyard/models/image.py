@@ -38,9 +38,9 @@ class ImageModelConfig(ModelConfig):
     std: tuple[PositiveChannel, PositiveChannel, PositiveChannel] = (0.229, 0.224, 0.225)
     """Standard deviation of each channel in 0..1, divided by inside the model; by default ImageNet's."""
 
-    @abstractmethod
     def known_names(self) -> list[str]:
-        """What ``name`` may be."""
+        """What ``name`` may be: its default alone, unless the class says otherwise."""
+        return [str(type(self).model_fields["name"].default)]
 
     @abstractmethod
     def assemble(self, size: int, classes: int) -> Parts:
