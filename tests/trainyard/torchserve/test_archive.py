@@ -98,7 +98,7 @@ def test_eager_brings_the_weights_and_the_models(bare_run: Path, tmp_path: Path)
 
     assert f"deployed/bundle/{WEIGHTS}" in names
     assert not [name for name in names if name.startswith("deployed/exports")]
-    assert {f"{PACKAGE}/models/{name}.py" for name in ("resnet", "bert", "rnn", "wordpiece")} <= set(names)
+    assert {f"{PACKAGE}/models/{name}.py" for name in ("torchvision", "transformer", "wordpiece")} <= set(names)
 
 
 def test_made_again_it_is_the_same_wherever_and_whenever(run: Path, tmp_path: Path) -> None:

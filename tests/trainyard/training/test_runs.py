@@ -20,7 +20,7 @@ def experiment(out: Path, **trainer: object) -> Experiment:
             "out": out,
             "trainer": trainer,
             "data": {"kind": "images", "path": "embedded:digits"},
-            "model": {"kind": "resnet", "name": "resnet20"},
+            "model": {"kind": "cnn"},
         }
     )
 

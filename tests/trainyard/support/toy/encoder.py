@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from transformers import BertConfig
@@ -23,12 +21,12 @@ class EncoderConfig(TransformerConfig):
     def source(self) -> None:
         return None
 
-    def fresh_network(self, preprocessor: TextPreprocessor, labels: Sequence[str]) -> nn.Module:
+    def fresh_network(self, preprocessor: TextPreprocessor, labels: Any) -> nn.Module:
         sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
         vocabulary, longest = preprocessor.tokenizer.get_vocab_size(), preprocessor.max_length
         config = BertConfig(vocab_size=vocabulary, max_position_embeddings=longest, **sizes)
         set_labels(config, labels)
         return build_network(config)
 
-    def pretrained_network(self, folder: Path, preprocessor: TextPreprocessor, labels: Sequence[str]) -> nn.Module:
+    def pretrained_network(self, *_: Any) -> nn.Module:
         raise NotImplementedError("source() names none")

@@ -29,15 +29,12 @@ class Cnn(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.first, self.second, self.third = _block(3, 16, 1), _block(16, 32, 2), _block(32, 64, 1)
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.conv2, self.bn2 = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32)
+        self.conv3, self.bn3 = nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
         self.fc = nn.Linear(64, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        for block in (self.first, self.second, self.third):
-            images = functional.relu(block(images))
-        return self.fc(images.mean(dim=(2, 3)))
-
-
-def _block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels_out))
+        x = functional.relu(self.bn1(self.conv1(images)))
+        x = functional.relu(self.bn2(self.conv2(x)))
+        return self.fc(functional.relu(self.bn3(self.conv3(x))).mean(dim=(2, 3)))

@@ -16,7 +16,6 @@ from trainyard.data.encoded import encode_split
 from trainyard.data.loader import Batch
 from trainyard.models.classifier import Classifier
 from trainyard.training.preflight import preflight
-from trainyard.training.presets import apply_preset
 from trainyard.training.processes import start_fabric
 from trainyard.training.run import Run, build_model
 from trainyard.training.task import TrainingTask
@@ -43,7 +42,7 @@ class Config(Experiment):
 
 
 class Task(TrainingTask):
-        def __init__(self, model: Classifier, optim: OptimConfig) -> None:
+    def __init__(self, model: Classifier, optim: OptimConfig) -> None:
         super().__init__(model)
         self.optim, self.clip, self.ema = optim, optim.clip, optim.ema
 
@@ -51,8 +50,7 @@ class Task(TrainingTask):
         return functional.cross_entropy(self(**batch.inputs), batch.labels)
 
     def optimizer(self) -> Optimizer:
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        groups = [{"params": trainable, "peak_lr": self.optim.lr}]
+        groups = [{"params": [*self.model.parameters()], "peak_lr": self.optim.lr}]
         return AdamW(groups, self.optim.lr) if self.optim.name == "adamw" else SGD(groups, self.optim.lr, momentum=0.9)
 
     def schedule(self, step: int, total_steps: int) -> float:
@@ -60,16 +58,13 @@ class Task(TrainingTask):
 
 
 def train(config: Config) -> Path:
-    config = apply_preset(config)
     preflight(config)
     run = Run(start_fabric(config.trainer), config)
     dataset = run.load_data()
-    preprocessor = config.model.preprocessor(config.data, dataset.splits["train"].items)
-    train_split, val_split = (
-        encode_split(dataset.splits[name], preprocessor, config.data, training=name == "train")
-        for name in ("train", "val")
-    )
+    splits, data = dataset.splits, config.data
+    preprocessor = config.model.preprocessor(data, splits["train"].items)
+    examples = [encode_split(splits[name], preprocessor, data, name == "train") for name in ("train", "val")]
     task = Task(build_model(config, dataset.classes, preprocessor), config.optim)
     with run.opened(dataset, preprocessor):
-        run.finish(run.fit(task, train_split, val_split))
+        run.finish(run.fit(task, *examples))
     return run.folder
