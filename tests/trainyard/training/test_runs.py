@@ -10,7 +10,12 @@ import pytest
 from trainyard.base.errors import UsageError
 from trainyard.base.files import write_json
 from trainyard.config.experiment import Experiment
-from trainyard.training.runs import has_same_data, open_run
+from trainyard.training.runs import find_run, has_same_data, new_run
+
+
+def open_run(experiment: Experiment) -> Path:
+    """As a run does it."""
+    return find_run(experiment) or new_run(experiment)
 
 
 def experiment(out: Path, **trainer: object) -> Experiment:
