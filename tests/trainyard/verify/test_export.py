@@ -382,7 +382,7 @@ def test_two_exports_in_two_places_give_the_same_onnx_files(copied_run: Path, tm
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("order", list(permutations(("onnx", "onnx-cuda")))), ids=" ".join)
+@pytest.mark.parametrize("order", list(permutations(("onnx", "onnx-cuda"))), ids=" ".join)
 @pytest.mark.parametrize("refused", [(), ("onnx",), ("onnx-cuda",), ("onnx", "onnx-cuda")], ids=str)
 @pytest.mark.parametrize("allow_refused", [False, True])
 def test_a_file_of_two_formats_stays_as_long_as_one_of_them_has_it(
