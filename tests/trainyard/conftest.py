@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import os
 import shutil
-import tomllib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from tables import FILES
+from toy.train import Config, train
 
 from trainyard.artifacts.export_record import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
 from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.base.files import write_json
-
-from my_project.train import Config
+from trainyard.base.project import VARIABLE
 
 MakeExport = Callable[..., Path]
+SUPPORT = Path(__file__).parent / "support"
 
 # No test asserts a time, and a loaded machine is slow.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out, in a project with a name of its own, what tests its owner's files as they are shipped."""
-    if "trainyard" not in tomllib.loads((config.rootpath / "pyproject.toml").read_text())["tool"]:
-        return
-    shipped = [item for item in items if item.get_closest_marker("template")]
-    config.hook.pytest_deselected(items=shipped)
-    items[:] = [item for item in items if item not in shipped]
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Each test here, with its fixtures and processes, has the toy project, and none has the owner's."""
+    path = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(VARIABLE, "toy")
+        patched.setenv("PYTHONPATH", path)
+        return (yield)
 
 
 TRAINER = {"devices": "cpu", "threads": 1, "loggers": [], "log_every": 1000}
@@ -54,8 +55,7 @@ def digits(folder: Path, **sections: dict[str, object]) -> Config:
                 "cache": str(folder / "cache"),
                 **sections.get("data", {}),
             },
-            "model": {"kind": "resnet", "name": "resnet20", **sections.get("model", {})},
-            "augment": sections.get("augment", {}),
+            "model": {"kind": "cnn", **sections.get("model", {})},
             "optim": {"lr": 0.05, **sections.get("optim", {})},
             "trainer": {
                 "max_epochs": 2,
@@ -84,32 +84,28 @@ def digits_experiment(tmp_path: Path) -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two epochs with four steps each, tracked by TensorBoard and MLflow; don't change it."""
-    from my_project.train import train
-
     return train(digits(tmp_path_factory.mktemp("digits"), trainer={"loggers": ["tensorboard", "mlflow"]}))
 
 
 def train_small(folder: Path, **sections: object) -> Path:
-    from my_project.train import train as run_training
-
     experiment = {"name": "model", "out": folder / "runs", "trainer": {"max_epochs": 6, **TRAINER}, **sections}
-    return run_training(Config.model_validate(experiment))
+    return train(Config.model_validate(experiment))
 
 
 @pytest.fixture(scope="session")
 def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-20 that reads digits; don't change it."""
+    """A small network that reads digits; don't change it."""
     folder = tmp_path_factory.mktemp("images")
     data = {"kind": "images", "path": "embedded:digits", "image_size": 8, "limit": 600, "cache": str(folder / "cache")}
-    return train_small(folder, data=data, model={"kind": "resnet", "name": "resnet20"}, optim={"lr": 0.1})
+    return train_small(folder, data=data, model={"kind": "cnn"}, optim={"lr": 0.1})
 
 
 @pytest.fixture(scope="session")
 def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small BERT that reads tickets; don't change it."""
+    """A small transformer that reads tickets; don't change it."""
     folder = tmp_path_factory.mktemp("texts")
     data = {"kind": "texts", "path": "embedded:tickets", "limit": 600, "max_length": 64, "cache": str(folder / "cache")}
-    model = {"kind": "bert", "hidden_size": 64, "layers": 2, "heads": 2, "vocab_size": 2000}
+    model = {"kind": "encoder", "vocab_size": 2000}
     return train_small(folder, data=data, model=model, optim={"name": "adamw", "lr": 1e-3})
 
 

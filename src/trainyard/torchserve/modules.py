@@ -28,8 +28,8 @@ PROJECT = "project"
 def served_code(format: FormatName) -> dict[str, Path]:
     """The handler and what it imports, by their names in an archive.
 
-    ``eager`` finds the class of its model by a name in its config, so that it brings all models of the project; a format
-    of the project's own brings its class.
+    ``eager`` finds the class of its model by a name in its config, so that it brings all models of the project; a
+    format of the project's own brings its class.
     """
     handler = deployment_file(HANDLER)
     found: dict[str, Path] = {}
@@ -62,7 +62,8 @@ def _follow(modules: Iterable[str], project: Project | None, found: dict[str, Pa
 
 def _folder_of(package: str) -> Path:
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None, f"{package} was imported"
+    assert spec is not None, f"{package} was imported"
+    assert spec.origin is not None, f"{package} has an __init__.py"
     return Path(spec.origin).parent
 
 

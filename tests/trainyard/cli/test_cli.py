@@ -18,8 +18,7 @@ import yaml
 from trainyard import cli
 from trainyard.config.schema import json_schema
 
-ROOT = Path(__file__).parents[3]
-DIGITS = str(ROOT / "configs" / "digits_resnet.yaml")
+DIGITS = str(Path(__file__).parents[1] / "support" / "toy" / "digits.yaml")
 VERBS = ("train", "config", "evaluate", "export", "predict", "archive", "serve", "ready", "benchmark", "doctor")
 HEAVY = ("torch", "transformers", "lightning", "datasets", "pyarrow", "sklearn", "matplotlib")
 
@@ -77,7 +76,7 @@ sys.argv = ["trainyard", "train", {DIGITS!r}, "trainer.max_epoch=3"]
 try:
     main()
 except SystemExit as end:
-    print(end.code, [name for name in {(*HEAVY, "my_project")} if name in sys.modules])
+    print(end.code, [name for name in {(*HEAVY, "toy")} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -271,7 +270,7 @@ def test_train_prints_the_run_folder_last(tmp_path: Path, capsys: pytest.Capture
 
     out, err = capsys.readouterr()
     (folder,) = out.splitlines()
-    assert Path(folder).resolve() == (tmp_path / "runs" / "digits_resnet" / "latest").resolve()
+    assert Path(folder).resolve() == (tmp_path / "runs" / "digits" / "latest").resolve()
     assert json.loads(err[err.index("{") :]) == json.loads((Path(folder) / "metrics.json").read_text())
 
 

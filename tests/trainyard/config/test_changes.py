@@ -20,7 +20,7 @@ TRAINER = {f"trainer.{key}" for key in ("resume", "devices", "threads", "log_eve
 
 @pytest.fixture(params=DATA_KINDS)
 def experiment(request: pytest.FixtureRequest) -> Experiment:
-    model = {"images": {"kind": "resnet"}, "texts": {"kind": "rnn"}}[request.param]
+    model = {"images": {"kind": "cnn"}, "texts": {"kind": "encoder"}}[request.param]
     return experiment_class().model_validate(
         {"name": "x", "data": {"kind": request.param, "path": "x"}, "model": model}
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
@@ -16,7 +15,7 @@ from trainyard.config.schema import json_schema
 MINIMAL = """\
 name: trial
 data: {kind: images, path: embedded:digits}
-model: {kind: resnet, name: resnet20}
+model: {kind: cnn}
 """
 
 
@@ -49,7 +48,6 @@ def test_overrides_win_over_the_file_and_have_types(config: Path) -> None:
             ": 'trainer.devices' must be 'auto', 'cpu' or a whole number of at least 1, not 'gpu'",
         ),
         (["trainer.precision=64"], ": 'trainer.precision' must be '32', 'bf16-mixed' or '16-mixed', not 64"),
-        (["optim.class_weights=[a, 1]"], "must be 'none', 'balanced' or a list (each a number above 0), not ['a', 1]"),
         (["trainer.loggers=csv"], "must be a list (each 'tensorboard', 'mlflow' or 'wandb'), not 'csv'"),
         (["trainer.resume=null"], ": 'trainer.resume' must be true, false or text, not null"),
         (["model.pretrained=[1]"], ": 'model.pretrained' must be true, false or text, not [1]"),
@@ -60,17 +58,13 @@ def test_overrides_win_over_the_file_and_have_types(config: Path) -> None:
         (["trainer=3"], "'trainer' must be a section with keys, not 3"),
         (["data=none"], "'data' must be a section with keys, not 'none'"),
         (["bundle.samples=maybe", "seed=-1"], "not -1; 'bundle.samples' must be true or false, not 'maybe'"),
-        (["model.kind=cnn"], "'model.kind' must be one of resnet, torchvision, bert, rnn"),
+        (["model.kind=rnn"], "'model.kind' must be one of cnn, torchvision, encoder"),
         (["trainer.max_epochs"], "'trainer.max_epochs' isn't key=value"),
         (["name.x=1"], "'name' is a value, not a section with keys; write name=..."),
         (
             ["data.resize=100"],
             "data.resize=100 is smaller than data.image_size=224: set it to 224 or more, or leave it",
         ),
-        (["trainer.strategy=fsdp", "optim.name=muon"], "optim.name=muon needs whole matrices"),
-        (["trainer.strategy=fsdp", "optim.ema=0.9"], "optim.ema isn't supported with trainer.strategy=fsdp"),
-        (["optim.class_weights=[1, -2]"], "'optim.class_weights' must be"),
-        (["optim.class_weights=balanced", "optim.balanced_sampling=true"], "both correct imbalance"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_fix(config: Path, words: list[str], sentence: str) -> None:
@@ -83,7 +77,7 @@ def test_a_mistake_is_one_sentence_with_the_fix(config: Path, words: list[str], 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text("name: trial\ndata: {kind: images}\nmodel: {name: resnet18}\n")
+    path.write_text("name: trial\ndata: {kind: images}\nmodel: {name: plain}\n")
 
     with pytest.raises(UsageError) as error:
         load_experiment(path)
@@ -91,14 +85,14 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert "the key 'data.path' is missing: add it to the file, or data.path=... to the command" in str(error.value)
 
     # The library's own sections come first; the model's is read by the project's code.
-    path.write_text("name: trial\ndata: {kind: images, path: x}\nmodel: {name: resnet18}\n")
-    with pytest.raises(UsageError, match=r"the key 'model\.kind' is missing: it is one of resnet, torchvision, "):
+    path.write_text("name: trial\ndata: {kind: images, path: x}\nmodel: {name: plain}\n")
+    with pytest.raises(UsageError, match=r"the key 'model\.kind' is missing: it is one of cnn, torchvision, "):
         load_experiment(path)
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text("name: trial\nmodel: {kind: rnn}\n")
+    path.write_text("name: trial\nmodel: {kind: encoder}\n")
 
     with pytest.raises(UsageError, match="the section 'data' is missing: add it to the file"):
         load_experiment(path)
@@ -153,7 +147,7 @@ def test_an_unset_variable_without_default_is_an_error(config: Path, monkeypatch
 
 
 def test_the_resolved_config_reads_back_as_itself(config: Path, tmp_path: Path) -> None:
-    experiment = load_experiment(config, ["optim.class_weights=[1, 2.5]", "data.val_fraction=0.2"])
+    experiment = load_experiment(config, ["optim.clip=2.5", "data.val_fraction=0.2"])
     saved = tmp_path / "resolved.yaml"
     saved.write_text(dump_yaml(experiment))
 
@@ -184,6 +178,5 @@ def test_the_schema_describes_every_key() -> None:
     assert schema["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("model", [Experiment, *model_classes()])
-def test_every_section_refuses_unknown_keys(model: type[BaseModel]) -> None:
-    assert model.model_config["extra"] == "forbid"
+def test_every_section_refuses_unknown_keys() -> None:
+    assert {model.model_config["extra"] for model in (Experiment, *model_classes())} == {"forbid"}

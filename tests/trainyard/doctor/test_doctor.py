@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 from rich.console import Console
+from toy.models import CnnConfig
 
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import parse_experiment
@@ -356,7 +357,7 @@ def experiment(data: Path, cache: Path) -> Experiment:
         {
             "name": "doctor",
             "data": {"kind": "texts", "path": str(data), "cache": str(cache)},
-            "model": {"kind": "bert", "name": "tiny"},
+            "model": {"kind": "encoder"},
         },
         "test",
     )
@@ -364,21 +365,21 @@ def experiment(data: Path, cache: Path) -> Experiment:
 
 def test_what_train_refuses_at_the_start_is_a_row(tmp_path: Path) -> None:
     good = experiment(tmp_path / "tickets.csv", tmp_path)
-    good = good.model_copy(update={"out": tmp_path, "model": good.model.model_copy(update={"name": "bert"})})
+    good = good.model_copy(update={"out": tmp_path})
     assert check_start(good) == []
 
     (tmp_path / "file").write_text("")
     bad = good.model_copy(
         update={
             "out": tmp_path / "file",
-            "model": good.model.model_copy(update={"heads": 3}),
+            "model": CnnConfig(kind="cnn"),
             "trainer": good.trainer.model_copy(update={"precision": "16-mixed", "devices": "cpu"}),
         }
     )
     rows = {check.name: check.detail for check in check_start(bad)}
     assert rows.keys() == {"hardware", "model", "run folder"}
     assert "trainer.precision=16-mixed needs a GPU" in rows["hardware"]
-    assert "model.heads=3 doesn't divide" in rows["model"]
+    assert "model.kind=cnn is for images" in rows["model"]
     assert "choose another by out=..." in rows["run folder"]
 
 

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy.train import Config, train
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import DataError, UsageError
-from trainyard.config.load import load_experiment
 from trainyard.data.encoded import StreamedImages
 from trainyard.evaluation.evaluate import evaluate
 
-from my_project.train import train
-
-CONFIGS = Path(__file__).parents[3] / "configs"
 CPU = torch.device("cpu")
 
 
@@ -50,10 +47,15 @@ def test_what_the_bundle_fixes_is_refused(digits_run: Path, word: str) -> None:
 def texts_run(tmp_path: Path) -> Path:
     """A run over 60 texts of one file, of which the bundle's own limit kept some."""
     write_texts(tmp_path / "texts.csv", 60)
-    words = [f"data.path={tmp_path}/texts.csv", "data.limit=30", f"data.cache={tmp_path}/cache", "model.vocab_size=200",
-             "model.hidden_size=16", "data.batch_size=4", "trainer.max_epochs=1", "trainer.threads=1",
-             "trainer.devices=cpu", f"out={tmp_path}/runs"]  # fmt: skip
-    return train(load_experiment(CONFIGS / "tickets_bert.yaml", words))
+    data = {"kind": "texts", "path": f"{tmp_path}/texts.csv", "limit": 30, "batch_size": 4}
+    config = {
+        "name": "texts",
+        "out": tmp_path / "runs",
+        "data": {**data, "cache": f"{tmp_path}/cache"},
+        "model": {"kind": "encoder", "vocab_size": 200},
+        "trainer": {"max_epochs": 1, "threads": 1, "devices": "cpu", "loggers": []},
+    }
+    return train(Config.model_validate(config))
 
 
 def write_texts(path: Path, count: int, shift: int = 0) -> None:

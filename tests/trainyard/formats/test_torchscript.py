@@ -20,8 +20,6 @@ from trainyard.formats.torchscript import TorchScriptRuntime
 from trainyard.models.classifier import ImageClassifier
 from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor
 
-from my_project.models.rnn import Cell
-
 BATCHES = (1, 2, 7, 32)
 LENGTHS = (1, 3, 16, 128, 512)
 TRANSFORMERS = [
@@ -72,15 +70,15 @@ def check_texts(build: SimpleNamespace, source: Source, folder: Path) -> None:
             assert difference(runtime, source, build.texts([length] * batch, segments)) <= 1e-5
 
 
-def test_resnet_of_any_batch(build: SimpleNamespace, tmp_path: Path) -> None:
-    source = build.image("resnet", "resnet20", 8)
+def test_convolutions_of_any_batch(build: SimpleNamespace, tmp_path: Path) -> None:
+    source = build.image("cnn", "plain", 8)
     runtime = make(source, tmp_path)
     for batch in BATCHES:
         assert difference(runtime, source, build.images(batch, 8)) <= 1e-5
 
 
 def test_batch_norms_are_folded(build: SimpleNamespace, tmp_path: Path) -> None:
-    make(build.image("resnet", "resnet20", 8), tmp_path)
+    make(build.image("cnn", "plain", 8), tmp_path)
     graph = str(torch.jit.load(tmp_path / "model.torchscript.pt").inlined_graph)
     assert "conv" in graph
     assert "batch_norm" not in graph
@@ -103,7 +101,7 @@ def test_transformers_of_any_batch_and_length(build: SimpleNamespace, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_recurrent_nets_of_any_batch_and_length(build: SimpleNamespace, tmp_path: Path, cell: Cell) -> None:
+def test_recurrent_nets_of_any_batch_and_length(build: SimpleNamespace, tmp_path: Path, cell: str) -> None:
     check_texts(build, build.recurrent(cell), tmp_path)
 
 
@@ -142,16 +140,16 @@ def test_inputs_go_by_name(build: SimpleNamespace, tmp_path: Path) -> None:
     np.testing.assert_array_equal(runtime.logits(turned), runtime.logits(inputs))
 
 
-@pytest.mark.parametrize("name", ["bert", "resnet20"])
+@pytest.mark.parametrize("name", ["bert", "plain"])
 def test_nothing_is_warned_of(build: SimpleNamespace, tmp_path: Path, name: str) -> None:
-    source = build.transformer(name) if name in TRANSFORMERS else build.image("resnet", name, 8)
+    source = build.transformer(name) if name in TRANSFORMERS else build.image("cnn", name, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         torchscript.make(source, tmp_path / "model.torchscript.pt")
 
 
 def test_the_model_stays_as_it_is(build: SimpleNamespace, tmp_path: Path) -> None:
-    source = build.image("resnet", "resnet20", 8)
+    source = build.image("cnn", "plain", 8)
     before = {name: tensor.clone() for name, tensor in source.graph.state_dict().items()}
     strides = {name: tensor.stride() for name, tensor in source.graph.state_dict().items()}
     make(source, tmp_path)

@@ -6,12 +6,11 @@ from typing import Annotated, Union
 
 import pydantic
 import pytest
+from toy.models import CnnConfig
 
 from trainyard.base.errors import UsageError
 from trainyard.config.kinds import kinds, model_classes, parse_model
 from trainyard.models.base import ModelConfig
-
-from my_project.models.rnn import RnnConfig
 
 
 def test_every_kind_has_its_config() -> None:
@@ -24,16 +23,16 @@ def test_every_kind_has_its_config() -> None:
 
 def test_kind_discriminates() -> None:
     union = Annotated[Union[tuple(model_classes())], pydantic.Field(discriminator="kind")]  # noqa: UP007 made at run time
-    parsed = pydantic.TypeAdapter(union).validate_python({"kind": "rnn", "name": "gru"})
-    assert parsed == RnnConfig(kind="rnn", name="gru")
+    parsed = pydantic.TypeAdapter(union).validate_python({"kind": "cnn", "freeze": "backbone"})
+    assert parsed == CnnConfig(kind="cnn", freeze="backbone")
 
 
 def test_config_of_a_bundle_is_read_back() -> None:
-    config = RnnConfig(kind="rnn", hidden_size=64)
+    config = CnnConfig(kind="cnn", std=(0.5, 0.5, 0.5))
     assert parse_model(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize("kind", ["resnets", None, 3])
 def test_unknown_kind(kind: object) -> None:
-    with pytest.raises(UsageError, match="it is one of resnet, torchvision, bert, rnn"):
+    with pytest.raises(UsageError, match="it is one of cnn, torchvision, encoder"):
         parse_model({"kind": kind})

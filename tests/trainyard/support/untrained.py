@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import pytest
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from trainyard.models.classifier import Classifier
 
-    from my_project.models.rnn import Cell
-
+Cell = Literal["lstm", "gru"]
 LABELS = ("a", "b", "c")
 LONGEST = 512
 VOCABULARY = 100
@@ -162,16 +161,32 @@ def transformer_config(name: str) -> transformers.PreTrainedConfig:
     return configs[name]()
 
 
+class Recurrent(nn.Module):
+    """Two layers that read forwards, and the mean over the tokens: padding behind them changes nothing."""
+
+    def __init__(self, cell: Cell, size: int = 24) -> None:
+        super().__init__()
+        kind = nn.LSTM if cell == "lstm" else nn.GRU
+        self.embedding = nn.Embedding(VOCABULARY, size)
+        self.layers = nn.ModuleList(kind(size, size, batch_first=True) for _ in range(2))
+        self.dropout = nn.Dropout(0.3)
+        self.output = nn.Linear(size, len(LABELS))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(input_ids)
+        for layer in self.layers:
+            x, _ = layer(self.dropout(x))
+        mask = attention_mask.unsqueeze(-1)
+        return self.output(self.dropout(x.masked_fill(~mask.bool(), 0).sum(dim=1) / mask.sum(dim=1)))
+
+
 def recurrent_source(cell: Cell) -> Source:
     from trainyard.models.classifier import TextClassifier
 
-    from my_project.models.rnn import RecurrentNetwork
-
     torch.manual_seed(0)
-    network = RecurrentNetwork(cell, VOCABULARY, 16, 24, layers=2, dropout=0.3, classes=3, pad_id=0)
+    network = Recurrent(cell)
     nn.init.normal_(network.output.weight)
-    stages = [network.embedding, *network.layers, network.output]
-    return untrained_source(TextClassifier(network, stages), text_preprocessor(0))
+    return untrained_source(TextClassifier(network, list(network.children())), text_preprocessor(0))
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from toy.train import Config, train
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import FormatName
 from trainyard.torchserve.running import Running, running
-
-from my_project.train import Config
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 RUNGS: tuple[FormatName, ...] = ("torchscript", "onnx", "onnx-int8")
@@ -20,15 +19,14 @@ TRAINER = {"devices": "cpu", "threads": 1, "loggers": []}
 DIGITS = {
     "name": "digits",
     "data": {"kind": "images", "path": "embedded:digits", "image_size": 16, "limit": 1200},
-    "model": {"kind": "resnet", "name": "resnet20"},
+    "model": {"kind": "cnn"},
     "optim": {"lr": 0.1},
     "trainer": {"max_epochs": 4, **TRAINER},
 }
 TICKETS = {
     "name": "tickets",
     "data": {"kind": "texts", "path": "embedded:tickets", "limit": 1200, "max_length": 64},
-    "model": {"kind": "bert", "pretrained": False, "hidden_size": 64, "intermediate_size": 128, "layers": 1, "heads": 2,
-              "vocab_size": 1000},
+    "model": {"kind": "encoder", "vocab_size": 1000},
     "optim": {"name": "adamw", "lr": 5e-3},
     "trainer": {"max_epochs": 6, **TRAINER},
 }  # fmt: skip
@@ -39,8 +37,6 @@ pytestmark = pytest.mark.slow
 def exported(folder: Path, config: dict[str, object]) -> Path:
     """Trains a model and exports it; whatever the gate says of a format, all others can be served."""
     from trainyard.verify.export import Options, export
-
-    from my_project.train import train
 
     section = config["data"]
     assert isinstance(section, dict)

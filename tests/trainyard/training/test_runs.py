@@ -13,7 +13,8 @@ from trainyard.config.experiment import Experiment
 from trainyard.training.runs import find_run, has_same_data, new_run
 
 
-def open_run(experiment: Config) -> Path:
+def open_run(experiment: Experiment) -> Path:
+    """As a run does it."""
     return find_run(experiment) or new_run(experiment)
 
 
@@ -24,7 +25,7 @@ def experiment(out: Path, **trainer: object) -> Experiment:
             "out": out,
             "trainer": trainer,
             "data": {"kind": "images", "path": "embedded:digits"},
-            "model": {"kind": "resnet", "name": "resnet20"},
+            "model": {"kind": "cnn"},
         }
     )
 

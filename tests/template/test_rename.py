@@ -15,8 +15,6 @@ import pytest
 
 from trainyard.base.version import VERSION
 
-pytestmark = pytest.mark.template
-
 ROOT = Path(__file__).resolve().parents[2]
 NAME, PACKAGE = "zoo-shop", "zoo_shop"  # with a hyphen, and behind trainyard in the alphabet
 LIBRARY = ("src/trainyard", "tests/trainyard", "docs", "benchmarks")

@@ -19,7 +19,6 @@ from trainyard.config.load import load_experiment
 from trainyard.config.schema import json_schema
 from trainyard.inference.predictor import Predictor
 
-pytestmark = pytest.mark.template
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 EXPORTS = (ROOT / "docs" / "exports.md").read_text()

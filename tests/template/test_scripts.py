@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.template
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ["train", "evaluate", "export", "serve"]
 

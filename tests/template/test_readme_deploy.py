@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-pytestmark = pytest.mark.template
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = (ROOT / "README.md").read_text().partition("\n## Deploy\n")[2].partition("\n## ")[0]
 COMMANDS = [

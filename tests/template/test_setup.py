@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.template
 ROOT = Path(__file__).resolve().parents[2]
 
 BACKEND = """

@@ -15,7 +15,6 @@ from packaging.utils import canonicalize_name
 
 import trainyard
 
-pytestmark = pytest.mark.template
 ROOT = Path(__file__).resolve().parents[2]
 MAIN, SERVE = "requirements.lock", "requirements-serve.lock"
 TORCH, IMAGE = "requirements-serve-torch.lock", "requirements-image.lock"
