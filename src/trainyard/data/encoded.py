@@ -15,7 +15,9 @@ from trainyard.data.image_cache import DecodedImages
 from trainyard.data.records import Records
 from trainyard.data.threads import local_world_size
 from trainyard.data.token_cache import TokenCache, encode_texts
-from trainyard.preprocess.preprocessor import ImagePreprocessor, Inputs, Item, Preprocessor, TextPreprocessor
+from trainyard.preprocess.base import Inputs, Item, Preprocessor
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 OVERLAPPED_BYTES = 2 << 20
 """A batch of more cached pixels is copied in a thread of its own, beside the model's work."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainyard.evaluation.scores import Scores
     from trainyard.formats.base import Runtime
     from trainyard.models.classifier import Classifier
-    from trainyard.preprocess.preprocessor import Preprocessor
+    from trainyard.preprocess.base import Preprocessor
 
 
 def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> Scores:

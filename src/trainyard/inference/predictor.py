@@ -16,7 +16,7 @@ from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import LATEST, FormatName, Opened, open_trusted
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.inference.selection import choose, sample_inputs
-from trainyard.preprocess.preprocessor import Encoded, Item
+from trainyard.preprocess.base import Encoded, Item
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

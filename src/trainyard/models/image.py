@@ -17,7 +17,8 @@ from trainyard.models.base import ModelConfig, Task
 from trainyard.models.classifier import Classifier, ImageClassifier
 from trainyard.models.probe import run_on_meta
 from trainyard.models.weights import State, find_weights, load_weights, read_weights, set_dropout
-from trainyard.preprocess.preprocessor import ImagePreprocessor, Item
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.image import ImagePreprocessor
 
 Channel = Annotated[float, Field(ge=0, le=1)]
 PositiveChannel = Annotated[float, Field(gt=0, le=1)]

@@ -17,7 +17,7 @@ from rich.table import Table
 from trainyard.base.errors import ItemError, TrainyardError, UsageError
 from trainyard.base.files import write_text
 from trainyard.inference.predictor import Prediction, answer_row
-from trainyard.preprocess.preprocessor import without_surrogates
+from trainyard.preprocess.text import without_surrogates
 
 if TYPE_CHECKING:
     from trainyard.evaluation.scores import Scores

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.artifacts.samples import golden_samples
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 SLACK = 1e-3
 """Of a probability, beyond what was measured: another processor rounds otherwise."""

@@ -19,7 +19,7 @@ from trainyard.data.records import Dataset
 from trainyard.data.report import log_findings
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
-from trainyard.preprocess.preprocessor import Preprocessor
+from trainyard.preprocess.base import Preprocessor
 from trainyard.training.agreement import check_same_job
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop

@@ -16,7 +16,7 @@ from trainyard.formats.base import Runtime
 from trainyard.formats.errors import first_line
 from trainyard.formats.table import find_format
 from trainyard.inference.runtimes import open_runtime
-from trainyard.preprocess.preprocessor import Encoded
+from trainyard.preprocess.base import Encoded
 from trainyard.verify.batch_invariance import Case, make_cases, measure_invariance, sweep
 from trainyard.verify.examples import Examples
 from trainyard.verify.gate import Gate, Verdict, judge

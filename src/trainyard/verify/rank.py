@@ -10,7 +10,7 @@ from trainyard.artifacts.bundle import WEIGHTS
 from trainyard.artifacts.export_record import FormatName, FormatRow, Latency, Status
 from trainyard.formats.table import find_format
 from trainyard.inference.runtimes import open_runtime
-from trainyard.preprocess.preprocessor import Inputs
+from trainyard.preprocess.base import Inputs
 from trainyard.verify.batch_invariance import max_move, moves
 from trainyard.verify.examine import Examined, Reference
 from trainyard.verify.gate import Verdict, judge

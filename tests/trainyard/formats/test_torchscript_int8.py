@@ -24,7 +24,7 @@ from trainyard.config.kinds import parse_model
 from trainyard.formats.errors import Skip
 from trainyard.formats.making import torchscript_int8
 from trainyard.formats.recipes import KERNELS, Recipe
-from trainyard.formats.source import BATCH, LENGTH, Graph, Source
+from trainyard.formats.source import Graph, Source
 from trainyard.formats.torchscript import TorchScriptRuntime
 from trainyard.formats.torchscript_int8 import TorchScriptInt8
 from trainyard.models.base import Task
@@ -52,11 +52,9 @@ def source_of(
     classifier: Classifier, preprocessor: ImagePreprocessor | TextPreprocessor, calibration: list[Encoded]
 ) -> Source:
     names = tuple(preprocessor.collate(calibration[:1]))
-    is_text = isinstance(preprocessor, TextPreprocessor)
     return Source(
         graph=Graph(classifier, names).eval(),
         names=names,
-        dynamic=dict.fromkeys(names, {0: BATCH, 1: LENGTH} if is_text else {0: BATCH}),
         calibration=calibration,
         bundle=cast(Bundle, SimpleNamespace(preprocessor=preprocessor)),
         cpu=this_cpu(),

@@ -144,6 +144,13 @@ def test_a_text_is_brought_to_a_length_between_its_marks(length: int, expected: 
     assert changed.dtype == np.int32
 
 
+def test_a_text_of_one_or_two_tokens_grows_too() -> None:
+    preprocessor = TextPreprocessor(word_tokenizer(), 8)
+    grown = preprocessor.with_length([np.array([[7]], np.int32), np.array([[7, 9]], np.int32)], 4)
+
+    assert [row.tolist() for row in grown] == [[[7, 7, 7, 7]], [[7, 7, 9, 9]]]
+
+
 @pytest.mark.parametrize("length", [0, 9])
 def test_a_length_that_no_text_has_is_refused_without_texts(length: int) -> None:
     with pytest.raises(UsageError, match=f"--length={length}: this model takes 1 to 8 tokens"):
