@@ -23,7 +23,8 @@ from trainyard.client.replies import Answer
 from trainyard.config import kinds
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.kinds import model_classes, parse_model
-from trainyard.inference.predictor import Prediction, Predictor
+from trainyard.heads.base import Prediction
+from trainyard.inference.predictor import Predictor
 from trainyard.models.base import ModelConfig, Task
 from trainyard.models.classifier import fold_temperature
 from trainyard.torchserve.running import running
