@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from trainyard.base.project import require_project
-from trainyard.evaluation.scores import Scores, score
+from trainyard.heads.scores import Scores
+from trainyard.heads.single_label import SingleLabel
 from trainyard.report.card import CardFacts, Modality, check_template, made_up_facts, model_card
 
 CONFIG = """\
@@ -31,7 +32,7 @@ def scores(right: int, wrong: int) -> Scores:
     """Of two classes; the wrong ones are taken for the other."""
     labels = torch.arange(right + wrong) % 2
     predicted = torch.where(torch.arange(right + wrong) < right, labels, 1 - labels)
-    measured = score(3.0 * torch.nn.functional.one_hot(predicted, 2), labels, ("bug", "billing"))
+    measured = SingleLabel().scores(3.0 * torch.nn.functional.one_hot(predicted, 2), labels, ("bug", "billing"))
     return replace(measured, metrics=METRICS)
 
 

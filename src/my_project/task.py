@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 
 from trainyard.base.errors import UsageError
@@ -127,7 +126,7 @@ class Task(TrainingTask):
             target: Labels ``[batch] int64``, or a distribution over the classes ``[batch, classes]``.
         """
         weights = cast("Tensor | None", self.class_weights)
-        return functional.cross_entropy(logits, target, weight=weights, label_smoothing=self.optim.label_smoothing)
+        return self.head.loss(logits, target, weights, self.optim.label_smoothing)
 
     def sampling_weights(self, labels: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """How often each training example is drawn against the others; ``None`` is once an epoch."""

@@ -22,7 +22,8 @@ from PIL import Image
 from trainyard import cli
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError
-from trainyard.inference.predictor import Prediction, Predictor
+from trainyard.heads.base import Prediction
+from trainyard.inference.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ["configs/digits_resnet.yaml", "data.limit=300", "trainer.max_epochs=3", "optim.lr=0.05", "data.batch_size=32"]

@@ -17,7 +17,7 @@ from trainyard.base.errors import UsageError
 from trainyard.base.project import find_project
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
-from trainyard.evaluation.scores import ClassScores, Scores
+from trainyard.heads.scores import ClassScores, Scores
 from trainyard.preprocess.base import Kind
 from trainyard.report.markdown import markdown, number
 

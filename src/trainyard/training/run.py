@@ -136,7 +136,9 @@ class Run:
         if not self.fabric.is_global_zero:
             return
         facts = _training_facts(loop, self.experiment)
-        trained = Trained(self.experiment, self._dataset, self._task, model, loop.val, facts, self.fabric.device)
+        trained = Trained(
+            self.experiment, self._dataset, self._task, model, loop.val, facts, self.fabric.device, loop.task.head
+        )
         metrics = finish(self.folder, trained)
         self._trackers.log_result(self.experiment, metrics["test"])  # type: ignore[arg-type]
 

@@ -20,8 +20,9 @@ from trainyard.artifacts.export_record import FormatRow
 from trainyard.artifacts.manifest import digest
 from trainyard.base.errors import BundleError, ItemError, OutputError, UsageError
 from trainyard.formats.eager import EagerRuntime
+from trainyard.heads.base import Prediction
 from trainyard.inference import selection
-from trainyard.inference.predictor import WINDOW, Prediction, Predictor
+from trainyard.inference.predictor import WINDOW, Predictor
 from trainyard.preprocess.preprocessor import Inputs, Item, TextPreprocessor
 
 
