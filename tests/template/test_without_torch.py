@@ -22,7 +22,8 @@ from trainyard.config.load import load_experiment
 from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import Reads, read_inputs
 from trainyard.inference.predictor import Predictor
-from trainyard.preprocess.preprocessor import Item, TextPreprocessor
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.text import TextPreprocessor
 
 ROOT = Path(__file__).parents[2]
 BLOCKED = ("torch", "torchvision", "transformers", "lightning", "safetensors", "datasets", "sklearn", "pyarrow")

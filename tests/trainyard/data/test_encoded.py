@@ -16,7 +16,9 @@ from trainyard.data import token_cache
 from trainyard.data.encoded import CachedImages, StreamedImages, encode_split, loader_workers
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Records
-from trainyard.preprocess.preprocessor import ImagePreprocessor, TextPreprocessor, encode_all
+from trainyard.preprocess.base import encode_all
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 Images = Callable[..., ImagesConfig]
 Texts = Callable[..., TextsConfig]

@@ -30,7 +30,9 @@ from trainyard.formats.torchscript_int8 import TorchScriptInt8
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier, TextClassifier
 from trainyard.models.transformer import TransformerClassifier, build_network
-from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, TextPreprocessor
+from trainyard.preprocess.base import Encoded
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 LABELS = ("a", "b", "c")
 STATIC, DYNAMIC = Recipe(), Recipe(static=False)

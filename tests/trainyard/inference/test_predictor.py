@@ -23,7 +23,8 @@ from trainyard.formats.eager import EagerRuntime
 from trainyard.heads.base import Prediction
 from trainyard.inference import selection
 from trainyard.inference.predictor import WINDOW, Predictor
-from trainyard.preprocess.preprocessor import Inputs, Item, TextPreprocessor
+from trainyard.preprocess.base import Inputs, Item
+from trainyard.preprocess.text import TextPreprocessor
 
 
 @pytest.fixture(scope="module")

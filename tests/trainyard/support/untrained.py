@@ -21,7 +21,9 @@ from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.samples import calibration_samples
 from trainyard.base.cpu import this_cpu
 from trainyard.formats.source import Graph, Source
-from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, TextPreprocessor
+from trainyard.preprocess.base import Encoded
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 from trainyard.verify.source import load_source
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Records
 from trainyard.heads.single_label import SingleLabel
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 from trainyard.training.checkpoint import FORMAT, LAST, Checkpoint, write_checkpoint
 from trainyard.training.misclassified import WrongExamples
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers

@@ -24,7 +24,7 @@ from trainyard.base.cpu import Cpu
 from trainyard.base.errors import BundleError, TrainyardError, UsageError
 from trainyard.formats.making import onnx
 from trainyard.inference import selection
-from trainyard.preprocess.preprocessor import TextPreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 from trainyard.report.benchmark import (
     Benchmark,
     Cell,

@@ -16,7 +16,7 @@ from trainyard.base.cpu import this_cpu
 from trainyard.formats.making.conv1d import as_linear
 from trainyard.formats.source import Graph, Source
 from trainyard.models.classifier import ImageClassifier
-from trainyard.preprocess.preprocessor import ImagePreprocessor
+from trainyard.preprocess.image import ImagePreprocessor
 from trainyard.verify import int8_search as sensitivity
 from trainyard.verify.int8_search import quantisable_layers, rank_layers
 
