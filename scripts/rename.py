@@ -9,6 +9,7 @@ import json
 import keyword
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = "my_project"
 KEPT = ("src/trainyard/", "tests/trainyard/", "docs/", "benchmarks/", "scripts/rename.", "requirements")
 """How the paths begin of what no rename touches: it is the library's, or made by a tool."""
+SHIPPED_TESTS = "tests/template"
+"""What tests the owner's files as they are shipped, and would fail as soon as he changes them."""
 # What packages of ours import under a name that the lock does not have, and the folders beside the package.
 TAKEN = {"benchmarks", "configs", "deploy", "docs", "google", "model_archiver", "pil", "pkg_resources", "scripts",
          "serving", "sklearn", "src", "tests", "trainyard", "ts", "yaml"}  # fmt: skip
@@ -156,6 +159,7 @@ def rename(name: str) -> str:
         files = [ROOT / file for file in git("ls-files", "-z").split("\0") if not file.startswith(KEPT)]
         if not earlier:
             move_readme(package)
+            shutil.rmtree(ROOT / SHIPPED_TESTS, ignore_errors=True)
         pyproject.write_text(renamed_pyproject(pyproject.read_text(), old, name, record))
         for file in files:
             rewrite(file, old, package)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Usage: scripts/test.sh [--library | --all] [pytest's arguments]    sets up, lints, checks types and layers, runs the tests
-#   without a word   the project's own: tests/
-#   --library        also the library's fast ones: tests/trainyard/
+#   without a word   the project's own: tests/test_*.py
+#   --library        also the library's fast ones, tests/trainyard/, and the template's, tests/template/
 #   --all            everything, slow ones too
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-selection=(-m "not slow" --ignore tests/trainyard)
+selection=(-m "not slow" --ignore tests/trainyard --ignore tests/template)
 case ${1:-} in
   --library) selection=(-m "not slow") ;;
   --all) selection=(-m "slow or not slow") ;;

@@ -28,12 +28,12 @@ settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Generator[None, object, object]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Each test here, with its fixtures and processes, has the toy project, and none has the owner's."""
-    path = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(VARIABLE, "toy")
-        patched.setenv("PYTHONPATH", path)
+        if Path(__file__).parent in item.path.parents:  # pytest asks this of every test, wherever it is
+            patched.setenv(VARIABLE, "toy")
+            patched.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
         return (yield)
 
 

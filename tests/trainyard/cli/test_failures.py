@@ -9,6 +9,7 @@ from importlib.metadata import packages_distributions, requires
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from trainyard.base.errors import DataError, UsageError
 from trainyard.cli import app
@@ -29,7 +30,7 @@ def test_a_missing_package_of_an_extra_is_named_with_it(extra: str) -> None:
     imported = packages_distributions()
     for name in names:
         package = next((module for module, brings in DISTRIBUTIONS.items() if brings == name), name)
-        assert name in [brings.lower() for brings in imported[package]]
+        assert name in map(canonicalize_name, imported[package])
         failure = explain(ModuleNotFoundError(name=f"{package}.inner"))
         assert failure is not None, name
         assert failure.code == 2
