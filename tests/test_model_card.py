@@ -12,7 +12,8 @@ import yaml
 from trainyard.base.project import require_project
 from trainyard.heads.scores import Scores
 from trainyard.heads.single_label import SingleLabel
-from trainyard.report.card import CardFacts, Modality, check_template, made_up_facts, model_card
+from trainyard.preprocess.base import Kind
+from trainyard.report.card import CardFacts, check_template, made_up_facts, model_card
 
 CONFIG = """\
 name: tickets
@@ -23,7 +24,7 @@ optim: {lr: 0.001}
 METRICS = dict.fromkeys(require_project().metrics, 0.5)
 
 
-def facts(*classes: str, modality: Modality = "text", temperature: float = 1.375, config: str = CONFIG) -> CardFacts:
+def facts(*classes: str, modality: Kind = "text", temperature: float = 1.375, config: str = CONFIG) -> CardFacts:
     made = made_up_facts(config, modality, classes or ("bug", "billing"), temperature)
     return replace(made, test=replace(made.test, metrics=METRICS), val=replace(made.val, metrics=METRICS))
 
@@ -45,7 +46,7 @@ def code(card: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-def test_it_has_no_mistake(modality: Modality) -> None:
+def test_it_has_no_mistake(modality: Kind) -> None:
     check_template(CONFIG, modality, METRICS)
 
 

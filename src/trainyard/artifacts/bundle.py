@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -66,7 +66,7 @@ class BundleFacts(BaseModel):
     @property
     def kind(self) -> Kind:
         """What an item is; the preprocessor's, without loading it."""
-        return "image" if self.task == "image-classification" else "text"
+        return cast("Kind", self.task.removesuffix("-classification"))
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Instance(NamedTuple):
     """An item that can be sent: the bytes of an image, or the JSON of a text or of a pair."""
 
     content: bytes
-    is_image: bool
+    is_image: bool  # told by the item itself: a client has no preprocessor
 
     def json(self) -> bytes:
         """An element of ``instances``."""

@@ -50,6 +50,7 @@ def encode_split(
         training: Gives images with the margin for random crops, ``[3, resize, resize]``; otherwise their centre,
             ``[3, size, size]``.
     """
+    # By class and not asked of the preprocessor: caches of tokens and of pixels are the data's, in a layer above.
     if isinstance(preprocessor, TextPreprocessor):
         return EncodedTexts(records, preprocessor, data.cache)
     assert isinstance(preprocessor, ImagePreprocessor), "a preprocessor is of images or of texts"

@@ -74,6 +74,7 @@ def load_goldens(bundle: Path, labels: Sequence[str], max_abs_diff: float) -> li
 
 def request_of(item: Item) -> bytes:
     """A request for one item in the Open Inference Protocol."""
+    # By the item's own type: JSON is the protocol's, and a sample that was read has no preprocessor beside it.
     match item:
         case bytes():
             name, shape, data = "image", [1], [base64.b64encode(item).decode()]

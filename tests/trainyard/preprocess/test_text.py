@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainyard.base.errors import ItemError, UsageError
-from trainyard.preprocess.base import Encoded, Item, encode_all, load_sample
+from trainyard.preprocess.base import Encoded, Item, load_sample
 from trainyard.preprocess.text import TextPreprocessor
 
 
@@ -25,7 +25,7 @@ def word_tokenizer() -> Tokenizer:
 def test_texts_are_padded_to_the_longest_and_masked() -> None:
     preprocessor = TextPreprocessor(word_tokenizer(), max_length=3, segments=True)
 
-    inputs = preprocessor.collate(encode_all(preprocessor, ["late", "my parcel late my"]))
+    inputs = preprocessor.collate(preprocessor.encode_many(["late", "my parcel late my"]))
 
     assert inputs["input_ids"].tolist() == [[2, 0, 0], [4, 3, 2]]
     assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
