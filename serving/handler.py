@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.artifacts.manifest import check_digests
-from trainyard.http.media_types import parse_media_type
 from trainyard.http.multipart import Part
-from trainyard.http.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError
+from trainyard.http.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
 from trainyard.http.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
 from trainyard.http.responses import Responder
 from trainyard.inference.deployed import open_deployed

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from trainyard.client.access import KeyFile
 from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
-from trainyard.gateway.tokens import KeyFile
 
 if TYPE_CHECKING:
     import socket

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trainyard.gateway.tokens import KeyFile
+from trainyard.client.access import KeyFile
 from trainyard.http.requests import ORIGINAL_TYPE
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from trainyard.http.media_types import MediaType, parse_media_type
+from trainyard.http.request_types import MediaType, parse_media_type
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
 _MAX_HEADER_BYTES = 8192

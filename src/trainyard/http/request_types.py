@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,11 +11,15 @@ from typing import Literal, NamedTuple, TypeVar
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError, TrainyardError
 from trainyard.http.items import decoded_text, sent_image, sent_text
-from trainyard.http.media_types import MediaType
 from trainyard.http.strict_json import Value, shown
 from trainyard.preprocess.base import Item, Kind
 
 T = TypeVar("T")
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})((?:[ \t]*;.*)?)")
+_PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?[ \t]*')
+_MAX_CHARS = 1000
 
 MAX_ITEMS = 128
 """Items of a request. They are answered together, so that more would hold up everybody else for seconds; a client with
@@ -26,6 +31,45 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 OCTETS = "application/octet-stream"
 TEXT = "text/plain"
+
+
+@dataclass(frozen=True)
+class MediaType:
+    """A media type.
+
+    Attributes:
+        name: In small letters, such as ``image/png``.
+        parameters: By their names in small letters.
+    """
+
+    name: str
+    parameters: dict[str, str]
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether it names no other encoding than UTF-8."""
+        return self.parameters.get("charset", "utf-8").lower() == "utf-8"
+
+
+def parse_media_type(value: str) -> MediaType | None:
+    """Reads ``type/subtype; key=value`` (RFC 9110, 8.3.1); nothing if it isn't one, or has a parameter twice."""
+    match = _TYPE.fullmatch(value.strip(" \t")) if len(value) <= _MAX_CHARS else None
+    if match is None:
+        return None
+    name, rest = match.groups()
+    parameters: dict[str, str] = {}
+    position = 0
+    while position < len(rest):
+        found = _PARAMETER.match(rest, position)
+        if found is None:
+            return None
+        key, content = found.groups()
+        if key is not None:
+            if key.lower() in parameters:
+                return None
+            parameters[key.lower()] = re.sub(r"\\(.)", r"\1", content[1:-1]) if content.startswith('"') else content
+        position = found.end()
+    return MediaType(name.lower(), parameters)
 
 
 class RequestError(TrainyardError):

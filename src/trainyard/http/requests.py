@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainyard.base.errors import ItemError
-from trainyard.http.media_types import MediaType, parse_media_type
 from trainyard.http.multipart import MultipartError, Part, parse_multipart
 from trainyard.http.protocol_v2 import v2_request
 from trainyard.http.request_types import (
@@ -18,10 +17,12 @@ from trainyard.http.request_types import (
     MULTIPART,
     TOP_K,
     Accepts,
+    MediaType,
     Request,
     RequestError,
     check_count,
     check_keys,
+    parse_media_type,
     read_all,
 )
 from trainyard.http.strict_json import JsonError, Value, kind_of, parse_json, shown

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainyard.gateway.tokens import management_key
+from trainyard.client.access import management_key
 
 if TYPE_CHECKING:
     import aiohttp

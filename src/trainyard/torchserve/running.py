@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.base.errors import TrainyardError
-from trainyard.client.access import read_token
-from trainyard.gateway.tokens import management_key
+from trainyard.client.access import management_key, read_token
 
 END_SECONDS = 60.0
 """Time to end after SIGTERM, the requests on their way included."""

@@ -17,11 +17,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from trainyard.client.access import KeyFile
 from trainyard.gateway.bodies import Limits
 from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
-from trainyard.gateway.tokens import KeyFile
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.torchserve.ports import listen, url_of
 

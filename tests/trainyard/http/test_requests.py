@@ -12,8 +12,7 @@ import pytest
 
 from trainyard.base.errors import ItemError
 from trainyard.http.items import MAX_CHARS
-from trainyard.http.media_types import MediaType, parse_media_type
-from trainyard.http.request_types import MAX_ITEMS, TOP_K, Accepts, Request, RequestError
+from trainyard.http.request_types import MAX_ITEMS, TOP_K, Accepts, MediaType, Request, RequestError, parse_media_type
 from trainyard.http.requests import parse_request
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "requests.md"
