@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainyard.base.errors import ItemError
 from trainyard.http.request_types import Accepts, Request, RequestError, check_count, check_keys, read_all
 from trainyard.http.strict_json import Value
-from trainyard.inference.predictor import Deployed
+from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.text import without_surrogates
 
 OUTPUTS = ("label", "probabilities")
@@ -39,10 +39,9 @@ def v2_request(value: dict[str, Value], accepts: Accepts) -> Request:
 def v2_answer(
     scores: Sequence[NDArray[np.float32] | ItemError],
     request: Request,
-    labels: Sequence[str],
+    predictor: Predictor,
     model: str,
     version: str,
-    deployed: Deployed,
 ) -> dict[str, Value]:
     """The answer to a request of which at least one item has one.
 
@@ -52,15 +51,15 @@ def v2_answer(
     Args:
         scores: Of each item its probabilities ``[classes] float32``, or its error.
         request: What was asked.
-        labels: Names of the classes.
+        predictor: What answered.
         model: The model's name.
         version: Its version.
-        deployed: What answered.
     """
+    labels = predictor.bundle.labels
     errors = {str(i): str(score) for i, score in enumerate(scores) if isinstance(score, ItemError)}
     none = [0.0] * len(labels)
     rows = [none if isinstance(score, ItemError) else score.tolist() for score in scores]
-    best = ["" if isinstance(score, ItemError) else labels[int(score.argmax())] for score in scores]
+    best = ["" if isinstance(score, ItemError) else predictor.best(score, 1).label for score in scores]
     tensors: dict[str, Value] = {
         "label": {"name": "label", "datatype": "BYTES", "shape": [len(scores)], "data": best},
         "probabilities": {"name": "probabilities", "datatype": "FP32", "shape": [len(scores), len(labels)],
@@ -71,7 +70,11 @@ def v2_answer(
         "model_version": version,
         **({} if request.id is None else {"id": request.id}),
         "outputs": [tensors[name] for name in request.outputs or OUTPUTS],
-        "parameters": {"labels": list(labels), **deployed._asdict(), **({"errors": errors} if errors else {})},
+        "parameters": {
+            "labels": list(labels),
+            **predictor.deployed._asdict(),
+            **({"errors": errors} if errors else {}),
+        },
     }
 
 

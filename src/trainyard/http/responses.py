@@ -47,7 +47,6 @@ class Responder:
     def __init__(self, predictor: Predictor, model: str, version: str) -> None:
         self.accepts = Accepts.of(predictor.bundle)
         self._predictor = predictor
-        self._labels = predictor.bundle.labels
         self._model = model
         self._version = version
 
@@ -71,13 +70,17 @@ class Responder:
         return Reply(200, to_json(self._answer(request, scores)))
 
     def _answer(self, request: Request, scores: Scores) -> Answer:
-        deployed = self._predictor.deployed
         if request.form == "v2":
-            return v2_answer(scores, request, self._labels, self._model, self._version, deployed)
+            return v2_answer(scores, request, self._predictor, self._model, self._version)
         rows = [answer_row(score if isinstance(score, ItemError) else self._predictor.best(score, request.top_k))
                 for score in scores]  # fmt: skip
         answered = rows[0] if request.form == "one" else {"predictions": rows}
-        return {**answered, "model": self._model, "version": self._version, "deployed": deployed._asdict()}
+        return {
+            **answered,
+            "model": self._model,
+            "version": self._version,
+            "deployed": self._predictor.deployed._asdict(),
+        }
 
 
 def error_reply(status: int, reason: str) -> Reply:
