@@ -113,7 +113,7 @@ def test_reasons_are_whole_and_wrapped(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert f"torchscript-int8 refused: {REASON.strip()}" in shown
     assert "aoti batch_dependent: a probability moves by 0.02 with its neighbours" in shown
     assert "aoti-int8 skipped: g++ isn't there: install g++" in shown
-    assert "What was tried for int8:" in shown
+    assert "What was tried:" in shown
     assert "onnx-int8 minmax, static: agreement 0.91 onnx-int8 entropy, static: passed" in shown
 
 
