@@ -17,7 +17,9 @@ from trainyard.config.load import parse_experiment
 from trainyard.data.image_cache import DecodedImages, PixelFile
 from trainyard.data.records import Dataset, Records, Split
 from trainyard.data.report import DataReport, Duplicates
-from trainyard.preprocess.preprocessor import ImagePreprocessor, Item, Preprocessor, TextPreprocessor
+from trainyard.preprocess.base import Item, Preprocessor
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 DISTINCT_IMAGES = 1024
 """Examples share these: so many don't fit into a processor's cache, and more would only fill the disk."""

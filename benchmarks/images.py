@@ -126,7 +126,7 @@ class UsualPipeline:
         from torchvision import datasets, transforms
 
         from trainyard.models.image import ImageModelConfig
-        from trainyard.preprocess.preprocessor import ImagePreprocessor
+        from trainyard.preprocess.image import ImagePreprocessor
 
         preprocessor, model = workload.task.preprocessor, workload.experiment.model
         assert isinstance(preprocessor, ImagePreprocessor)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from measure import Figure, describe, folder, median, parser, report, start
 
 if TYPE_CHECKING:
-    from trainyard.preprocess.preprocessor import Item
+    from trainyard.preprocess.base import Item
     from trainyard.torchserve.running import Running
 
 MODEL = "model"

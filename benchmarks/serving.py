@@ -37,7 +37,7 @@ from measure import ROOT, Figure, describe, folder, median, median_ratio, parser
 if TYPE_CHECKING:
     from trainyard.artifacts.export_record import FormatName
     from trainyard.inference.predictor import Predictor
-    from trainyard.preprocess.preprocessor import Item
+    from trainyard.preprocess.base import Item
     from trainyard.torchserve.running import Running
 
 CONNECTIONS = 32

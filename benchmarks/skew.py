@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trainyard.client.replies import Answer
-    from trainyard.preprocess.preprocessor import Item
+    from trainyard.preprocess.base import Item
     from trainyard.torchserve.running import Running
 
 CONCURRENCY = 8

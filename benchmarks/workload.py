@@ -27,7 +27,7 @@ from trainyard.data.loader import Batch, make_loader
 from trainyard.data.records import Dataset, Split
 from trainyard.data.sampling import epoch_batches
 from trainyard.models.base import Task
-from trainyard.preprocess.preprocessor import Preprocessor
+from trainyard.preprocess.base import Preprocessor
 from trainyard.training.processes import start_fabric
 from trainyard.training.run import Run, build_model
 from trainyard.training.task import TrainingTask

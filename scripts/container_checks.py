@@ -23,7 +23,8 @@ from container_engine import Container, Reply, ask, call, started
 from trainyard.artifacts.export_record import FormatName, open_trusted
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.signals import exit_on_sigterm
-from trainyard.inference.predictor import Prediction, Predictor
+from trainyard.heads.base import Prediction
+from trainyard.inference.predictor import Predictor
 
 MOST_MB = 700
 USER = "10001:10001"

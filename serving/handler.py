@@ -6,6 +6,7 @@ TorchServe takes the one class that this file defines for the handler.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -35,6 +36,10 @@ class Handler:
         settings = context.model_yaml_config["handler"]
         model, system = context.manifest["model"], context.system_properties
         expect = check_digests(os.environ.get("TRAINYARD_EXPECT", ""))
+        # What needs the owner's code, as eager does, brings his package along.
+        for package in (Path(system["model_dir"]) / "project").glob("*"):
+            sys.path.insert(0, str(package.parent))
+            os.environ["TRAINYARD_PROJECT"] = package.name
         opened = open_deployed(Path(system["model_dir"]) / "deployed", settings["format"], expect)
         device = _device(settings.get("device", "cpu"), system.get("gpu_id"))
         batch_size = max(1, system.get("batch_size") or 1)

@@ -10,7 +10,7 @@ import pytest
 from trainyard.base.errors import ItemError
 from trainyard.data.records import Dataset
 from trainyard.inference.predictor import Predictor
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 ROUNDING = 1e-5
 """A probability may move as much where a sum is added up in another order."""

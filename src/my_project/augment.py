@@ -100,6 +100,7 @@ class Augmentation:
             return center_crop(images, self.size)
         # Drawn on the CPU, so that a GPU gives the same images.
         draws = self.draws(examples, epoch).to(images.device, non_blocking=True)
+        # Of a small image, a crop of a quarter of its area would leave nothing to recognise.
         if self.config.kind == "standard" and self.size > LARGE_SIDE:
             return resized_crop(images, draws, self.size)
         shift, margin = self.config.shift, (images.shape[-1] - self.size) // 2
@@ -107,6 +108,7 @@ class Augmentation:
 
     def draws(self, examples: NDArray[np.int64], epoch: int) -> Tensor:
         """The random numbers of a batch, ``[batch, 5] float32``, on the CPU. The flip's is 0 or 1 here already."""
+        # All are drawn, whether they are used or not: a key that is switched on moves none of the others.
         draws = uniforms(self.seed, epoch, examples, DRAWS)
         match self.config.flip:
             case "none":
@@ -128,12 +130,14 @@ class Augmentation:
         """Mixes ``[batch, 3, side, side]`` images with the batch rolled by one; with both ways on, a coin decides."""
         mixup, cutmix, batch = self.config.mixup, self.config.cutmix, len(labels)
         generator = np.random.default_rng(derive_seed(self.seed, "mixing", epoch, int(examples[0])))
+        # Both ways are drawn for every image, so that the one doesn't depend on the other.
         use_mixup = generator.random(batch) < (0.5 if mixup and cutmix else float(mixup > 0))
         mixup_shares = generator.beta(mixup or 1, mixup or 1, batch)
         masks, cutmix_shares = _boxes(generator, cutmix, batch, images.shape[-1])
         shares = np.where(use_mixup, mixup_shares, cutmix_shares).astype(np.float32)
         weights = np.where(use_mixup[:, None, None], shares[:, None, None], masks).astype(np.float32)
         own = torch.from_numpy(weights).unsqueeze(1).to(images.device)
+        # The neighbour in the batch is as good as any: the batch itself is a random draw.
         mixed = images.float() * own + images.roll(1, 0).float() * (1 - own)
         return Mixture(mixed, labels.roll(1, 0), torch.from_numpy(shares).to(images.device))
 
@@ -147,6 +151,7 @@ def center_crop(images: Tensor, size: int) -> Tensor:
 def shifted_crop(images: Tensor, draws: Tensor, size: int, shift: int) -> Tensor:
     """Cuts ``size`` x ``size`` pixels up to ``shift`` pixels off the centre, mirrored at the edges, and flips."""
     batch, channels, side, _ = images.shape
+    # The margin that `data.resize` leaves is real picture; only beyond it the edge is mirrored.
     offsets = (draws[:, :2] * (2 * shift + 1)).floor().long() + (side - size) // 2 - shift
     steps = torch.arange(size, device=images.device)
     flipped = torch.where(draws[:, 2:3] > 0.5, size - 1 - steps, steps)
@@ -162,12 +167,14 @@ def resized_crop(images: Tensor, draws: Tensor, size: int) -> Tensor:
     """Cuts a rectangle of random place, area and ratio and resizes it bilinearly to ``size`` x ``size``; flips."""
     low, high = CROP_AREA
     area = low + draws[:, 3] * (high - low)
+    # Even in its logarithm, so that 3:4 comes as often as 4:3.
     ratio = torch.exp(np.log(CROP_RATIO[0]) + draws[:, 4] * (np.log(CROP_RATIO[1]) - np.log(CROP_RATIO[0])))
     height = (area / ratio).sqrt().clamp(max=1)
     width = (area * ratio).sqrt().clamp(max=1)
     # The sampling grid runs from -1 to 1; a crop of relative width w has its centre within 1 - w of the middle.
     center_x = (2 * draws[:, 0] - 1) * (1 - width)
     center_y = (2 * draws[:, 1] - 1) * (1 - height)
+    # A grid that runs backwards is a flip, at no cost.
     direction = 1 - 2 * (draws[:, 2] > 0.5).float()
     zero = torch.zeros_like(width)
     rows = [width * direction, zero, center_x, zero, height, center_y]
@@ -188,6 +195,7 @@ def _boxes(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Masks ``[batch, side, side]`` that are 0 in the box taken from the neighbour, and the shares left."""
     lengths = side * np.sqrt(1 - generator.beta(cutmix or 1, cutmix or 1, batch))
+    # The box may hang over the edge: the shares are then counted from what is really covered, by the masks.
     centers = generator.uniform(0, side, (batch, 2))
     position = np.arange(side) + 0.5
     inside = np.abs(position[None, None, :] - centers[:, :, None]) < lengths[:, None, None] / 2

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 
 from trainyard.base.errors import UsageError
@@ -96,6 +95,7 @@ class Task(TrainingTask):
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__(model)
+        # The loop asks for `clip` and `ema`, and for the methods below; it never sees the section itself.
         self.optim, self.augmentation = optim, augmentation
         self.clip, self.ema = optim.clip, optim.ema
         # A buffer moves to the GPU with the model; it isn't persistent, so no checkpoint holds it.
@@ -105,10 +105,12 @@ class Task(TrainingTask):
         """The mean loss of a batch, its images augmented as ``(seed, epoch, example)`` says."""
         if self.augmentation is None:
             return self.loss(self(**batch.inputs), batch.labels)
+        # By its place in the split, not by a generator's state: a run that was killed augments it in the same way.
         examples = batch.indices.numpy()
         images = self.augmentation(batch.inputs["images"], examples, epoch)
         if not self.augmentation.mixes:
             return self.loss(self(images=images), batch.labels)
+        # After the crop and the flip, so that both images of a pair are of the size that the model sees.
         mixture = self.augmentation.mix(images, batch.labels, examples, epoch)
         logits = self(images=mixture.images)
         # Cross entropy also takes a distribution over the classes as its target: here two labels by their shares.
@@ -124,7 +126,7 @@ class Task(TrainingTask):
             target: Labels ``[batch] int64``, or a distribution over the classes ``[batch, classes]``.
         """
         weights = cast("Tensor | None", self.class_weights)
-        return functional.cross_entropy(logits, target, weight=weights, label_smoothing=self.optim.label_smoothing)
+        return self.head.loss(logits, target, weights, self.optim.label_smoothing)
 
     def sampling_weights(self, labels: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """How often each training example is drawn against the others; ``None`` is once an epoch."""
@@ -132,6 +134,7 @@ class Task(TrainingTask):
 
     def optimizer(self) -> Optimizer:
         """The optimiser over the trainable parameters, with one kernel for all of them."""
+        # Fused: one kernel for all parameters, where a loop over hundreds of them would keep a GPU waiting.
         optim, groups = self.optim, self.parameter_groups()
         device = next(self.model.parameters()).device
         # torch's fused SGD has no form for sharded tensors.
@@ -161,6 +164,7 @@ class Task(TrainingTask):
             stage, decays = self.model.stage_of(name), parameter.ndim > 1
             # Muon is for hidden matrices: at both ends, AdamW is better (Jordan et al. 2024).
             orthogonal = optim.name == "muon" and 0 < stage < last and is_matrix(parameter)
+            # A new head may learn fast; what was pretrained, the less the nearer it is to the input.
             factor = optim.head_lr if stage == last else optim.layer_decay ** (last - stage)
             new: dict[str, object] = {
                 "params": [],
@@ -179,6 +183,7 @@ class Task(TrainingTask):
         shape, warmup = self.optim.schedule, self.optim.warmup
         if warmup is None:
             warmup = {"onecycle": 0.3, "constant": 0.0}.get(shape, 0.05)
+        # A share of the run and no number of steps: it fits, whether you train for one epoch or for a hundred.
         warmup_steps = warmup * total_steps
         progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
         if shape == "onecycle":
@@ -186,6 +191,7 @@ class Task(TrainingTask):
                 return _cosine_between(1 / ONECYCLE_START, 1.0, step / warmup_steps)
             return _cosine_between(1.0, 1 / ONECYCLE_END, progress)
         if step < warmup_steps:
+            # From above 0: a first step at rate 0 would be a batch for nothing.
             return (step + 1) / (warmup_steps + 1)
         match shape:
             case "cosine":

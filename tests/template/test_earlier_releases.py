@@ -20,7 +20,7 @@ from trainyard.artifacts.export_record import open_trusted
 from trainyard.base.errors import ItemError, UsageError
 from trainyard.client.client import Client
 from trainyard.inference.predictor import Predictor
-from trainyard.preprocess.preprocessor import Item, load_preprocessor
+from trainyard.preprocess.base import Item, load_preprocessor
 from trainyard.torchserve.archive_check import check_archive
 from trainyard.torchserve.running import running
 

@@ -22,7 +22,8 @@ from PIL import Image
 from trainyard import cli
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError
-from trainyard.inference.predictor import Prediction, Predictor
+from trainyard.heads.base import Prediction
+from trainyard.inference.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ["configs/digits_resnet.yaml", "data.limit=300", "trainer.max_epochs=3", "optim.lr=0.05", "data.batch_size=32"]
@@ -83,7 +84,7 @@ def test_the_run_folder_is_as_promised(run: Path) -> None:
                      "bundle"}  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"test", "val", "train"}
-    assert set(metrics["test"]) == set(metrics["val"]) == {"accuracy", "macro_f1", "loss", "ece"}
+    assert set(metrics["test"]) == set(metrics["val"]) == {"accuracy", "macro_f1", "loss", "ece", "balanced_accuracy"}
     assert set(metrics["train"]) == {"examples_per_second", "seconds", "epochs", "world_size"}
     assert len(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))) == metrics["train"]["epochs"]
     assert (run.parent / "latest").resolve() == run.resolve()

@@ -19,9 +19,11 @@ from trainyard.artifacts.manifest import write_manifest
 from trainyard.artifacts.samples import calibration_samples
 from trainyard.base.files import write_json
 from trainyard.config.load import load_experiment
+from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import Reads, read_inputs
-from trainyard.inference.predictor import Prediction, Predictor
-from trainyard.preprocess.preprocessor import Item, TextPreprocessor
+from trainyard.inference.predictor import Predictor
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.text import TextPreprocessor
 
 ROOT = Path(__file__).parents[2]
 BLOCKED = ("torch", "torchvision", "transformers", "lightning", "safetensors", "datasets", "sklearn", "pyarrow")

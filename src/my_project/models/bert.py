@@ -14,7 +14,7 @@ from trainyard.base.errors import UsageError
 from trainyard.config.data import AnyData
 from trainyard.models.transformer import build_network, load_config, load_network, set_dropout, set_labels
 from trainyard.models.transformer_config import TransformerConfig
-from trainyard.preprocess.preprocessor import TextPreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 FROM_SCRATCH = "bert"
 FROM_SCRATCH_KEYS = ("hidden_size", "layers", "heads", "intermediate_size", "vocab_size")

@@ -14,7 +14,7 @@ from trainyard.config.data import AnyData
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, TextClassifier
 from trainyard.models.text import TextModelConfig
-from trainyard.preprocess.preprocessor import TextPreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 DEFAULT_DROPOUT = 0.3
 

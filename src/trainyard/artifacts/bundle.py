@@ -7,17 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainyard.artifacts.manifest import MANIFEST, verify
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.preprocess.base import Kind, load_preprocessor
-
-if TYPE_CHECKING:
-    from trainyard.preprocess.image import ImagePreprocessor
-    from trainyard.preprocess.text import TextPreprocessor
+from trainyard.preprocess.base import Kind, Preprocessor, load_preprocessor
 
 FACTS = "trainyard.json"
 WEIGHTS = "model.safetensors"
@@ -70,7 +66,7 @@ class BundleFacts(BaseModel):
     @property
     def kind(self) -> Kind:
         """What an item is; the preprocessor's, without loading it."""
-        return "image" if self.task == "image-classification" else "text"
+        return cast("Kind", self.task.removesuffix("-classification"))
 
 
 @dataclass(frozen=True)
@@ -122,9 +118,9 @@ class Bundle:
         return bool(self.facts.data.config.get("pair"))
 
     @cached_property
-    def preprocessor(self) -> ImagePreprocessor | TextPreprocessor:
+    def preprocessor(self) -> Preprocessor:
         """Turns raw items into the model's inputs."""
-        return cast("ImagePreprocessor | TextPreprocessor", load_preprocessor(self.facts.preprocess, self.path))
+        return load_preprocessor(self.facts.preprocess, self.path)
 
 
 def find_bundle(run: Path) -> Path:

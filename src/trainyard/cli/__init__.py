@@ -19,6 +19,8 @@ for verb in (train.train, config.config, evaluate.evaluate, export.export, bench
 
 OTHERS_WAIT = 15.0
 """Seconds that a failing process leaves another to say it first."""
+TURN_WAIT = 2.0
+"""Seconds more for each process before it on this node, so that on a node without rank 0 one alone says it."""
 
 
 def main() -> None:
@@ -36,8 +38,8 @@ def main() -> None:
         if os.environ.get("TRAINYARD_DEBUG"):
             traceback.print_exception(error)
         if failure.others_know_more:
-            # The launcher ends this process as soon as another one, which knows more, has ended.
-            time.sleep(OTHERS_WAIT)
+            # The launcher ends this process soon after another one, which knows more, has ended.
+            time.sleep(OTHERS_WAIT + TURN_WAIT * int(os.environ.get("LOCAL_RANK", "0")))
         print(f"trainyard: {failure.message}", file=sys.stderr)
         sys.stdout.flush()
         raise SystemExit(failure.code) from None

@@ -47,6 +47,6 @@ def evaluate(
     if as_json:
         export_id = opened.export.facts.id if opened.export else None
         names = {"bundle": opened.bundle.digest, "export": export_id, "format": format}
-        print(json.dumps({**names, **scores.to_dict()}, indent=2))
+        print(json.dumps({**names, **scores.to_dict(), **scores.summary()}, indent=2))
     else:
         print_scores(scores)

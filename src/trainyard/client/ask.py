@@ -8,9 +8,9 @@ from pathlib import Path
 
 from trainyard.base.errors import ItemError, UsageError
 from trainyard.client.client import AsyncClient, Client
+from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import answer, read_inputs
-from trainyard.inference.predictor import Prediction
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 
 def ask(

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from trainyard.base.errors import ItemError, UsageError
 from trainyard.http.request_types import JSON, OCTETS, TOP_K
-from trainyard.preprocess.preprocessor import Item, without_surrogates
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.text import without_surrogates
 
 MOST_ITEMS = 32
 """Items of a request: a batch of the predictor."""
@@ -48,7 +49,7 @@ class Instance(NamedTuple):
     """An item that can be sent: the bytes of an image, or the JSON of a text or of a pair."""
 
     content: bytes
-    is_image: bool
+    is_image: bool  # told by the item itself: a client has no preprocessor
 
     def json(self) -> bytes:
         """An element of ``instances``."""

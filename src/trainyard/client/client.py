@@ -30,7 +30,7 @@ from trainyard.client.replies import (
     read_names,
 )
 from trainyard.client.retry import Lost, Outcome, Reply, Retries, Send
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 DEFAULTS = Retries()
 CONCURRENCY = 8

@@ -14,8 +14,9 @@ from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import ItemError, TrainyardError
 from trainyard.client.calls import Call
 from trainyard.client.retry import PASSING, Lost, Outcome, Reply
+from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import Reads
-from trainyard.inference.predictor import Deployed, Prediction
+from trainyard.inference.predictor import Deployed
 from trainyard.preprocess.base import Kind
 
 T = TypeVar("T")

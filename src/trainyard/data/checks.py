@@ -12,7 +12,7 @@ import numpy as np
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.image_cache import DecodedImages, Inspection, inspect_images
 from trainyard.data.records import BadExample, Rows, Split
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.records import Found, Rows
 from trainyard.data.tables import TableFile
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 PREFIX = "embedded:"
 

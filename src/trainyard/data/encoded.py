@@ -15,7 +15,9 @@ from trainyard.data.image_cache import DecodedImages
 from trainyard.data.records import Records
 from trainyard.data.threads import local_world_size
 from trainyard.data.token_cache import TokenCache, encode_texts
-from trainyard.preprocess.preprocessor import ImagePreprocessor, Inputs, Item, Preprocessor, TextPreprocessor
+from trainyard.preprocess.base import Inputs, Item, Preprocessor
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 OVERLAPPED_BYTES = 2 << 20
 """A batch of more cached pixels is copied in a thread of its own, beside the model's work."""
@@ -48,6 +50,7 @@ def encode_split(
         training: Gives images with the margin for random crops, ``[3, resize, resize]``; otherwise their centre,
             ``[3, size, size]``.
     """
+    # By class and not asked of the preprocessor: caches of tokens and of pixels are the data's, in a layer above.
     if isinstance(preprocessor, TextPreprocessor):
         return EncodedTexts(records, preprocessor, data.cache)
     assert isinstance(preprocessor, ImagePreprocessor), "a preprocessor is of images or of texts"

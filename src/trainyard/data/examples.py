@@ -8,8 +8,8 @@ from pathlib import Path
 from trainyard.config.data import Column, ImagesConfig, TextsConfig
 from trainyard.data.records import SPLITS, BadExample, Found, LazyItems, Rows, Split, split_named
 from trainyard.data.tables import Table, TableFile
+from trainyard.preprocess.base import Item
 from trainyard.preprocess.items import cell_text, image_item, text_item
-from trainyard.preprocess.preprocessor import Item
 
 __all__ = ["find_examples", "image_item", "item_columns", "label_name", "merge", "read_examples", "table_items"]
 

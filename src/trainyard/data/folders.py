@@ -10,8 +10,8 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.records import Found, Rows, Split, split_named
 from trainyard.data.tables import TABLE_SUFFIXES, TableFile
+from trainyard.preprocess.base import Item
 from trainyard.preprocess.folders import files_below, is_image
-from trainyard.preprocess.preprocessor import Item
 
 
 def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:

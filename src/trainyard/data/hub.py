@@ -15,7 +15,7 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import find_examples, image_item, item_columns, merge, table_items
 from trainyard.data.records import Found, LazyItems, Split, split_named
 from trainyard.data.tables import Table, find_column, missing_column
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 if TYPE_CHECKING:
     import datasets

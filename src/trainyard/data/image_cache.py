@@ -25,7 +25,8 @@ from trainyard.config.data import ImagesConfig
 from trainyard.data.cache import build_once, cache_folder, load_array
 from trainyard.data.records import LazyItems
 from trainyard.data.threads import ordered_map
-from trainyard.preprocess.preprocessor import ImagePreprocessor, Item
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.image import ImagePreprocessor
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 if TYPE_CHECKING:
     from trainyard.data.image_cache import DecodedImages

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.data.cache import build_once, cache_folder, load_array
-from trainyard.preprocess.preprocessor import Item, TextPreprocessor
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.text import TextPreprocessor
 
 log = logging.getLogger(__name__)
 

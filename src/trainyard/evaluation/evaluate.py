@@ -11,6 +11,7 @@ from trainyard.config.data import DATA_KINDS, ImagesConfig, TextsConfig
 from trainyard.config.load import apply_overrides, parse_data
 from trainyard.config.section import Change, keys_that_change
 from trainyard.formats.table import find_format
+from trainyard.heads.table import head_of
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
     from trainyard.artifacts.export_record import FormatName, Opened
     from trainyard.data.records import Records
     from trainyard.evaluation.predict import Forward
-    from trainyard.evaluation.scores import Scores
     from trainyard.formats.base import Runtime
+    from trainyard.heads.base import Head
+    from trainyard.heads.scores import Scores
     from trainyard.models.classifier import Classifier
-    from trainyard.preprocess.preprocessor import Preprocessor
+    from trainyard.preprocess.base import Preprocessor
 
 
 def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> Scores:
@@ -36,7 +38,7 @@ def evaluate(bundle: Bundle, overrides: Sequence[str], device: torch.device) -> 
     data = data_config(bundle.facts, overrides)
     records = records_to_score(bundle.facts, data, overrides)
     classifier = open_classifier(bundle)
-    return score_records(classifier, bundle.preprocessor, records, data, bundle.labels, device)
+    return score_records(head_of(bundle), classifier, bundle.preprocessor, records, data, bundle.labels, device)
 
 
 def evaluate_format(opened: Opened, format: FormatName, overrides: Sequence[str]) -> Scores:
@@ -52,7 +54,7 @@ def evaluate_format(opened: Opened, format: FormatName, overrides: Sequence[str]
     from trainyard.evaluation.metrics import measure
 
     records, logits = format_logits(opened, format, overrides)
-    return measure(logits, torch.from_numpy(records.labels), opened.bundle.labels)
+    return measure(head_of(opened.bundle), logits, torch.from_numpy(records.labels), opened.bundle.labels)
 
 
 def format_logits(opened: Opened, format: FormatName, overrides: Sequence[str]) -> tuple[Records, torch.Tensor]:
@@ -69,6 +71,7 @@ def format_logits(opened: Opened, format: FormatName, overrides: Sequence[str]) 
 
 
 def score_records(
+    head: Head,
     model: Classifier | Runtime,
     preprocessor: Preprocessor,
     records: Records,
@@ -79,6 +82,7 @@ def score_records(
     """Scores a model on raw records, over all processes of the job.
 
     Args:
+        head: What the logits mean.
         device: Where a classifier runs; a runtime takes its inputs from the CPU.
     """
     import torch
@@ -86,7 +90,7 @@ def score_records(
     from trainyard.evaluation.metrics import measure
 
     logits = record_logits(model, preprocessor, records, data, device)
-    return measure(logits, torch.from_numpy(records.labels), labels)
+    return measure(head, logits, torch.from_numpy(records.labels), labels)
 
 
 def record_logits(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 from trainyard.base.errors import TrainyardError
 from trainyard.base.project import find_project
 from trainyard.config.experiment import METRICS
-from trainyard.evaluation.scores import Scores, score
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from trainyard.heads.base import Head
+    from trainyard.heads.scores import Scores
 
 Metric: TypeAlias = "Callable[[Tensor, Tensor], float]"
 """From logits ``[examples, classes] float32`` and labels ``[examples] int64`` of a whole split, both on the CPU."""
@@ -29,14 +31,14 @@ def less_is_better(metric: AnyMetric) -> AnyMetric:
     return metric
 
 
-def measure(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """Scores a split as ``score`` does, and by the project's metrics, where there is a project.
+def measure(head: Head, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
+    """Scores a split as its head does, and by the project's metrics, where there is a project.
 
     Raises:
         TrainyardError: a metric gave no finite number.
-        DataError: as ``score``.
+        DataError: as ``Head.scores``.
     """
-    scores = score(logits, labels, classes)
+    scores = head.scores(logits, labels, classes)
     project = find_project()
     own = {name: float(_metric(name)(logits, labels)) for name in (project.metrics if project else ())}
     for name, value in own.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trainyard.formats.source import Source
-    from trainyard.preprocess.preprocessor import Inputs
+    from trainyard.preprocess.base import Inputs
 
 INPUT_NAMES = "input_names"
 """The names of the inputs, in their order: an entry of the package's metadata."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trainyard.artifacts.export_record import FormatName
     from trainyard.formats.source import Source
-    from trainyard.preprocess.preprocessor import Inputs
+    from trainyard.preprocess.base import Inputs
 
 Device: TypeAlias = Literal["cpu", "gpu", "any"]
 Precision: TypeAlias = Literal["fp32", "int8", "fp16", "bf16"]

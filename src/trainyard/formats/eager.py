@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainyard.formats.source import Source
-    from trainyard.preprocess.preprocessor import Inputs
+    from trainyard.preprocess.base import Inputs
 
 
 class Eager(Format):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trainyard.formats.source import Source
-    from trainyard.preprocess.preprocessor import Inputs
+    from trainyard.preprocess.base import Inputs
 
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """Optimisations that ONNX Runtime's CPU kernels make slower: of a MiniLM in int8, these were a fifth of the time."""

@@ -24,7 +24,8 @@ class OnnxInt8(Int8Format, Onnx):
     def recipes(self, source: Source) -> list[Recipe]:
         """Static scales by each calibrator and, of texts, dynamic ones."""
         static = [Recipe(calibrator="minmax"), Recipe(calibrator="percentile"), Recipe(calibrator="entropy")]
-        # A dynamic scale is taken over the whole batch, so that neighbours move an answer: the last resort.
+        # A dynamic scale is taken over the whole batch, so that neighbours move an answer: the last resort. It is for
+        # matrix products; ONNX Runtime advises static ones for convolutions, and images' networks are made of those.
         return [*static, Recipe(static=False)] if source.is_text else static
 
     def make(self, source: Source, file: Path, recipe: Recipe | None = None) -> None:

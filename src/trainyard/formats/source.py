@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import Cpu
 from trainyard.formats.errors import Skip
-from trainyard.preprocess.preprocessor import Encoded, Inputs
+from trainyard.preprocess.base import Encoded, Inputs, Preprocessor
 
-BATCH, LENGTH = "batch", "length"
-"""Names of the dynamic dimensions."""
 EXAMPLES = 4
 """Examples that a graph is traced with: more than one, because tracers take a dimension of one for fixed."""
 
@@ -47,7 +45,6 @@ class Source:
     Attributes:
         graph: The model. A format that has to change it makes a copy first.
         names: Of the inputs, in the graph's order.
-        dynamic: Of each input, the names of the dimensions that may have any size.
         calibration: Encoded training examples; see ``batch``.
         bundle: Where it is from.
         cpu: The processor that int8 recipes are chosen for.
@@ -56,15 +53,19 @@ class Source:
 
     graph: Graph
     names: tuple[str, ...]
-    dynamic: dict[str, dict[int, str]]
     calibration: Sequence[Encoded]
     bundle: Bundle
     cpu: Cpu
     scratch: Path | None = None
 
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """The bundle's."""
+        return self.bundle.preprocessor
+
     def batch(self, encoded: Sequence[Encoded]) -> Inputs:
         """Joins encoded items into the model's inputs."""
-        return self.bundle.preprocessor.collate(encoded)
+        return self.preprocessor.collate(encoded)
 
     def tensors(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """Inputs as the graph takes them."""
@@ -74,6 +75,12 @@ class Source:
     def examples(self) -> tuple[Tensor, ...]:
         """Inputs to trace with."""
         return self.tensors(self.batch(self.calibration[:EXAMPLES]))
+
+    @property
+    def dynamic_shapes(self) -> tuple[dict[int, object], ...]:
+        """Of each input, the dimensions that may have any size, as ``torch.export`` takes them."""
+        dimensions = self.preprocessor.dynamic_dimensions
+        return tuple(dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for _ in self.names)
 
     def plain_graph(self) -> Graph:
         """A copy whose attention is written out in matrix products and a softmax, where it can be.
@@ -89,8 +96,8 @@ class Source:
 
     @property
     def is_text(self) -> bool:
-        """Whether an example's length is dynamic."""
-        return any(LENGTH in dimensions.values() for dimensions in self.dynamic.values())
+        """Whether the network is over tokens, for which other int8 recipes are good than for one over pixels."""
+        return self.preprocessor.kind == "text"
 
     @property
     def is_transformer(self) -> bool:

@@ -23,6 +23,8 @@ class TorchScriptInt8(Int8Format, TorchScript):
 
     def recipes(self, source: Source) -> list[Recipe]:
         """Static scales for images, dynamic ones for texts."""
+        # Static scales take a graph, which torch can't trace of transformers' control flow; dynamic ones swap single
+        # layers, but know no convolutions.
         if source.is_text:
             return [Recipe(static=False)]
         return [Recipe(calibrator="minmax"), Recipe(calibrator="histogram")]

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError, OutputError
+from trainyard.heads.base import answer_row
 from trainyard.http.protocol_v2 import v2_answer
 from trainyard.http.request_types import Accepts, Request, RequestError
-from trainyard.inference.predictor import Predictor, answer_row
+from trainyard.inference.predictor import Predictor
 
 Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
 """Of each item its probabilities ``[classes] float32``, or its error."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import DataError, ItemError, UsageError
-from trainyard.inference.predictor import Prediction
+from trainyard.heads.base import Prediction
 from trainyard.preprocess.base import Item, Kind
 from trainyard.preprocess.folders import IMAGE_SUFFIXES, files_below, is_image
 from trainyard.preprocess.items import image_item, text_item

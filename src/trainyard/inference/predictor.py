@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -15,37 +14,16 @@ from numpy.typing import NDArray
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import LATEST, FormatName, Opened, open_trusted
 from trainyard.base.errors import ItemError, OutputError
+from trainyard.heads.base import Prediction
+from trainyard.heads.table import head_of
 from trainyard.inference.selection import choose, sample_inputs
-from trainyard.preprocess.preprocessor import Encoded, Item
+from trainyard.preprocess.base import Encoded, Item
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WINDOW = 16
 """Batches that are encoded at once: texts of like length share one, so that short ones aren't padded to the longest."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """An answer.
-
-    Attributes:
-        label: The most probable class.
-        probability: Its probability, calibrated on the validation split.
-        top: The most probable classes with their probabilities, best first.
-    """
-
-    label: str
-    probability: float
-    top: list[tuple[str, float]]
-
-
-def answer_row(answer: Prediction | ItemError) -> dict[str, object]:
-    """An answer or an error as an object of JSON, as the command line and the servers show it."""
-    if isinstance(answer, ItemError):
-        return {"error": str(answer)}
-    top = [{"label": label, "probability": probability} for label, probability in answer.top]
-    return {"label": answer.label, "probability": answer.probability, "top": top}
 
 
 class Deployed(NamedTuple):
@@ -92,6 +70,7 @@ class Predictor:
     ) -> None:
         opened = bundle if isinstance(bundle, Opened) else open_trusted(bundle, format, export, expect)
         self.bundle = opened.bundle
+        self._head = head_of(opened.bundle)
         self.batch_size = batch_size
         self.format, self._runtime = choose(opened, format, device, threads, batch_size)
         id = opened.export.facts.id if opened.export and self.format != "eager" else None
@@ -115,9 +94,7 @@ class Predictor:
 
     def best(self, probabilities: NDArray[np.float32], top_k: int = 3) -> Prediction:
         """The answer that an item's probabilities ``[classes]`` give."""
-        best = np.argsort(-probabilities, kind="stable")[: max(1, top_k)]
-        top = [(self.bundle.labels[i], float(probabilities[i])) for i in best]
-        return Prediction(label=top[0][0], probability=top[0][1], top=top)
+        return self._head.answer(probabilities, self.bundle.labels, top_k)
 
     def probabilities(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Gives ``[items, classes] float32``.
@@ -164,9 +141,7 @@ class Predictor:
         """Gives ``[items, classes] float32``; the row of an item whose logits aren't finite holds NaN."""
         logits = self._runtime.logits(self.bundle.preprocessor.collate(encoded)) / self.bundle.facts.temperature
         logits[~np.isfinite(logits).all(axis=1)] = np.nan
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-        return probabilities
+        return self._head.probabilities(logits)
 
 
 def _finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32] | OutputError:

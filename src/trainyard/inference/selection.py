@@ -17,7 +17,7 @@ from trainyard.base.errors import UsageError
 from trainyard.formats.base import Runtime
 from trainyard.formats.table import find_format
 from trainyard.inference.runtimes import open_runtime
-from trainyard.preprocess.preprocessor import Inputs, encode_all
+from trainyard.preprocess.base import Inputs
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def pick_format(opened: Opened, format: FormatName = "auto", device: str | None 
 def sample_inputs(bundle: Bundle, count: int) -> Inputs | None:
     """Inputs of at most ``count`` of the bundle's own samples; none if it carries none."""
     samples = golden_samples(bundle.path) or calibration_samples(bundle.path)
-    encoded = encode_all(bundle.preprocessor, [sample.item for sample in samples[:count]])
+    encoded = bundle.preprocessor.encode_many([sample.item for sample in samples[:count]])
     return bundle.preprocessor.collate(encoded) if encoded else None
 
 

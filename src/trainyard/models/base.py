@@ -13,7 +13,7 @@ from pydantic import Field
 from trainyard.config.data import AnyData
 from trainyard.config.section import Section
 from trainyard.models.classifier import Classifier
-from trainyard.preprocess.preprocessor import Item, Preprocessor
+from trainyard.preprocess.base import Item, Preprocessor
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from trainyard.models.base import ModelConfig, Task
 from trainyard.models.classifier import Classifier, ImageClassifier
 from trainyard.models.probe import run_on_meta
 from trainyard.models.weights import State, find_weights, load_weights, read_weights, set_dropout
-from trainyard.preprocess.preprocessor import ImagePreprocessor, Item
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.image import ImagePreprocessor
 
 Channel = Annotated[float, Field(ge=0, le=1)]
 PositiveChannel = Annotated[float, Field(gt=0, le=1)]
@@ -38,9 +39,9 @@ class ImageModelConfig(ModelConfig):
     std: tuple[PositiveChannel, PositiveChannel, PositiveChannel] = (0.229, 0.224, 0.225)
     """Standard deviation of each channel in 0..1, divided by inside the model; by default ImageNet's."""
 
-    @abstractmethod
     def known_names(self) -> list[str]:
-        """What ``name`` may be."""
+        """What ``name`` may be: its default alone, unless the class says otherwise."""
+        return [str(type(self).model_fields["name"].default)]
 
     @abstractmethod
     def assemble(self, size: int, classes: int) -> Parts:

@@ -15,7 +15,7 @@ from trainyard.base.errors import BundleError
 from trainyard.config.kinds import parse_model
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
-from trainyard.preprocess.preprocessor import Preprocessor
+from trainyard.preprocess.base import Preprocessor
 
 log = logging.getLogger(__name__)
 

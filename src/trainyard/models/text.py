@@ -11,7 +11,8 @@ from trainyard.base.errors import UsageError
 from trainyard.config.data import AnyData, TextsConfig
 from trainyard.models.base import ModelConfig
 from trainyard.models.wordpiece import item_texts, train_wordpiece
-from trainyard.preprocess.preprocessor import Item, TextPreprocessor
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.text import TextPreprocessor
 
 
 class TextModelConfig(ModelConfig):

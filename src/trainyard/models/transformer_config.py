@@ -18,7 +18,8 @@ from trainyard.models.text import TextModelConfig
 from trainyard.models.transformer import TOKENIZER_CONFIG, TransformerClassifier, build_network, load_config
 from trainyard.models.transformer_tokenizer import describe_tokenizer, load_preprocessor, special_tokens
 from trainyard.models.wordpiece import SPECIAL_NAMES
-from trainyard.preprocess.preprocessor import Item, TextPreprocessor
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.text import TextPreprocessor
 
 
 class TransformerConfig(TextModelConfig):

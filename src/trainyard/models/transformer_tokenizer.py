@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFas
 
 from trainyard.base.errors import UsageError
 from trainyard.models.transformer import build_network
-from trainyard.preprocess.preprocessor import TextPreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 
 def load_preprocessor(folder: Path, config: PreTrainedConfig, max_length: int) -> TextPreprocessor:

@@ -186,8 +186,3 @@ def load_sample(record: Mapping[str, object], samples: Path) -> Item:
         if found := preprocessor_class(kind):
             return found.stored(record, samples)
     raise BundleError(f"{samples} holds a sample of unknown kind ({', '.join(record)}); update trainyard")
-
-
-def encode_all(preprocessor: Preprocessor, items: Iterable[Item]) -> list[Encoded]:
-    """Encodes items in order, texts over all cores at once."""
-    return list(preprocessor.encode_many(items))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 
 def cell_text(value: object) -> str:

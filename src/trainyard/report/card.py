@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jinja2
 import yaml
@@ -17,7 +16,7 @@ from trainyard.base.errors import UsageError
 from trainyard.base.project import find_project
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
-from trainyard.evaluation.scores import ClassScores, Scores
+from trainyard.heads.scores import ClassScores, Scores
 from trainyard.preprocess.base import Kind
 from trainyard.report.markdown import markdown, number
 
@@ -27,8 +26,6 @@ TEMPLATE = "model_card.md.j2"
 LIBRARY = Path(str(importlib.resources.files("trainyard.report"))) / "templates"
 MANY_CLASSES = 25
 """Above this many, tables with a row for each class are folded, and lists of names end."""
-
-Modality = Literal["image", "text"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class CardFacts:
     """
 
     name: str
-    modality: Modality
+    modality: Kind
     model: str
     hugging_face: bool
     classes: Sequence[str]

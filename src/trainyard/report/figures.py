@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainyard.base.files import atomic_write
-from trainyard.evaluation.scores import Scores
+from trainyard.heads.scores import Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

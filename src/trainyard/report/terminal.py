@@ -16,11 +16,11 @@ from rich.table import Table
 
 from trainyard.base.errors import ItemError, TrainyardError, UsageError
 from trainyard.base.files import write_text
-from trainyard.inference.predictor import Prediction, answer_row
-from trainyard.preprocess.preprocessor import without_surrogates
+from trainyard.heads.base import Prediction, answer_row
+from trainyard.preprocess.text import without_surrogates
 
 if TYPE_CHECKING:
-    from trainyard.evaluation.scores import Scores
+    from trainyard.heads.scores import Scores
 
 Answers = Sequence[tuple[str, Prediction | ItemError]]
 

@@ -113,7 +113,7 @@ def make_archive(
     check_format(opened, format)
     check_device(format, settings.device)
     check_name(name, version)
-    contents: dict[str, Content] = {**_deployed(opened, format), **served_code(with_models=format == "eager")}
+    contents: dict[str, Content] = {**_deployed(opened, format), **served_code(format)}
     contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version).to_json()
     contents[MODEL_CONFIG] = model_config(settings, format).to_yaml()
     if tuning is not None:

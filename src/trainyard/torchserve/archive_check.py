@@ -15,12 +15,12 @@ from trainyard.base.errors import BundleError, UsageError
 from trainyard.base.files import sha256_file
 from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
 from trainyard.torchserve.archive import DEPLOYED, MAR_MANIFEST, MODEL_CONFIG, TUNING, MarManifest, check_name
-from trainyard.torchserve.modules import HANDLER, PACKAGE, served_code
+from trainyard.torchserve.modules import HANDLER, PACKAGE, PROJECT, served_code
 from trainyard.torchserve.settings import Settings, read_model_config
 from trainyard.torchserve.zipped import FIX, Zipped, open_zipped
 
 MAX_CONFIG_BYTES = 64_000
-_TOP = {MAR_MANIFEST.partition("/")[0], MANIFEST, HANDLER, MODEL_CONFIG, TUNING, PACKAGE, DEPLOYED}
+_TOP = {MAR_MANIFEST.partition("/")[0], MANIFEST, HANDLER, MODEL_CONFIG, TUNING, PACKAGE, PROJECT, DEPLOYED}
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,9 @@ def _check_trust(zipped: Zipped, sha256: str, digest: str, expected: frozenset[s
             f"{zipped.path} has the SHA-256 {sha256}, the {'bundle' if eager else 'export'} in it the digest {digest}, "
             "and neither is expected; use the original, or expect one of them if you know that it is right"
         )
-    own = {name: sha256_file(path) for name, path in served_code(with_models=eager).items()}
-    theirs = {name for name in zipped.places if name == HANDLER or name.startswith(f"{PACKAGE}/")}
+    format = read_model_config(zipped.read(MODEL_CONFIG, MAX_CONFIG_BYTES)).handler.format
+    own = {name: sha256_file(path) for name, path in served_code(format).items()}
+    theirs = {name for name in zipped.places if name.partition("/")[0] in (HANDLER, PACKAGE, PROJECT)}
     for name in sorted(own.keys() | theirs):
         if name not in theirs or own.get(name) != zipped.sha256(name):
             raise BundleError(

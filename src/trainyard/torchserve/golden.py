@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.artifacts.samples import golden_samples
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 
 SLACK = 1e-3
 """Of a probability, beyond what was measured: another processor rounds otherwise."""
@@ -74,6 +74,7 @@ def load_goldens(bundle: Path, labels: Sequence[str], max_abs_diff: float) -> li
 
 def request_of(item: Item) -> bytes:
     """A request for one item in the Open Inference Protocol."""
+    # By the item's own type: JSON is the protocol's, and a sample that was read has no preprocessor beside it.
     match item:
         case bytes():
             name, shape, data = "image", [1], [base64.b64encode(item).decode()]

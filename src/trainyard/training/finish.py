@@ -23,7 +23,8 @@ from trainyard.evaluation.calibration import fit_temperature
 from trainyard.evaluation.evaluate import score_records
 from trainyard.evaluation.metrics import measure
 from trainyard.evaluation.predict import predict_split
-from trainyard.evaluation.scores import Scores
+from trainyard.heads.base import Head
+from trainyard.heads.scores import Scores
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, fold_temperature
 from trainyard.models.restore import restore_classifier
@@ -53,6 +54,7 @@ class Trained:
     training: Json
     """Examples/s, seconds, epochs, processes, seed."""
     device: torch.device
+    head: Head
 
 
 def finish(run: Path, trained: Trained) -> Json:
@@ -67,6 +69,7 @@ def finish(run: Path, trained: Trained) -> Json:
         written = restore_classifier(folder, facts, trained.task.preprocessor)
         val = _score_validation(written, trained)
         test = score_records(
+            trained.head,
             written,
             trained.task.preprocessor,
             trained.dataset.splits["test"],
@@ -107,7 +110,7 @@ def _validation_logits(model: Classifier, trained: Trained) -> torch.Tensor:
 
 def _score_validation(model: Classifier, trained: Trained) -> Scores:
     logits = _validation_logits(model.to(trained.device), trained)
-    return measure(logits, torch.from_numpy(trained.val.labels), trained.task.labels)
+    return measure(trained.head, logits, torch.from_numpy(trained.val.labels), trained.task.labels)
 
 
 def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFacts:
@@ -124,7 +127,7 @@ def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFa
         schema_version=SCHEMA_VERSION,
         name=experiment.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        task=f"{task.preprocessor.kind}-classification",
+        task=f"{task.preprocessor.kind}-{trained.head.name}",
         model=experiment.model.model_dump(mode="json") | {"pretrained": False},
         preprocess=task.preprocessor.to_dict(),
         labels=list(task.labels),

@@ -160,7 +160,9 @@ def _ranks(local_rank: int, count: int) -> dict[str, str]:
 
 def _start(arguments: Sequence[str], job: Mapping[str, str], listener: socket.socket | None) -> subprocess.Popen[bytes]:
     """Starts a process. It has a session of its own, so that Ctrl-C reaches it once: from here."""
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, **job, LAUNCHER: str(os.getpid())}
+    # torch warns of each try to reach a node that isn't there yet; what fails in the end, the process itself says.
+    quiet = {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    environment = {**quiet, **os.environ, **job, LAUNCHER: str(os.getpid())}
     passed: tuple[int, ...] = ()
     if listener is not None:
         address, port = listener.getsockname()

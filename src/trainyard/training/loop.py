@@ -267,7 +267,7 @@ class TrainingLoop:
                 device=self.fabric.device,
                 workers=self.workers,
             )
-        scores = measure(logits, torch.from_numpy(self.val.labels), self.classes)
+        scores = measure(self.task.head, logits, torch.from_numpy(self.val.labels), self.classes)
         monitor = self.experiment.trainer.monitor
         value = ranked(monitor, scores.summary()[monitor])
         improved = self.progress.best is None or value > self.progress.best

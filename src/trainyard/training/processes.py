@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import distributed, nn
-from torch.distributed import ProcessGroup, TCPStore  # type: ignore[attr-defined]  # type: ignore[attr-defined]
+from torch.distributed import ProcessGroup, TCPStore  # type: ignore[attr-defined]
 
 from trainyard.base.cpu import available_cores
 from trainyard.base.errors import TrainyardError, UsageError

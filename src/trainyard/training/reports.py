@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainyard.evaluation.scores import Scores
+    from trainyard.heads.scores import Scores
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from trainyard.data.records import Dataset
 from trainyard.data.report import log_findings
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
-from trainyard.preprocess.preprocessor import Preprocessor
+from trainyard.preprocess.base import Preprocessor
 from trainyard.training.agreement import check_same_job
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
@@ -136,7 +136,9 @@ class Run:
         if not self.fabric.is_global_zero:
             return
         facts = _training_facts(loop, self.experiment)
-        trained = Trained(self.experiment, self._dataset, self._task, model, loop.val, facts, self.fabric.device)
+        trained = Trained(
+            self.experiment, self._dataset, self._task, model, loop.val, facts, self.fabric.device, loop.task.head
+        )
         metrics = finish(self.folder, trained)
         self._trackers.log_result(self.experiment, metrics["test"])  # type: ignore[arg-type]
 

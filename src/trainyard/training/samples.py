@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainyard.artifacts.bundle import CALIBRATION, GOLDEN, SAMPLES
 from trainyard.base.files import write_text
 from trainyard.data.records import Records
-from trainyard.preprocess.base import Item, Preprocessor, encode_all, load_sample
+from trainyard.preprocess.base import Item, Preprocessor, load_sample
 from trainyard.training.randomness import derive_seed
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def drift_reference(
     confidence, _ = np.histogram(probabilities.max(axis=1), bins=10, range=(0, 1))
     return {
         "examples": len(chosen),
-        "inputs": preprocessor.statistics(encode_all(preprocessor, chosen)),
+        "inputs": preprocessor.statistics(preprocessor.encode_many(chosen)),
         "predicted_share": dict(zip(labels, shares.tolist(), strict=True)),
         "confidence_histogram": (confidence / len(chosen)).tolist(),
     }
@@ -88,7 +88,7 @@ def predict_probabilities(
     device = next(classifier.network.parameters()).device
     rows = []
     for start in range(0, len(items), batch_size):
-        inputs = preprocessor.collate(encode_all(preprocessor, items[start : start + batch_size]))
+        inputs = preprocessor.collate(preprocessor.encode_many(items[start : start + batch_size]))
         with torch.no_grad():
             logits = classifier(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
         rows.append(logits.float().softmax(dim=1).cpu().numpy())

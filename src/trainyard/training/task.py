@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainyard.heads.base import Head
+from trainyard.heads.single_label import SingleLabel
 from trainyard.models.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -25,10 +27,12 @@ class TrainingTask(nn.Module, ABC):
         model: What is trained.
 
     Attributes:
+        head: What the logits mean; the bundle keeps its name.
         clip: Largest norm of the gradient; ``None`` leaves it as it is.
         ema: Decay of the weights' moving average, which is then what is evaluated and kept; 0 is off.
     """
 
+    head: Head = SingleLabel()
     clip: float | None = None
     ema: float = 0.0
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainyard.artifacts.export_record import BatchInvariance, FormatName
 from trainyard.formats.errors import first_line
 from trainyard.formats.table import find_format
-from trainyard.preprocess.preprocessor import Encoded, Inputs, Preprocessor, TextPreprocessor
+from trainyard.preprocess.base import Encoded, Inputs, Preprocessor
 from trainyard.verify.gate import largest_difference
 
 Run = Callable[[Inputs], NDArray[np.float32]]
@@ -33,14 +33,9 @@ SIZES = (2, 7, 32)
 """Batches that they are compared in. The model runs about 400 times in all."""
 EXTREME_BATCHES = 6
 """Most batches of each size that hold an extreme neighbour."""
-LENGTHS = (16, 64, 128)
-"""Tokens that texts are padded to, and then to the preprocessor's ``max_length``."""
-PADDED, PADDED_FULL = 8, 4
-"""Items that are padded to ``LENGTHS``, and to ``max_length``, where each costs the most."""
 
 SHAPE_BATCHES = (1, 2, 7, 32)
-SHAPE_LENGTHS = (1, 16, 128, 512)
-"""Shapes that every format must run."""
+"""Sizes of the batches that every format must run, in each shape that the preprocessor names."""
 
 SEED = 0
 
@@ -73,10 +68,8 @@ def measure_invariance(run: Run, encoded: Sequence[Encoded], preprocessor: Prepr
     for chosen, strangers in _groups(items, preprocessor, generator):
         together = _probabilities(run(preprocessor.collate([*(items[i] for i in chosen), *strangers])))
         neighbours = max(neighbours, _move(together[: len(chosen)], alone[chosen]))
-    if isinstance(preprocessor, TextPreprocessor):
-        for i, length in _paddings(items, preprocessor.max_length):
-            padded = _probabilities(run(_pad(preprocessor.collate([items[i]]), length, preprocessor.pad_id)))
-            padding = max(padding, _move(padded, alone[i : i + 1]))
+    for i, inputs in preprocessor.paddings(items):
+        padding = max(padding, _move(_probabilities(run(inputs)), alone[i : i + 1]))
     return BatchInvariance(neighbours=neighbours, padding=padding)
 
 
@@ -97,57 +90,20 @@ Group = tuple[NDArray[np.int64], list[Encoded]]
 
 
 def _groups(items: Sequence[Encoded], preprocessor: Preprocessor, generator: np.random.Generator) -> Iterator[Group]:
-    extremes = _extremes(items, preprocessor, generator)
+    extremes = preprocessor.extremes(items, generator)
     for size in SIZES:
         yield from ((chosen, []) for chosen in _shuffled(len(items), size, generator))
         rest = _shuffled(len(items), size - 1, generator)[:EXTREME_BATCHES]
         yield from ((chosen, [extremes[i % len(extremes)]]) for i, chosen in enumerate(rest))
-    if isinstance(preprocessor, TextPreprocessor):
+    if widest := preprocessor.widest(items, generator):
         # A batch of 32 at full length takes a large model half a minute, and shows no more.
-        full: list[Encoded] = [_random_text(items, preprocessor.max_length, generator)]
-        yield from ((_shuffled(len(items), size - 1, generator)[0], full) for size in SIZES[:2])
+        yield from ((_shuffled(len(items), size - 1, generator)[0], widest) for size in SIZES[:2])
 
 
 def _shuffled(count: int, width: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Each index at least once, in rows of ``width``; where that doesn't come out even, some are there again."""
     rows = -(-count // width)
     return np.resize(generator.permutation(count), (rows, width))
-
-
-def _extremes(
-    items: Sequence[Encoded], preprocessor: Preprocessor, generator: np.random.Generator
-) -> Sequence[Encoded]:
-    """Neighbours that a scale would follow, if one is taken from the batch."""
-    if isinstance(preprocessor, TextPreprocessor):
-        return [max(items, key=lambda item: item.shape[1])]
-    shape = items[0].shape
-    noise = generator.integers(0, 256, shape, dtype=np.uint8)
-    return [np.full(shape, 255, np.uint8), np.zeros(shape, np.uint8), noise]
-
-
-def _random_text(items: Sequence[Encoded], length: int, generator: np.random.Generator) -> NDArray[np.int32]:
-    """Tokens of the items in any order, each with its segment: ``[1 or 2, length] int32``."""
-    tokens = np.concatenate(items, axis=1).astype(np.int32)
-    return tokens[:, generator.integers(0, tokens.shape[1], length)]
-
-
-def _paddings(items: Sequence[Encoded], max_length: int) -> Iterator[tuple[int, int]]:
-    """Which item is padded to what length. The items are spread from the shortest to the longest."""
-    lengths = [item.shape[1] for item in items]
-    order = np.argsort(lengths, kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(items) - 1, PADDED).astype(np.int64))].tolist()
-    short = [(i, length) for length in LENGTHS if length < max_length for i in chosen]
-    full = [(i, max_length) for i in chosen[:PADDED_FULL]]
-    yield from ((i, length) for i, length in (*short, *full) if length > lengths[i])
-
-
-def _pad(inputs: Inputs, length: int, pad_id: int) -> Inputs:
-    """Pads ``[batch, less] int64`` to ``[batch, length]``, as a longer neighbour would: no mask, first segment."""
-    fill = {"input_ids": pad_id}
-    return {
-        name: np.pad(array.astype(np.int64), ((0, 0), (0, length - array.shape[1])), constant_values=fill.get(name, 0))
-        for name, array in inputs.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -180,17 +136,14 @@ class Sweep:
 
 
 def make_cases(reference: Run, encoded: Sequence[Encoded], preprocessor: Preprocessor) -> list[Case]:
-    """Batches of 1, 2, 7 and 32; texts each of 1, 16, 128 and 512 tokens, or of ``max_length`` where that is less.
-
-    The first text of a batch is of the full length, the others are shorter and padded. Eager answers here, once for all
-    formats.
+    """Batches of every shape that a format must run. Eager answers here, once for all formats.
 
     Args:
         reference: The eager model.
-        encoded: Items, at least one; their tokens make up the texts.
+        encoded: Items, at least one, of which they are made.
         preprocessor: What encoded them.
     """
-    batches = _texts(encoded, preprocessor) if isinstance(preprocessor, TextPreprocessor) else _images(encoded)
+    batches = preprocessor.shapes(encoded, SHAPE_BATCHES, np.random.default_rng(SEED))
     cases = ((name, preprocessor.collate(batch)) for name, batch in batches)
     return [Case(name, inputs, reference(inputs)) for name, inputs in cases]
 
@@ -206,19 +159,6 @@ def sweep(run: Run, cases: Sequence[Case]) -> Sweep:
             failures.append(f"{case.name} fails: {first_line(error)}")
     where = max(differences, key=differences.__getitem__, default="")
     return Sweep(differences.get(where, 0.0), where, tuple(failures))
-
-
-def _images(encoded: Sequence[Encoded]) -> Iterator[tuple[str, list[Encoded]]]:
-    for size in SHAPE_BATCHES:
-        yield f"batch {size}", [encoded[i % len(encoded)] for i in range(size)]
-
-
-def _texts(encoded: Sequence[Encoded], preprocessor: TextPreprocessor) -> Iterator[tuple[str, list[Encoded]]]:
-    generator = np.random.default_rng(SEED)
-    for size in SHAPE_BATCHES:
-        for length in sorted({min(length, preprocessor.max_length) for length in SHAPE_LENGTHS}):
-            lengths = [length, *generator.integers(1, length, size - 1, endpoint=True)]
-            yield f"batch {size} x length {length}", [_random_text(encoded, each, generator) for each in lengths]
 
 
 def _difference(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -24,7 +24,7 @@ from trainyard.formats.base import Runtime
 from trainyard.formats.table import all_formats
 from trainyard.inference.runtimes import open_runtime
 from trainyard.inference.selection import obstacle
-from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, Inputs, TextPreprocessor, encode_all
+from trainyard.preprocess.base import Encoded, Inputs
 from trainyard.report.benchmark import Benchmark, Cell, Percentiles
 from trainyard.verify.timing import Timing, speedup, time_in_turns
 
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 BENCHMARKS = "benchmarks"
 SYNTHETIC_ITEMS = 32
-SYNTHETIC_LENGTH = 32
-"""Tokens of a synthetic text, unless the user says how many."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,7 @@ def check_plan(plan: Plan, opened: Opened) -> None:
         if format not in there:
             raise UsageError(f"--formats: {format} isn't exported; make it: trainyard export {bundle.path}")
     if plan.length is not None:
-        preprocessor = bundle.preprocessor
-        if not isinstance(preprocessor, TextPreprocessor):
-            raise UsageError("--length is for texts, and this model takes images: leave it out")
-        if not 0 < plan.length <= preprocessor.max_length:
-            raise UsageError(
-                f"--length={plan.length}: this model takes 1 to {preprocessor.max_length} tokens; choose fewer"
-            )
+        bundle.preprocessor.with_length([], plan.length)
     if max(plan.threads) > (cores := this_cpu().cores):
         log.warning("--threads: %d are more than the %d cores, and wait for each other", max(plan.threads), cores)
 
@@ -146,48 +138,24 @@ def choose_formats(plan: Plan, export: Export | None) -> tuple[list[FormatName],
     return [name for name in all_formats() if name in usable], left_out
 
 
-def make_items(bundle: Bundle, length: int | None) -> tuple[list[Encoded], str]:
+def make_items(bundle: Bundle, length: int | None) -> tuple[Sequence[Encoded], str]:
     """Encoded items to show to the model, and what they are.
 
     Args:
-        bundle: Whose samples are taken; one that carries none gets random pixels or tokens.
+        bundle: Whose samples are taken; one that carries none gets random items.
         length: Tokens that each text is brought to.
     """
-    samples = golden_samples(bundle.path) or calibration_samples(bundle.path)
-    if samples:
-        encoded = encode_all(bundle.preprocessor, [sample.item for sample in samples])
+    preprocessor = bundle.preprocessor
+    encoded: Sequence[Encoded]
+    if samples := golden_samples(bundle.path) or calibration_samples(bundle.path):
+        encoded = preprocessor.encode_many(sample.item for sample in samples)
         described = f"{len(encoded)} of the bundle's samples in turn"
     else:
-        encoded = _synthetic(bundle.preprocessor)
-        described = "random pixels" if isinstance(bundle.preprocessor, ImagePreprocessor) else "random tokens"
+        encoded = preprocessor.synthetic(SYNTHETIC_ITEMS, np.random.default_rng(0))
+        described = preprocessor.synthetic_name
     if length is None:
         return encoded, described
-    return [with_length(row, length) for row in encoded], f"{described}, brought to {length} tokens each"
-
-
-def with_length(row: Encoded, length: int) -> Encoded:
-    """Repeats or cuts the tokens between the first and the last, which models take for marks of start and end.
-
-    Args:
-        row: Tokens ``[1 or 2, any length] int32``.
-        length: Tokens of the result, at least one.
-    """
-    last = row.shape[1] - 1
-    between = range(1, last) if last > 1 else range(last + 1)
-    places = [0, *islice(cycle(between), max(0, length - 2)), last]
-    return row[:, places[:length]]
-
-
-def _synthetic(preprocessor: ImagePreprocessor | TextPreprocessor) -> list[Encoded]:
-    generator = np.random.default_rng(0)
-    if isinstance(preprocessor, ImagePreprocessor):
-        shape = (SYNTHETIC_ITEMS, preprocessor.size, preprocessor.size, 3)
-        return list(generator.integers(0, 256, shape, dtype=np.uint8))
-    tokens = np.zeros(
-        (SYNTHETIC_ITEMS, 2 if preprocessor.segments else 1, min(SYNTHETIC_LENGTH, preprocessor.max_length)), np.int32
-    )
-    tokens[:, 0] = generator.integers(0, preprocessor.tokenizer.get_vocab_size(), tokens[:, 0].shape)
-    return list(tokens)
+    return preprocessor.with_length(encoded, length), f"{described}, brought to {length} tokens each"
 
 
 def _measure_all(

@@ -15,8 +15,9 @@ from trainyard.base.errors import BundleError
 from trainyard.formats.base import Runtime
 from trainyard.formats.errors import first_line
 from trainyard.formats.table import find_format
+from trainyard.heads.table import head_of
 from trainyard.inference.runtimes import open_runtime
-from trainyard.preprocess.preprocessor import Encoded
+from trainyard.preprocess.base import Encoded
 from trainyard.verify.batch_invariance import Case, make_cases, measure_invariance, sweep
 from trainyard.verify.examples import Examples
 from trainyard.verify.gate import Gate, Verdict, judge
@@ -41,6 +42,11 @@ class Reference:
     encoded: Sequence[Encoded]
     gate: Gate
     threads: int
+
+    def judged(self, format: FormatName, logits: NDArray[np.float32]) -> Verdict:
+        """What the gate says of a format's answers to the examples."""
+        labels, head = self.examples.labels, head_of(self.bundle)
+        return judge(head, format, logits, self.logits, labels, self.bundle.labels, self.gate)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def _score(format: FormatName, runtime: Runtime, against: Reference) -> tuple[Ve
         logits = against.examples.logits(runtime)
     except Exception as error:  # the runtimes' errors have no base in common
         return Verdict(), (f"it fails on the examples: {first_line(error)}",)
-    verdict = judge(format, logits, against.logits, against.examples.labels, against.bundle.labels, against.gate)
+    verdict = against.judged(format, logits)
     return verdict, verdict.reasons
 
 

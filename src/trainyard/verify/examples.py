@@ -17,7 +17,7 @@ from trainyard.data.encoded import EncodedSplit, encode_split, loader_workers
 from trainyard.evaluation.evaluate import data_config, records_to_score
 from trainyard.evaluation.predict import predict_split
 from trainyard.formats.base import Runtime
-from trainyard.preprocess.preprocessor import Encoded, Inputs, encode_all
+from trainyard.preprocess.base import Encoded, Inputs
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _samples(bundle: Bundle, reason: str) -> Examples:
         reason,
         len(samples),
     )
-    encoded = encode_all(bundle.preprocessor, [sample.item for sample in samples])
+    encoded = bundle.preprocessor.encode_many([sample.item for sample in samples])
     labels = np.array([bundle.labels.index(sample.label) for sample in samples], dtype=np.int64)
     origin: Json = {"split": "samples of the training split in the bundle", "examples": len(samples)}
     return Examples(_EncodedSamples(bundle, encoded, labels), 32, 0, origin)

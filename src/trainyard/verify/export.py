@@ -32,7 +32,7 @@ from trainyard.base.files import write_json, write_text
 from trainyard.formats.errors import Skip
 from trainyard.formats.source import Source
 from trainyard.formats.table import exported_formats, find_format
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 from trainyard.report.export import export_figure, export_markdown
 from trainyard.report.figures import save_png
 from trainyard.verify.examine import Reference, examine, reference

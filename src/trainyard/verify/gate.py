@@ -14,7 +14,8 @@ from trainyard.evaluation.intervals import wilson_interval
 from trainyard.formats.table import find_format
 
 if TYPE_CHECKING:
-    from trainyard.evaluation.scores import Scores
+    from trainyard.heads.base import Head
+    from trainyard.heads.scores import Scores
 
 Logits = NDArray[np.float32]
 
@@ -71,11 +72,18 @@ class Verdict:
 
 
 def judge(
-    name: FormatName, logits: Logits, reference: Logits, labels: NDArray[np.int64], classes: Sequence[str], gate: Gate
+    head: Head,
+    name: FormatName,
+    logits: Logits,
+    reference: Logits,
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    gate: Gate,
 ) -> Verdict:
     """Compares a format's answers with eager's and with the truth.
 
     Args:
+        head: What the logits mean: it scores them, and says which scores count and which answers are the same.
         name: Which format; it decides on the bounds.
         logits: What the format gave. ``[examples, classes] float32`` is expected; any other shape is a reason.
         reference: What eager gave, ``[examples, classes] float32``.
@@ -86,15 +94,15 @@ def judge(
     Raises:
         DataError: there are no examples, or eager's own logits are not finite.
     """
-    eager = _score(reference, labels, classes)
+    eager = _score(head, reference, labels, classes)
     is_fp32 = find_format(name).precision == "fp32"
     if broken := _broken(logits, reference):
         return Verdict(reasons=(broken,))
-    scores = _score(logits, labels, classes)
+    scores = _score(head, logits, labels, classes)
     difference = largest_difference(logits, reference)
-    agreeing = _agreeing(is_fp32, logits, reference, difference, gate)
+    agreeing = _agreeing(head, is_fp32, logits, reference, difference, gate)
     reasons = (
-        *_worse_scores(scores, eager, gate),
+        *_worse_scores(head, scores, eager, gate),
         *_too_few_agree(is_fp32, agreeing, len(labels), gate),
         *_too_different(is_fp32, difference, gate),
         *_without_input(logits, reference, gate),
@@ -114,12 +122,10 @@ def largest_difference(logits: Logits, reference: Logits) -> float:
     return float(np.abs(logits.astype(np.float64) - reference).max())
 
 
-def _score(logits: Logits, labels: NDArray[np.int64], classes: Sequence[str]) -> Scores:
+def _score(head: Head, logits: Logits, labels: NDArray[np.int64], classes: Sequence[str]) -> Scores:
     import torch
 
-    from trainyard.evaluation.scores import score
-
-    return score(torch.tensor(logits), torch.tensor(labels), classes)
+    return head.scores(torch.tensor(logits), torch.tensor(labels), classes)
 
 
 def _broken(logits: Logits, reference: Logits) -> str:
@@ -134,7 +140,7 @@ def _shape(logits: Logits) -> str:
     return " x ".join(map(str, logits.shape)) or "a single number"
 
 
-def _agreeing(is_fp32: bool, logits: Logits, reference: Logits, difference: float, gate: Gate) -> int:
+def _agreeing(head: Head, is_fp32: bool, logits: Logits, reference: Logits, difference: float, gate: Gate) -> int:
     """How many examples get eager's class.
 
     If no logit differs by more than d, then where eager prefers a class and the format another, eager's logits of both
@@ -144,12 +150,13 @@ def _agreeing(is_fp32: bool, logits: Logits, reference: Logits, difference: floa
     """
     if is_fp32 and difference <= gate.max_abs_diff:
         return len(logits)
-    return int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum())
+    return int(head.agrees(logits, reference).sum())
 
 
-def _worse_scores(scores: Scores, eager: Scores, gate: Gate) -> Iterator[str]:
-    pairs = {"accuracy": (scores.accuracy, eager.accuracy), "macro-F1": (scores.macro_f1, eager.macro_f1)}
-    for name, (value, reference) in pairs.items():
+def _worse_scores(head: Head, scores: Scores, eager: Scores, gate: Gate) -> Iterator[str]:
+    references = head.compared(eager)
+    for name, value in head.compared(scores).items():
+        reference = references[name]
         if value < gate.metric_share * reference - SLACK:
             yield f"{name} {value:.4g} is below {100 * gate.metric_share:.4g} % of eager's {reference:.4g}"
 

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trainyard.formats.making.conv1d import is_conv1d
 from trainyard.formats.source import EXAMPLES, Source
-from trainyard.preprocess.preprocessor import Encoded
+from trainyard.preprocess.base import Encoded
 
 BUDGET_FLOPS = 5e12
 """Operations that a ranking may take: a minute or two on one core. Counted, not timed, so that a ranking is the same

@@ -10,10 +10,10 @@ from trainyard.artifacts.bundle import WEIGHTS
 from trainyard.artifacts.export_record import FormatName, FormatRow, Latency, Status
 from trainyard.formats.table import find_format
 from trainyard.inference.runtimes import open_runtime
-from trainyard.preprocess.preprocessor import Inputs
+from trainyard.preprocess.base import Inputs
 from trainyard.verify.batch_invariance import max_move, moves
 from trainyard.verify.examine import Examined, Reference
-from trainyard.verify.gate import Verdict, judge
+from trainyard.verify.gate import Verdict
 from trainyard.verify.timing import Timing, speedup, time_in_turns
 
 TIMED_BATCH = 8
@@ -72,9 +72,7 @@ def recommended(rows: Sequence[FormatRow]) -> FormatName:
 
 
 def _eager_row(against: Reference, timings: Mapping[str, Timing]) -> FormatRow:
-    verdict = judge(
-        "eager", against.logits, against.logits, against.examples.labels, against.bundle.labels, against.gate
-    )
+    verdict = against.judged("eager", against.logits)
     row = FormatRow(
         name="eager",
         size_mb=(against.bundle.path / WEIGHTS).stat().st_size / 1e6,

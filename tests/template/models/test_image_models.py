@@ -19,7 +19,7 @@ from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier
 from trainyard.models.image import ImageModelConfig
 from trainyard.models.torchvision import TorchvisionConfig
-from trainyard.preprocess.preprocessor import ImagePreprocessor
+from trainyard.preprocess.image import ImagePreprocessor
 
 from my_project.models.resnet import CifarResNet, ResNetConfig
 

@@ -19,7 +19,8 @@ from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.models.base import Task
 from trainyard.models.transformer import TransformerClassifier
-from trainyard.preprocess.preprocessor import TextPreprocessor, load_preprocessor
+from trainyard.preprocess.base import load_preprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 from my_project.models.bert import BertConfig
 

@@ -19,7 +19,7 @@ from trainyard.config.experiment import TrainerConfig
 from trainyard.config.load import load_experiment
 from trainyard.data.encoded import encode_split
 from trainyard.data.load import load_dataset
-from trainyard.preprocess.preprocessor import ImagePreprocessor
+from trainyard.preprocess.image import ImagePreprocessor
 from trainyard.training.checkpoint import read_checkpoint
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.processes import start_fabric, uses_gpu

@@ -114,7 +114,7 @@ for name in ("base", "config", "preprocess", "artifacts", "inference", "http"):
     for module in pkgutil.iter_modules(importlib.import_module(f"trainyard.{{name}}").__path__):
         importlib.import_module(f"trainyard.{{name}}.{{module.name}}")
 from PIL import Image
-from trainyard.preprocess.preprocessor import ImagePreprocessor
+from trainyard.preprocess.image import ImagePreprocessor
 Image.new("RGB", (9, 9)).save({str(tmp_path / "black.png")!r})
 preprocessor = ImagePreprocessor(size=8, resize=8)
 print(preprocessor.collate([preprocessor.encode(open({str(tmp_path / "black.png")!r}, "rb").read())])["images"].shape)

@@ -13,7 +13,7 @@ import pytest
 from trainyard import cli
 from trainyard.base.errors import UsageError
 from trainyard.client.ready import NotReadyError, check_ready
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 from trainyard.torchserve.golden import Golden, request_of
 
 SECONDS = 60.0

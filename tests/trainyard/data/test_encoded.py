@@ -16,7 +16,8 @@ from trainyard.data import token_cache
 from trainyard.data.encoded import CachedImages, StreamedImages, encode_split, loader_workers
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Records
-from trainyard.preprocess.preprocessor import ImagePreprocessor, TextPreprocessor, encode_all
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 Images = Callable[..., ImagesConfig]
 Texts = Callable[..., TextsConfig]
@@ -86,7 +87,7 @@ def test_texts_are_encoded_as_one_by_one(texts: Texts) -> None:
 
     assert split.lengths is not None
     assert split.lengths.tolist() == [3, 4, 8]
-    expected = preprocessor.collate(encode_all(preprocessor, [records.items[1], records.items[0]]))
+    expected = preprocessor.collate(preprocessor.encode_many([records.items[1], records.items[0]]))
     for name, values in split.batch([1, 0]).items():
         np.testing.assert_array_equal(values, expected[name])
 
@@ -125,7 +126,7 @@ def test_many_texts_are_tokenised_in_chunks(
 
     split = encode_split(records, preprocessor, texts("t.csv"), training=True)
 
-    expected = preprocessor.collate(encode_all(preprocessor, records.items))["input_ids"]
+    expected = preprocessor.collate(preprocessor.encode_many(records.items))["input_ids"]
     np.testing.assert_array_equal(split.batch(range(8))["input_ids"], expected)
     assert "tokenised 8 of 8 texts" in caplog.text
 

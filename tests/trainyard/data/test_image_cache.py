@@ -19,7 +19,7 @@ from trainyard.config.data import ImagesConfig
 from trainyard.data import image_cache
 from trainyard.data.cache import load_array
 from trainyard.data.load import load_dataset
-from trainyard.preprocess.preprocessor import ImagePreprocessor
+from trainyard.preprocess.image import ImagePreprocessor
 
 Images = Callable[..., ImagesConfig]
 

@@ -15,7 +15,7 @@ from trainyard.base.errors import DataError
 from trainyard.data.loader import make_loader
 from trainyard.data.sampling import epoch_batches, eval_batches
 from trainyard.data.threads import ordered_map
-from trainyard.preprocess.preprocessor import Inputs
+from trainyard.preprocess.base import Inputs
 
 
 class Numbers:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trainyard.base.errors import DataError
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
-from trainyard.evaluation.scores import score
+from trainyard.heads.single_label import SingleLabel
 
+HEAD = SingleLabel()
 CLASSES = tuple("abcde")
 
 
@@ -30,8 +31,8 @@ def test_recovers_the_temperature(temperature: float) -> None:
 
 def test_calibrates_over_confident_logits() -> None:
     logits, labels = calibrated(seed=1, examples=5_000)
-    before = score(3 * logits, labels, CLASSES)
-    after = score(3 * logits / fit_temperature(3 * logits, labels), labels, CLASSES)
+    before = HEAD.scores(3 * logits, labels, CLASSES)
+    after = HEAD.scores(3 * logits / fit_temperature(3 * logits, labels), labels, CLASSES)
     assert after.loss < 0.8 * before.loss
     assert after.ece < 0.2 * before.ece
     assert after.confusion == before.confusion
@@ -44,10 +45,10 @@ def test_no_other_temperature_has_a_lower_loss(seed: int, examples: int, scale: 
     logits = (scale * logits).double()
     fitted = fit_temperature(logits, labels)
     assert MIN_TEMPERATURE <= fitted <= MAX_TEMPERATURE
-    best = score(logits / fitted, labels, CLASSES).loss
+    best = HEAD.scores(logits / fitted, labels, CLASSES).loss
     for other in (MIN_TEMPERATURE, 0.9 * fitted, 1.0, 1.1 * fitted, MAX_TEMPERATURE):
         if MIN_TEMPERATURE <= other <= MAX_TEMPERATURE:
-            assert best <= score(logits / other, labels, CLASSES).loss + 1e-9
+            assert best <= HEAD.scores(logits / other, labels, CLASSES).loss + 1e-9
 
 
 def test_flawless_split_stops_at_the_lower_bound() -> None:

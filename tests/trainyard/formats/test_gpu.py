@@ -21,7 +21,7 @@ from trainyard.formats.making.aoti_half import make
 from trainyard.formats.onnx import OnnxRuntime
 from trainyard.formats.source import Source
 from trainyard.formats.table import LIBRARY, exported_formats
-from trainyard.preprocess.preprocessor import Inputs
+from trainyard.preprocess.base import Inputs
 from trainyard.verify import rank as ranking
 from trainyard.verify.batch_invariance import (
     MAX_MOVE,

@@ -18,7 +18,8 @@ from trainyard.formats.making import torchscript
 from trainyard.formats.source import Source
 from trainyard.formats.torchscript import TorchScriptRuntime
 from trainyard.models.classifier import ImageClassifier
-from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor
+from trainyard.preprocess.base import Encoded
+from trainyard.preprocess.image import ImagePreprocessor
 
 BATCHES = (1, 2, 7, 32)
 LENGTHS = (1, 3, 16, 128, 512)

@@ -24,13 +24,15 @@ from trainyard.config.kinds import parse_model
 from trainyard.formats.errors import Skip
 from trainyard.formats.making import torchscript_int8
 from trainyard.formats.recipes import KERNELS, Recipe
-from trainyard.formats.source import BATCH, LENGTH, Graph, Source
+from trainyard.formats.source import Graph, Source
 from trainyard.formats.torchscript import TorchScriptRuntime
 from trainyard.formats.torchscript_int8 import TorchScriptInt8
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier, TextClassifier
 from trainyard.models.transformer import TransformerClassifier, build_network
-from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, TextPreprocessor
+from trainyard.preprocess.base import Encoded
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 LABELS = ("a", "b", "c")
 STATIC, DYNAMIC = Recipe(), Recipe(static=False)
@@ -52,11 +54,9 @@ def source_of(
     classifier: Classifier, preprocessor: ImagePreprocessor | TextPreprocessor, calibration: list[Encoded]
 ) -> Source:
     names = tuple(preprocessor.collate(calibration[:1]))
-    is_text = isinstance(preprocessor, TextPreprocessor)
     return Source(
         graph=Graph(classifier, names).eval(),
         names=names,
-        dynamic=dict.fromkeys(names, {0: BATCH, 1: LENGTH} if is_text else {0: BATCH}),
         calibration=calibration,
         bundle=cast(Bundle, SimpleNamespace(preprocessor=preprocessor)),
         cpu=this_cpu(),

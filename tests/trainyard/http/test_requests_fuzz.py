@@ -19,7 +19,7 @@ from trainyard.http.request_types import Accepts, RequestError
 from trainyard.http.requests import json_request, parse_request
 from trainyard.http.responses import Reply, Responder
 from trainyard.inference.predictor import Predictor
-from trainyard.preprocess.preprocessor import ImagePreprocessor
+from trainyard.preprocess.image import ImagePreprocessor
 
 same_predictor = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

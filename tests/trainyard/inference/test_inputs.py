@@ -21,10 +21,10 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import read_examples
 from trainyard.data.folders import read_folder
 from trainyard.data.tables import TableFile
+from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import Reads, answer, read_inputs
-from trainyard.inference.predictor import Prediction
+from trainyard.preprocess.base import Item
 from trainyard.preprocess.folders import IMAGE_SUFFIXES
-from trainyard.preprocess.preprocessor import Item
 
 
 def bundle(kind: str, **data: object) -> Bundle:

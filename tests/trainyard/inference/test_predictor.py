@@ -20,9 +20,11 @@ from trainyard.artifacts.export_record import FormatRow
 from trainyard.artifacts.manifest import digest
 from trainyard.base.errors import BundleError, ItemError, OutputError, UsageError
 from trainyard.formats.eager import EagerRuntime
+from trainyard.heads.base import Prediction
 from trainyard.inference import selection
-from trainyard.inference.predictor import WINDOW, Prediction, Predictor
-from trainyard.preprocess.preprocessor import Inputs, Item, TextPreprocessor
+from trainyard.inference.predictor import WINDOW, Predictor
+from trainyard.preprocess.base import Inputs, Item
+from trainyard.preprocess.text import TextPreprocessor
 
 
 @pytest.fixture(scope="module")

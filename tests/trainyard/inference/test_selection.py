@@ -21,7 +21,7 @@ from trainyard.base.cpu import Cpu
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.inference import selection
 from trainyard.inference.selection import NEAR, REST, SECONDS, choose
-from trainyard.preprocess.preprocessor import Inputs
+from trainyard.preprocess.base import Inputs
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]

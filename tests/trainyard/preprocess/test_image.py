@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from trainyard.base.errors import ItemError, UsageError
 from trainyard.preprocess import image as preprocess_image
-from trainyard.preprocess.base import encode_all, load_sample
+from trainyard.preprocess.base import load_sample
 from trainyard.preprocess.image import MAX_SAMPLE_BYTES, ImagePreprocessor
 
 
@@ -186,7 +186,7 @@ def test_images_are_collated_channels_first() -> None:
     preprocessor = ImagePreprocessor(8, 8)
     item = encoded_image(Image.new("RGB", (8, 8), (1, 2, 3)))
 
-    images = preprocessor.collate(encode_all(preprocessor, [item, item]))["images"]
+    images = preprocessor.collate(preprocessor.encode_many([item, item]))["images"]
 
     assert images.shape == (2, 3, 8, 8)
     assert images.dtype == np.uint8

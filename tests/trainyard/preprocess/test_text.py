@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainyard.base.errors import ItemError, UsageError
-from trainyard.preprocess.base import Encoded, Item, encode_all, load_sample
+from trainyard.preprocess.base import Encoded, Item, load_sample
 from trainyard.preprocess.text import TextPreprocessor
 
 
@@ -25,7 +25,7 @@ def word_tokenizer() -> Tokenizer:
 def test_texts_are_padded_to_the_longest_and_masked() -> None:
     preprocessor = TextPreprocessor(word_tokenizer(), max_length=3, segments=True)
 
-    inputs = preprocessor.collate(encode_all(preprocessor, ["late", "my parcel late my"]))
+    inputs = preprocessor.collate(preprocessor.encode_many(["late", "my parcel late my"]))
 
     assert inputs["input_ids"].tolist() == [[2, 0, 0], [4, 3, 2]]
     assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
@@ -142,6 +142,13 @@ def test_a_text_is_brought_to_a_length_between_its_marks(length: int, expected: 
     assert changed[0].tolist() == expected
     assert changed.shape == (2, length)
     assert changed.dtype == np.int32
+
+
+def test_a_text_of_one_or_two_tokens_grows_too() -> None:
+    preprocessor = TextPreprocessor(word_tokenizer(), 8)
+    grown = preprocessor.with_length([np.array([[7]], np.int32), np.array([[7, 9]], np.int32)], 4)
+
+    assert [row.tolist() for row in grown] == [[[7, 7, 7, 7]], [[7, 7, 9, 9]]]
 
 
 @pytest.mark.parametrize("length", [0, 9])

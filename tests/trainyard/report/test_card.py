@@ -15,8 +15,9 @@ from trainyard.base.environment import describe_environment
 from trainyard.base.errors import UsageError
 from trainyard.base.project import Project
 from trainyard.config.experiment import Experiment
+from trainyard.preprocess.base import Kind
 from trainyard.report import card as cards
-from trainyard.report.card import CardFacts, Modality, check_template, made_up_facts, model_card
+from trainyard.report.card import CardFacts, check_template, made_up_facts, model_card
 from trainyard.training.preflight import preflight
 
 CONFIG = """\
@@ -26,7 +27,7 @@ data: {kind: texts, path: /home/ann/tickets.csv, label: topic}
 CLASSES = ("a|b\nc", "<i>_x_*")
 
 
-def facts(modality: Modality = "text", config: str = CONFIG) -> CardFacts:
+def facts(modality: Kind = "text", config: str = CONFIG) -> CardFacts:
     return made_up_facts(config, modality, CLASSES)
 
 
@@ -126,7 +127,7 @@ def test_no_run_starts_with_a_mistake_in_the_template(
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-def test_snippets_are_python(modality: Modality) -> None:
+def test_snippets_are_python(modality: Kind) -> None:
     blocks = code(model_card(facts(modality)), "python")
     for block in blocks:
         compile(block, "card", "exec")

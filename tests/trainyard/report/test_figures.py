@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from trainyard.evaluation.scores import ClassScores, Scores
+from trainyard.heads.scores import ClassScores, Scores
 from trainyard.report.figures import confusion_matrix, save_png
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from trainyard.base.errors import ItemError, TrainyardError, UsageError
-from trainyard.evaluation.scores import ClassScores, Scores
-from trainyard.inference.predictor import Prediction
+from trainyard.heads.base import Prediction
+from trainyard.heads.scores import ClassScores, Scores
 from trainyard.report.terminal import Answers, check_writable, print_predictions, print_scores, write_predictions
 
 ANSWERS: Answers = [

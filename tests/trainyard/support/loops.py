@@ -12,7 +12,7 @@ from torch import nn
 
 from trainyard.config.experiment import Experiment
 from trainyard.models.classifier import ImageClassifier
-from trainyard.preprocess.preprocessor import Inputs
+from trainyard.preprocess.base import Inputs
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.processes import start_fabric
 from trainyard.training.reports import Observer

@@ -16,7 +16,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from trainyard.artifacts.bundle import Bundle
 from trainyard.inference import selection
 from trainyard.inference.predictor import Predictor
-from trainyard.preprocess.preprocessor import Inputs, TextPreprocessor
+from trainyard.preprocess.base import Inputs
+from trainyard.preprocess.text import TextPreprocessor
 
 
 class SumModel:

@@ -20,8 +20,10 @@ from torch import nn
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.samples import calibration_samples
 from trainyard.base.cpu import this_cpu
-from trainyard.formats.source import BATCH, LENGTH, Graph, Source
-from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, TextPreprocessor
+from trainyard.formats.source import Graph, Source
+from trainyard.preprocess.base import Encoded
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 from trainyard.verify.source import load_source
 
 if TYPE_CHECKING:
@@ -85,7 +87,6 @@ def untrained_source(
     return Source(
         graph=Graph(classifier, names).eval(),
         names=names,
-        dynamic=dict.fromkeys(names, {0: BATCH, 1: LENGTH} if is_text else {0: BATCH}),
         calibration=calibration,
         bundle=cast(Bundle, SimpleNamespace(preprocessor=preprocessor)),
         cpu=this_cpu(),

@@ -24,6 +24,7 @@ from trainyard.artifacts.samples import golden_samples
 from trainyard.base.cpu import Cpu
 from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.base.files import sha256_file
+from trainyard.base.project import find_project
 from trainyard.inference.predictor import Predictor
 from trainyard.inference.selection import check_device
 from trainyard.torchserve import archive, settings
@@ -98,7 +99,11 @@ def test_eager_brings_the_weights_and_the_models(bare_run: Path, tmp_path: Path)
 
     assert f"deployed/bundle/{WEIGHTS}" in names
     assert not [name for name in names if name.startswith("deployed/exports")]
-    assert {f"{PACKAGE}/models/{name}.py" for name in ("torchvision", "transformer", "wordpiece")} <= set(names)
+    assert {f"{PACKAGE}/models/{name}.py" for name in ("image", "wordpiece")} <= set(names)
+    project = find_project()
+    assert project is not None
+    own = {name for name in names if name.startswith(f"project/{project.package}/")}
+    assert {f"project/{project.package}/__init__.py"} < own, "its models too"
 
 
 def test_made_again_it_is_the_same_wherever_and_whenever(run: Path, tmp_path: Path) -> None:

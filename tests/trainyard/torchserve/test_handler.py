@@ -21,7 +21,7 @@ from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.inference.predictor import Predictor
-from trainyard.preprocess.preprocessor import Encoded
+from trainyard.preprocess.base import Encoded
 
 HANDLER = Path(__file__).parents[3] / "serving" / "handler.py"
 Reply = tuple[int, dict[str, object]]

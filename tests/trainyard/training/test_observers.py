@@ -21,8 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
 from trainyard.data.records import Records
-from trainyard.evaluation.scores import score
-from trainyard.preprocess.preprocessor import Item
+from trainyard.heads.single_label import SingleLabel
+from trainyard.preprocess.base import Item
 from trainyard.training.checkpoint import FORMAT, LAST, Checkpoint, write_checkpoint
 from trainyard.training.misclassified import WrongExamples
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers
@@ -30,6 +30,7 @@ from trainyard.training.reports import StepReport, Validation
 from trainyard.training.runs import CHECKPOINTS
 
 DigitsExperiment = Callable[..., Experiment]
+HEAD = SingleLabel()
 CLASSES = ("cat", "dog")
 LABELS = np.array([0, 1, 1, 0])
 
@@ -42,7 +43,7 @@ def step(number: int, loss: float = 1.0) -> StepReport:
 def validation(epoch: int, number: int, predicted: tuple[int, ...] = (0, 0, 1, 0)) -> Validation:
     """By default example 1, a dog, is taken for a cat."""
     logits = torch.nn.functional.one_hot(torch.tensor(predicted), 2) * 3.0
-    return Validation(epoch, number, score(logits, torch.from_numpy(LABELS), CLASSES), logits, improved=True)
+    return Validation(epoch, number, HEAD.scores(logits, torch.from_numpy(LABELS), CLASSES), logits, improved=True)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainyard.data.records import Records
-from trainyard.preprocess.preprocessor import Item
+from trainyard.preprocess.base import Item
 from trainyard.training.samples import choose
 
 

@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 
 from trainyard.artifacts.export_record import BatchInvariance
-from trainyard.preprocess.preprocessor import Encoded, ImagePreprocessor, Inputs, TextPreprocessor
+from trainyard.preprocess.base import Encoded, Inputs
+from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 from trainyard.verify.batch_invariance import MAX_MOVE, Run, Sweep, make_cases, measure_invariance, moves, sweep
 
 WORDS, WIDTH, CLASSES, PAD = 40, 12, 3, 7

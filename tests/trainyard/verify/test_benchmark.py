@@ -24,7 +24,7 @@ from trainyard.base.cpu import Cpu
 from trainyard.base.errors import BundleError, TrainyardError, UsageError
 from trainyard.formats.making import onnx
 from trainyard.inference import selection
-from trainyard.preprocess.preprocessor import TextPreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 from trainyard.report.benchmark import (
     Benchmark,
     Cell,
@@ -42,7 +42,6 @@ from trainyard.verify.benchmark import (
     make_items,
     parse_numbers,
     run_benchmark,
-    with_length,
 )
 from trainyard.verify.source import load_source
 from trainyard.verify.timing import Timing
@@ -215,25 +214,6 @@ def test_length_is_of_texts_and_within_the_model(opened: Opened, tmp_path: Path)
     for length in (0, 17):
         with pytest.raises(UsageError, match=f"--length={length}: this model takes 1 to 16 tokens"):
             check_plan(plan(length=length), texts)
-
-
-@pytest.mark.parametrize(
-    ("length", "expected"),
-    [(1, [101]), (2, [101, 102]), (3, [101, 1, 102]), (5, [101, 1, 2, 3, 102]), (8, [101, 1, 2, 3, 1, 2, 3, 102])],
-)
-def test_a_text_is_brought_to_a_length_between_its_marks(length: int, expected: list[int]) -> None:
-    row = np.array([[101, 1, 2, 3, 102], [0, 0, 0, 1, 1]], np.int32)
-
-    changed = with_length(row, length)
-
-    assert changed[0].tolist() == expected
-    assert changed.shape == (2, length)
-    assert changed.dtype == np.int32
-
-
-def test_a_text_of_one_or_two_tokens_grows_too() -> None:
-    assert with_length(np.array([[7]], np.int32), 4).tolist() == [[7, 7, 7, 7]]
-    assert with_length(np.array([[7, 9]], np.int32), 4).tolist() == [[7, 7, 9, 9]]
 
 
 def test_bundles_without_samples_get_random_items(opened: Opened, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import DataError
 from trainyard.evaluation.intervals import wilson_interval
-from trainyard.evaluation.scores import score
+from trainyard.heads.single_label import SingleLabel
 from trainyard.verify.gate import Gate, Verdict, judge
 
+HEAD = SingleLabel()
 CLASSES = ("red", "green", "blue")
 LESS = [format for format in EXPORTED if format not in FP32]
 Logits = NDArray[np.float32]
@@ -52,7 +53,7 @@ class Task:
             return model(self.images).numpy()
 
     def judge(self, format: FormatName, logits: Logits, gate: Gate | None = None) -> Verdict:
-        return judge(format, logits, self.run(self.model), self.labels, CLASSES, gate or Gate())
+        return judge(HEAD, format, logits, self.run(self.model), self.labels, CLASSES, gate or Gate())
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def task() -> Task:
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
     task = Task(model.eval(), images, labels.numpy())
-    assert score(torch.tensor(task.run(model)), labels, CLASSES).accuracy > 0.95
+    assert HEAD.scores(torch.tensor(task.run(model)), labels, CLASSES).accuracy > 0.95
     return task
 
 
@@ -95,7 +96,7 @@ def in_8_bits(model: Colours) -> Colours:
 @pytest.mark.parametrize("format", ALL)
 def test_the_model_itself_passes_as_any_format(task: Task, format: FormatName) -> None:
     logits = task.run(task.model)
-    scores = score(torch.tensor(logits), torch.tensor(task.labels), CLASSES)
+    scores = HEAD.scores(torch.tensor(logits), torch.tensor(task.labels), CLASSES)
 
     verdict = task.judge(format, logits)
 
@@ -188,7 +189,7 @@ def test_a_constant_output_is_refused_where_eager_always_prefers_one_class() -> 
     constant = np.tile(reference.mean(axis=0), (50, 1))
     labels = np.repeat([0, 1], [49, 1])
 
-    verdict = judge("onnx-int8", constant, reference, labels, ("good", "bad"), Gate())
+    verdict = judge(HEAD, "onnx-int8", constant, reference, labels, ("good", "bad"), Gate())
 
     assert (verdict.agreement, verdict.accuracy) == (1.0, 0.98)
     assert verdict.reasons == ("its logits hardly depend on the example: they vary by 0, eager's by 2",)
@@ -198,7 +199,7 @@ def test_a_constant_eager_model_may_have_constant_formats() -> None:
     reference = np.tile(np.array([0.3, 0.1], np.float32), (10, 1)) + np.linspace(0, 1e-6, 10, dtype=np.float32)[:, None]
 
     for format in ALL:
-        assert judge(format, np.tile(reference[:1], (10, 1)), reference, np.arange(10) % 2, "ab", Gate()).passed
+        assert judge(HEAD, format, np.tile(reference[:1], (10, 1)), reference, np.arange(10) % 2, "ab", Gate()).passed
 
 
 @pytest.mark.parametrize(("right", "passed"), [(99, True), (98, False)])
@@ -207,7 +208,7 @@ def test_the_bound_of_the_scores_is_a_share_of_eagers(right: int, passed: bool) 
     reference = np.eye(2, dtype=np.float32)[labels]
     logits = np.eye(2, dtype=np.float32)[np.where(np.arange(100) < right, labels, 1 - labels)]
 
-    verdict = judge("onnx-int8", logits, reference, labels, "ab", Gate())
+    verdict = judge(HEAD, "onnx-int8", logits, reference, labels, "ab", Gate())
 
     assert verdict.agreement == right / 100
     assert [reason for reason in verdict.reasons if "accuracy" in reason] == (
@@ -221,7 +222,7 @@ def test_a_rare_class_that_gets_lost_is_refused_for_macro_f1_alone() -> None:
     logits = reference.copy()
     logits[-5:] = [1, 0]
 
-    verdict = judge("onnx-int8", logits, reference, labels, ("usual", "rare"), Gate())
+    verdict = judge(HEAD, "onnx-int8", logits, reference, labels, ("usual", "rare"), Gate())
 
     assert verdict.reasons == ("macro-F1 0.8321 is below 99 % of eager's 1",)
 
@@ -233,7 +234,7 @@ def test_an_int8_format_must_agree_even_where_it_is_right_and_eager_is_wrong(cor
     reference = np.eye(2, dtype=np.float32)[predicted]
     logits = np.eye(2, dtype=np.float32)[np.where(np.arange(100) < corrected, labels, predicted)]
 
-    verdict = judge("aoti-int8", logits, reference, labels, "ab", Gate())
+    verdict = judge(HEAD, "aoti-int8", logits, reference, labels, "ab", Gate())
 
     assert verdict.accuracy == 0.9 + corrected / 100
     assert verdict.agreement == 1 - corrected / 100
@@ -246,9 +247,9 @@ def test_a_tie_of_an_fp32_format_is_forgiven_within_the_bound_and_an_error_beyon
     reference[0] = [0.0014, 0.0]  # both logits move by 0.0008: the gap is more than one such step, less than two
     logits = reference + np.array([-0.0008, 0.0008], np.float32)
 
-    within = judge("onnx", logits, reference, labels, "ab", Gate())
-    beyond = judge("onnx", logits, reference, labels, "ab", Gate(max_abs_diff=0.0005))
-    int8 = judge("onnx-int8", logits, reference, labels, "ab", Gate())
+    within = judge(HEAD, "onnx", logits, reference, labels, "ab", Gate())
+    beyond = judge(HEAD, "onnx", logits, reference, labels, "ab", Gate(max_abs_diff=0.0005))
+    int8 = judge(HEAD, "onnx-int8", logits, reference, labels, "ab", Gate())
 
     assert within.passed
     assert (within.accuracy, within.agreement) == (0.995, 1.0)
@@ -261,7 +262,7 @@ def test_a_tie_of_an_fp32_format_is_forgiven_within_the_bound_and_an_error_beyon
 
 
 def test_a_small_split_is_told_by_its_interval_and_not_refused_for_it() -> None:
-    verdict = judge("onnx", *[np.eye(2, dtype=np.float32)] * 2, np.arange(2), "ab", Gate())
+    verdict = judge(HEAD, "onnx", *[np.eye(2, dtype=np.float32)] * 2, np.arange(2), "ab", Gate())
 
     assert verdict.passed
     assert verdict.accuracy_interval == wilson_interval(2, 2)
@@ -272,9 +273,9 @@ def test_eagers_own_faults_are_no_verdict_on_a_format() -> None:
     good, bad = np.eye(2, dtype=np.float32), np.full((2, 2), np.nan, np.float32)
 
     with pytest.raises(DataError, match="not finite for 2 of 2"):
-        judge("onnx", good, bad, np.arange(2), "ab", Gate())
+        judge(HEAD, "onnx", good, bad, np.arange(2), "ab", Gate())
     with pytest.raises(DataError, match="no examples"):
-        judge("onnx", good[:0], good[:0], np.arange(0), "ab", Gate())
+        judge(HEAD, "onnx", good[:0], good[:0], np.arange(0), "ab", Gate())
 
 
 def test_the_bounds_are_those_that_the_export_tells_of() -> None:
@@ -305,7 +306,9 @@ def test_equal_outputs_always_pass(
 ) -> None:
     logits, labels = split
 
-    assert judge(format, logits, logits, labels, names(logits), Gate(share, agreement, max_abs_diff)).reasons == ()
+    assert (
+        judge(HEAD, format, logits, logits, labels, names(logits), Gate(share, agreement, max_abs_diff)).reasons == ()
+    )
 
 
 @given(splits(), st.sampled_from(FP32), st.integers(0, 2**31), st.floats(0, 1e-3))
@@ -318,7 +321,7 @@ def test_within_the_bound_an_fp32_format_disagrees_on_ties_alone(
     signs = np.random.default_rng(seed).choice([-1, 1], reference.shape)
     logits = (reference + noise * signs).astype(np.float32)
 
-    verdict = judge(format, logits, reference, labels, names(logits), Gate())
+    verdict = judge(HEAD, format, logits, reference, labels, names(logits), Gate())
 
     rows, ours, eagers = np.arange(len(labels)), logits.argmax(1), reference.argmax(1)
     gaps = reference[rows, eagers].astype(np.float64) - reference[rows, ours]
@@ -336,9 +339,9 @@ def test_the_figures_are_those_by_hand_and_the_reasons_follow_from_them(
 ) -> None:
     reference, labels = split
     logits = (reference + noise * np.random.default_rng(seed).choice([-1, 1], reference.shape)).astype(np.float32)
-    eager = score(torch.tensor(reference), torch.tensor(labels), names(reference))
+    eager = HEAD.scores(torch.tensor(reference), torch.tensor(labels), names(reference))
 
-    verdict = judge(format, logits, reference, labels, names(logits), Gate())
+    verdict = judge(HEAD, format, logits, reference, labels, names(logits), Gate())
 
     agreement = np.mean([a.argmax() == b.argmax() for a, b in zip(logits, reference, strict=True)])
     reasons = " | ".join(verdict.reasons)
@@ -364,10 +367,10 @@ def test_no_output_crashes_the_gate(split: Split, format: FormatName, values: li
     reference, labels = split
 
     other = np.resize(np.array(values, np.float32), reference.shape)
-    verdict = judge(format, other, reference, labels, names(reference), Gate())
+    verdict = judge(HEAD, format, other, reference, labels, names(reference), Gate())
     assert (None in astuple(verdict)) == (not np.isfinite(other).all())
     assert verdict.passed or all(verdict.reasons)
 
     if tuple(shape) != reference.shape:
-        [reason] = judge(format, np.zeros(shape, np.float32), reference, labels, names(reference), Gate()).reasons
+        [reason] = judge(HEAD, format, np.zeros(shape, np.float32), reference, labels, names(reference), Gate()).reasons
         assert "where eager's are" in reason

@@ -14,9 +14,9 @@ from transformers.pytorch_utils import Conv1D
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import this_cpu
 from trainyard.formats.making.conv1d import as_linear
-from trainyard.formats.source import BATCH, Graph, Source
+from trainyard.formats.source import Graph, Source
 from trainyard.models.classifier import ImageClassifier
-from trainyard.preprocess.preprocessor import ImagePreprocessor
+from trainyard.preprocess.image import ImagePreprocessor
 from trainyard.verify import int8_search as sensitivity
 from trainyard.verify.int8_search import quantisable_layers, rank_layers
 
@@ -46,7 +46,6 @@ def source_of(network: nn.Module, output: nn.Module) -> Source:
     return Source(
         graph=Graph(ImageClassifier(network, [output], [0.5] * 3, [0.25] * 3), ["images"]).eval(),
         names=("images",),
-        dynamic={"images": {0: BATCH}},
         calibration=list(random.integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)),
         bundle=cast(Bundle, SimpleNamespace(preprocessor=ImagePreprocessor(size=8, resize=8))),
         cpu=this_cpu(),

@@ -69,9 +69,8 @@ def export(module: nn.Module, source: Source, examples: tuple[Tensor, ...]) -> E
 
 
 def _shapes(module: nn.Module, source: Source) -> object:
-    each = tuple(dict.fromkeys(source.dynamic[name], torch.export.Dim.DYNAMIC) for name in source.names)
     # A graph takes ``*inputs``, one argument that holds all; what was exported from it takes each by itself.
-    return (each,) if isinstance(module, Graph) else each
+    return (source.dynamic_shapes,) if isinstance(module, Graph) else source.dynamic_shapes
 
 
 def compile_package(program: ExportedProgram, source: Source, file: Path) -> None:
@@ -95,8 +94,8 @@ def compile_package(program: ExportedProgram, source: Source, file: Path) -> Non
 
 
 def run_calibration(module: nn.Module, source: Source) -> None:
-    """Shows a module the calibration records, texts one by one, so that no padding is counted."""
-    size = 1 if source.is_text else 8
+    """Shows a module the calibration records."""
+    size = source.preprocessor.calibration_batch
     with torch.no_grad():
         for start in range(0, len(source.calibration), size):
             inputs: tuple[Tensor, ...] = source.tensors(source.batch(source.calibration[start : start + size]))

@@ -12,7 +12,7 @@ import torch
 from trainyard.base.files import atomic_write
 from trainyard.formats.errors import Skip, first_line
 from trainyard.formats.making.quiet import quiet_exporter
-from trainyard.formats.source import BATCH, Source
+from trainyard.formats.source import Source
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -67,14 +67,13 @@ def save(model: ModelProto, file: Path) -> None:
 
 
 def _translate(source: Source) -> ModelProto:
-    dynamic = {name: dict.fromkeys(dimensions, torch.export.Dim.DYNAMIC) for name, dimensions in source.dynamic.items()}
     try:
         with quiet_exporter():
             program = torch.onnx.export(
                 source.plain_graph(),
                 source.examples,
                 dynamo=True,
-                dynamic_shapes=(tuple(dynamic[name] for name in source.names),),
+                dynamic_shapes=(source.dynamic_shapes,),
                 input_names=list(source.names),
                 output_names=[LOGITS],
                 verbose=False,
@@ -111,8 +110,9 @@ def _module_of(node: NodeProto) -> str:
 
 def _name_dimensions(graph: GraphProto, source: Source) -> None:
     """Gives a dimension the same name in all inputs, so that a reader sees that the batch is one."""
+    names = source.preprocessor.dynamic_dimensions
     for entry in graph.input:
-        for position, name in source.dynamic[entry.name].items():
+        for position, name in names.items():
             entry.type.tensor_type.shape.dim[position].dim_param = name
     [output] = graph.output
-    output.type.tensor_type.shape.dim[0].dim_param = BATCH
+    output.type.tensor_type.shape.dim[0].dim_param = names[0]

@@ -25,7 +25,7 @@ from onnxruntime.quantization import (
 from trainyard.formats.making.onnx import save
 from trainyard.formats.recipes import KERNELS, Calibrator, Recipe
 from trainyard.formats.source import Source
-from trainyard.preprocess.preprocessor import Encoded, Inputs
+from trainyard.preprocess.base import Inputs
 
 METHODS: dict[Calibrator, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
@@ -34,7 +34,6 @@ METHODS: dict[Calibrator, CalibrationMethod] = {
 }
 PRODUCTS = ["MatMul", "Gemm"]
 """What is quantised of a transformer; its norms and softmax are better off in floats."""
-CALIBRATION_BATCH = 8
 MIN_TABLE_ROWS = 1000
 """A smaller embedding table isn't worth the rounding."""
 HISTOGRAM_RECORDS = 32
@@ -117,25 +116,18 @@ def _quantize_static(source: Source, fp32: Path, file: Path, recipe: Recipe, opt
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands out the calibration records in batches; texts one by one, so that no padding is counted."""
+    """Hands out the calibration records in batches."""
 
     def __init__(self, source: Source, calibrator: Calibrator) -> None:
-        records = source.calibration if calibrator == "minmax" else _of_one_shape(source)
-        size = 1 if source.is_text else min(CALIBRATION_BATCH, len(records))
+        records = source.calibration
+        if calibrator != "minmax":  # ONNX Runtime stacks the activations of all batches for a histogram
+            records = source.preprocessor.of_one_shape(records[:HISTOGRAM_RECORDS])
+        size = min(source.preprocessor.calibration_batch, len(records))
         starts = range(0, len(records) - size + 1, size)
         self._batches = iter(source.batch(records[start : start + size]) for start in starts)
 
     def get_next(self) -> Inputs | None:
         return next(self._batches, None)
-
-
-def _of_one_shape(source: Source) -> Sequence[Encoded]:
-    """Records for histograms, for which ONNX Runtime stacks the activations of all batches: texts are cut."""
-    records = source.calibration[:HISTOGRAM_RECORDS]
-    if not source.is_text:
-        return records
-    length = int(np.median([record.shape[1] for record in records]))
-    return [record[:, :length] for record in records if record.shape[1] >= length]
 
 
 def _nodes_of(file: Path, modules: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from transformers import BertConfig
 
 from trainyard.models.transformer import build_network, set_labels
 from trainyard.models.transformer_config import TransformerConfig
-from trainyard.preprocess.preprocessor import TextPreprocessor
+from trainyard.preprocess.text import TextPreprocessor
 
 
 class EncoderConfig(TransformerConfig):

@@ -12,9 +12,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 from torch import Tensor
 
 from trainyard.base.errors import DataError
-from trainyard.evaluation.intervals import wilson_interval
-from trainyard.evaluation.scores import Scores, score
+from trainyard.heads.scores import Scores
+from trainyard.heads.single_label import SingleLabel
 
+HEAD = SingleLabel()
 CLASSES = ("cat", "dog", "fox", "owl")
 
 
@@ -47,7 +48,7 @@ def test_scores_are_those_of_scikit_learn(seed: int, examples: int, classes: int
     names = [f"class {i}" for i in range(classes)]
     predicted, true, every = logits.argmax(1).numpy(), labels.numpy(), range(classes)
 
-    scores = score(logits, labels, names)
+    scores = HEAD.scores(logits, labels, names)
 
     assert scores.accuracy == accuracy_score(true, predicted)
     assert scores.macro_f1 == pytest.approx(f1_score(true, predicted, average="macro", zero_division=0), abs=1e-12)
@@ -62,13 +63,15 @@ def test_scores_are_those_of_scikit_learn(seed: int, examples: int, classes: int
 @settings(max_examples=40, deadline=None)
 def test_calibration_error_is_that_of_the_paper(seed: int, examples: int, spread: float) -> None:
     logits, labels = logits_and_labels(seed, examples, classes=4, spread=spread)
-    assert score(logits, labels, CLASSES).ece == pytest.approx(calibration_error_by_hand(logits, labels), abs=1e-9)
+    assert HEAD.scores(logits, labels, CLASSES).ece == pytest.approx(
+        calibration_error_by_hand(logits, labels), abs=1e-9
+    )
 
 
 def test_certainty_counts_to_the_last_bin() -> None:
     # Confidence 1 and wrong, 0.95 and right: one bin in the paper, where the two errors cancel in part.
     certain, nearly = [1000.0, 0, 0, 0], [math.log(57), 0, 0, 0]
-    scores = score(torch.tensor([certain, nearly]), torch.tensor([1, 0]), CLASSES)
+    scores = HEAD.scores(torch.tensor([certain, nearly]), torch.tensor([1, 0]), CLASSES)
     assert scores.ece == pytest.approx((1 + 0.95) / 2 - 0.5)
 
 
@@ -76,25 +79,25 @@ def test_agrees_with_torchmetrics() -> None:
     from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_f1_score
 
     logits, labels = logits_and_labels(seed=3, examples=300, classes=4)
-    scores = score(logits, labels, CLASSES)
+    scores = HEAD.scores(logits, labels, CLASSES)
     assert scores.macro_f1 == pytest.approx(float(multiclass_f1_score(logits, labels, 4)), abs=1e-6)
     assert scores.confusion == multiclass_confusion_matrix(logits, labels, 4).tolist()
 
 
 def test_class_without_examples_does_not_lower_macro_f1() -> None:
-    scores = score(one_hot([0, 1, 1]), torch.tensor([0, 1, 1]), CLASSES)
+    scores = HEAD.scores(one_hot([0, 1, 1]), torch.tensor([0, 1, 1]), CLASSES)
     assert scores.macro_f1 == 1.0
     assert scores.per_class["owl"].f1 == 0.0
     assert scores.per_class["owl"].support == 0
 
 
 def test_class_that_is_only_predicted_lowers_macro_f1() -> None:
-    scores = score(one_hot([0, 3]), torch.tensor([0, 0]), CLASSES)
+    scores = HEAD.scores(one_hot([0, 3]), torch.tensor([0, 0]), CLASSES)
     assert scores.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
-    scores = score(one_hot([1, 1, 0]), torch.tensor([0, 0, 0]), CLASSES)
+    scores = HEAD.scores(one_hot([1, 1, 0]), torch.tensor([0, 0, 0]), CLASSES)
     assert scores.confusion[0] == [1, 2, 0, 0]
     assert scores.correct == 1
 
@@ -105,9 +108,9 @@ def test_same_bits_with_any_number_of_threads() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = score(logits, labels, names)
+        alone = HEAD.scores(logits, labels, names)
         torch.set_num_threads(4)
-        assert score(logits, labels, names) == alone
+        assert HEAD.scores(logits, labels, names) == alone
     finally:
         torch.set_num_threads(threads)
 
@@ -116,7 +119,7 @@ def test_many_classes_in_deterministic_mode_need_little_memory() -> None:
     logits, labels = logits_and_labels(seed=1, examples=2_000, classes=1_000)
     torch.use_deterministic_algorithms(True)
     try:
-        scores = score(logits, labels, [str(i) for i in range(1_000)])
+        scores = HEAD.scores(logits, labels, [str(i) for i in range(1_000)])
     finally:
         torch.use_deterministic_algorithms(False)
     assert np.sum(scores.confusion) == 2_000
@@ -124,19 +127,19 @@ def test_many_classes_in_deterministic_mode_need_little_memory() -> None:
 
 def test_survive_json_unchanged() -> None:
     logits, labels = logits_and_labels(seed=2, examples=50, classes=4)
-    scores = score(logits, labels, CLASSES)
+    scores = HEAD.scores(logits, labels, CLASSES)
     assert Scores.from_dict(json.loads(json.dumps(scores.to_dict()))) == scores
     assert scores.summary() == {key: getattr(scores, key) for key in ("accuracy", "macro_f1", "loss", "ece")}
 
 
 def test_extreme_logits_have_a_finite_loss() -> None:
-    scores = score(torch.tensor([[3e38, -3e38, 0, 0]]), torch.tensor([1]), CLASSES)
+    scores = HEAD.scores(torch.tensor([[3e38, -3e38, 0, 0]]), torch.tensor([1]), CLASSES)
     assert scores.loss == pytest.approx(6e38, rel=1e-6)
 
 
 def test_no_examples_is_an_error() -> None:
     with pytest.raises(DataError, match="the split is empty"):
-        score(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), CLASSES)
+        HEAD.scores(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), CLASSES)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
@@ -144,13 +147,4 @@ def test_logits_that_are_not_finite_are_an_error(broken: float) -> None:
     logits, labels = logits_and_labels(seed=2, examples=5, classes=4)
     logits[3, 1] = broken
     with pytest.raises(DataError, match=r"not finite for 1 of 5 examples.*lower optim\.lr"):
-        score(logits, labels, CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (29, 29, 0.8830, 1.0)],
-)
-def test_wilson_interval_matches_published_figures(successes: int, trials: int, low: float, high: float) -> None:
-    # The worked examples of Newcombe 1998 (Statistics in Medicine 17:857-872), table I, method 3.
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+        HEAD.scores(logits, labels, CLASSES)
