@@ -279,7 +279,7 @@ def test_without_the_data_the_bundles_samples_are_scored(
 
     assert len(examples.labels) == 128
     assert "samples" in str(examples.origin["split"])
-    assert "int8 formats are calibrated on too" in caplog.text
+    assert "int8 is calibrated on too" in caplog.text
     with pytest.raises(UsageError, match="gone"):
         load_examples(bundle, [f"data.path={copied_run}/gone"])
 

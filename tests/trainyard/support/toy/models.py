@@ -20,8 +20,7 @@ class CnnConfig(ImageModelConfig):
         return ["plain"]
 
     def assemble(self, size: int, classes: int) -> Parts:
-        network = Cnn(classes)
-        return Parts(network, list(network.children()))
+        return Parts(network := Cnn(classes), list(network.children()))
 
 
 class Cnn(nn.Module):

@@ -22,8 +22,6 @@ from trainyard.training.task import TrainingTask
 
 
 class OptimConfig(Section):
-    """How the weights are updated."""
-
     name: Literal["sgd", "adamw"] = "sgd"
     """Which optimiser."""
     lr: float = Field(default=0.1, gt=0)
@@ -35,8 +33,6 @@ class OptimConfig(Section):
 
 
 class Config(Experiment):
-    """A config file."""
-
     optim: OptimConfig = OptimConfig()
     """How the weights are updated."""
 
