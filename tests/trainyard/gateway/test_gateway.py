@@ -18,8 +18,7 @@ import pytest
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
-from trainyard.gateway.bodies import Limits
-from trainyard.gateway.gateway import FIRST, Gateway
+from trainyard.gateway.gateway import FIRST, Gateway, Limits
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
 from trainyard.http.requests import ORIGINAL_TYPE
