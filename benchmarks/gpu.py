@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from measure import CONFIGS, QUICK, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
 
@@ -136,8 +136,11 @@ def peak_tflops(arguments: argparse.Namespace) -> float | None:
 
 def measure_target(arguments: argparse.Namespace, scratch: Path) -> list[Figure]:
     """Trains the shipped recipe to its end, once for each round, with another seed."""
+    from trainyard.base.project import require_project
     from trainyard.config.load import load_experiment
-    from trainyard.training.run import train
+
+    project = require_project()
+    train = cast("Callable[..., Path]", project.resolve(project.run))
 
     overrides = [f"data.path={arguments.cifar10}", f"out={scratch}", "trainer.loggers=[]"]
     if arguments.device == "cpu":

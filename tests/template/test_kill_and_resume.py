@@ -20,7 +20,7 @@ import pytest
 from trainyard.artifacts.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
-HOLDING = Path(__file__).parent / "holding"
+HOLDING = Path(__file__).parents[1] / "trainyard" / "holding"
 EPOCHS, STEPS = 12, 6
 SMALL = [
     f"trainer.max_epochs={EPOCHS}",

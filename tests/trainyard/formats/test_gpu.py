@@ -21,6 +21,7 @@ from trainyard.formats.making.aoti_half import make
 from trainyard.formats.onnx import OnnxRuntime
 from trainyard.formats.source import Source
 from trainyard.formats.table import LIBRARY, exported_formats
+from trainyard.heads.single_label import SingleLabel
 from trainyard.preprocess.base import Inputs
 from trainyard.verify import rank as ranking
 from trainyard.verify.batch_invariance import (
@@ -34,7 +35,7 @@ from trainyard.verify.batch_invariance import (
 )
 from trainyard.verify.examine import Examined
 from trainyard.verify.export import Options, export
-from trainyard.verify.gate import Gate, Verdict
+from trainyard.verify.gate import Gate, Verdict, judge
 from trainyard.verify.int8_search import rank_layers
 from trainyard.verify.rank import EAGER_ON_GPU, Outcome, rank, recommended
 
@@ -154,7 +155,9 @@ def test_they_are_timed_against_eager_on_the_gpu_and_never_recommended_for_proce
     logits = np.array([[1, 0], [0, 1]], np.float32)
     against = SimpleNamespace(
         runtime=Waits(0.04), bundle=SimpleNamespace(labels=("a", "b"), path=image_source.bundle.path),
-        logits=logits, examples=SimpleNamespace(labels=labels), gate=Gate(),
+        logits=logits, judged=lambda format, found: judge(
+            SingleLabel(), format, found, logits, labels, ("a", "b"), Gate()
+        ),
     )  # fmt: skip
 
     rows = {row.name: row for row in rank(outcomes, against, {})}  # type: ignore[arg-type]

@@ -331,7 +331,7 @@ def test_killed_at_any_moment_nothing_is_half_there(copied_run: Path, tmp_path: 
     before = verify(copied_run / "bundle")
     sign = tmp_path / "held"
     words = [sys.executable, "-m", "trainyard", "export", str(copied_run), "--formats", "onnx", "--threads", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(HOLDING), "HELD": str(sign)}
+    environment = {**os.environ, "PYTHONPATH": f"{HOLDING}{os.pathsep}{os.environ['PYTHONPATH']}", "HELD": str(sign)}
     environment["HOLD_BEFORE"] = "20*" if held == "the export" else held
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not sign.exists():
@@ -355,7 +355,12 @@ def test_killed_at_any_moment_nothing_is_half_there(copied_run: Path, tmp_path: 
 def test_sigterm_takes_away_what_was_half_done(copied_run: Path, tmp_path: Path) -> None:
     sign = tmp_path / "held"
     words = [sys.executable, "-m", "trainyard", "export", str(copied_run), "--formats", "onnx", "--threads", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(HOLDING), "HELD": str(sign), "HOLD_BEFORE": "export.json"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{HOLDING}{os.pathsep}{os.environ['PYTHONPATH']}",
+        "HELD": str(sign),
+        "HOLD_BEFORE": "export.json",
+    }
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not sign.exists():
         assert process.poll() is None, "it ended before it was held"
