@@ -263,17 +263,24 @@ def sealed_facts(folder: Path) -> ExportFacts:
     try:
         with (folder / FACTS).open("rb") as file:
             content = file.read(MAX_FACTS_BYTES)
-    except OSError as error:
-        raise BundleError(f"{folder}: the file {FACTS} is missing; use the original") from error
+    except OSError:
+        content = None
     return check_facts(folder, read_manifest(folder), content)
 
 
-def check_facts(folder: Path, manifest: bytes, content: bytes) -> ExportFacts:
+def check_facts(folder: Path, manifest: bytes, content: bytes | None) -> ExportFacts:
     """Compares the content of an ``export.json`` with that of its manifest, then reads it.
 
+    Args:
+        folder: The export, for errors.
+        manifest: The content of its manifest.
+        content: What is in the file; ``None`` if there is none.
+
     Raises:
-        BundleError: it is changed or malformed.
+        BundleError: it is missing, changed or malformed.
     """
+    if content is None:
+        raise BundleError(f"{folder}: the file {FACTS} is missing; use the original")
     check_content(folder, manifest, FACTS, content)
     return parse_facts(content.decode("utf-8", errors="replace"), folder)
 

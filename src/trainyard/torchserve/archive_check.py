@@ -87,9 +87,9 @@ def check_archive(path: Path, expect: str | None = None) -> ArchiveFacts:
         raise BundleError(f"{path} is to run {format}, and holds what another format needs: {FIX}")
     _check_deployed(zipped, entries, bundle, left_out_of_bundle(format))
     if export:
-        facts = check_facts(
-            path / export, _manifest(zipped, f"{export}/"), zipped.read(f"{export}/{FACTS}", MAX_FACTS_BYTES)
-        )
+        name = f"{export}/{FACTS}"
+        content = zipped.read(name, MAX_FACTS_BYTES) if name in zipped.places else None
+        facts = check_facts(path / export, _manifest(zipped, f"{export}/"), content)
         _check_deployed(zipped, entries, export, left_out_of_export(facts, format))
         _check_export(zipped, export, facts, format, bundle_digest)
     return ArchiveFacts(

@@ -350,8 +350,7 @@ def test_what_was_sealed_anew_outside_alone_is_refused(name: str, good: Path, tm
     refused(write(tmp_path / "a.mar", changed), f"deployed/.*: the file {Path(name).name} was changed")
 
     del files[name]
-    missing = f"deployed/.*: the file {Path(name).name} is missing|has no {name}"
-    refused(write(tmp_path / "b.mar", outer(files)), missing)
+    refused(write(tmp_path / "b.mar", outer(files)), f"deployed/.*: the file {Path(name).name} is missing")
 
 
 def test_a_bundle_that_was_sealed_anew_is_not_the_exports(good: Path, tmp_path: Path) -> None:
