@@ -44,16 +44,12 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         UsageError: the file is missing or no YAML mapping, an override isn't ``key=value``, a key doesn't exist (names
             the nearest), a value doesn't fit, or ``${VAR}`` isn't set.
     """
-    tree = _read_yaml(path)
-    apply_overrides(tree, overrides)
-    return parse_experiment(tree, str(path))
+    return parse_experiment(_read_tree(path, overrides), str(path))
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """As ``load_experiment``, but the library's sections alone: imports neither torch nor the project's code."""
-    tree = _read_yaml(path)
-    apply_overrides(tree, overrides)
-    return parse_settings(tree, str(path))
+    return parse_settings(_read_tree(path, overrides), str(path))
 
 
 def parse_experiment(tree: Mapping[str, object], source: str) -> Experiment:
@@ -130,7 +126,7 @@ def dump_yaml(experiment: Experiment) -> str:
     return yaml.safe_dump({**tree, **last}, sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(path: Path) -> Tree:
+def _read_tree(path: Path, overrides: Sequence[str]) -> Tree:
     try:
         tree = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -142,7 +138,9 @@ def _read_yaml(path: Path) -> Tree:
         raise UsageError(f"{path} isn't valid YAML; mend it, or put the value in quotes: {where}") from error
     if not isinstance(tree, dict):
         raise UsageError(f"{path} holds no keys with values; write it like configs/digits_resnet.yaml")
-    return cast(Tree, _expand(tree))
+    expanded = cast(Tree, _expand(tree))
+    apply_overrides(expanded, overrides)
+    return expanded
 
 
 def _nearest_file(path: Path) -> str:
