@@ -16,25 +16,22 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
-from untrained import Cell, Recurrent
+from untrained import LABELS, Cell, Recurrent, images, untrained_image_classifier
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.cpu import Cpu, this_cpu
-from trainyard.config.kinds import parse_model
 from trainyard.formats.errors import Skip
 from trainyard.formats.making import torchscript_int8
 from trainyard.formats.recipes import KERNELS, Recipe
 from trainyard.formats.source import Graph, Source
 from trainyard.formats.torchscript import TorchScriptRuntime
 from trainyard.formats.torchscript_int8 import TorchScriptInt8
-from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, ImageClassifier, TextClassifier
 from trainyard.models.transformer import TransformerClassifier, build_network
 from trainyard.preprocess.base import Encoded
 from trainyard.preprocess.image import ImagePreprocessor
 from trainyard.preprocess.text import TextPreprocessor
 
-LABELS = ("a", "b", "c")
 STATIC, DYNAMIC = Recipe(), Recipe(static=False)
 PREFIX = "classifier.network."
 VNNI = Cpu("", ("avx2", "avx512f", "avx512_vnni"), 1)
@@ -63,24 +60,13 @@ def source_of(
     )
 
 
-def images(count: int, size: int) -> list[Encoded]:
-    return list(np.random.default_rng(count).integers(0, 256, (count, size, size, 3)).astype(np.uint8))
-
-
 def texts(lengths: list[int]) -> list[Encoded]:
     random = np.random.default_rng(sum(lengths))
     return [random.integers(5, 100, (1, length)).astype(np.int32) for length in lengths]
 
 
 def image_source(kind: str = "cnn", name: str = "plain", size: int = 8) -> Source:
-    preprocessor = ImagePreprocessor(size=size, resize=size)
-    torch.manual_seed(0)
-    classifier = parse_model({"kind": kind, "name": name}).build(Task(LABELS, preprocessor))
-    for module in classifier.modules():
-        if isinstance(module, nn.BatchNorm2d):  # as if it were trained: folding must matter
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    nn.init.normal_(classifier.output_layer()[1].weight)
+    classifier, preprocessor = untrained_image_classifier(kind, name, size)
     return source_of(classifier, preprocessor, images(70, size))  # three batches, the last a small one
 
 

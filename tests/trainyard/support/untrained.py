@@ -104,6 +104,10 @@ def images(count: int, size: int) -> list[Encoded]:
 
 
 def untrained_image_source(kind: str, name: str, size: int) -> Source:
+    return untrained_source(*untrained_image_classifier(kind, name, size), size)
+
+
+def untrained_image_classifier(kind: str, name: str, size: int) -> tuple[Classifier, ImagePreprocessor]:
     from trainyard.config.kinds import parse_model
     from trainyard.models.base import Task
 
@@ -115,7 +119,7 @@ def untrained_image_source(kind: str, name: str, size: int) -> Source:
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     nn.init.normal_(classifier.output_layer()[1].weight)
-    return untrained_source(classifier, preprocessor, size)
+    return classifier, preprocessor
 
 
 def text_preprocessor(pad_id: int, segments: bool = False) -> TextPreprocessor:
