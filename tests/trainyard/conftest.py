@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import settings
 from tables import FILES
 from toy.train import Config, train
 
+from trainyard.artifacts import manifest
 from trainyard.artifacts.export_record import FACTS, SCHEMA_VERSION, ExportFacts, FormatRow
 from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.base.files import write_json
@@ -174,6 +176,28 @@ def row(name: str, status: str = "passed", throughput: float = 100, **values: ob
 def row_fixture() -> Callable[..., FormatRow]:
     """Makes a row of ``export.json``, as in ``row("onnx", "no_gain", needs=["avx2"])``."""
     return row
+
+
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command line changes what belongs to the whole process."""
+    for variable in ("TRAINYARD_DEBUG", "TRAINYARD_EXPECT"):
+        monkeypatch.setenv(variable, "")  # of a variable that isn't there, delenv notes nothing to restore
+        monkeypatch.delenv(variable)
+    levels = {name: logging.getLogger(name).level for name in ("trainyard.data", "")}
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files that are hashed, and JSON that is parsed."""
+    seen = []
+    sha256_file, read_text = manifest.sha256_file, Path.read_text
+    monkeypatch.setattr(manifest, "sha256_file", lambda path: (seen.append(path), sha256_file(path))[1])
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: (seen.append(path), read_text(path, **options))[1])
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from tables import EXPORTED
 
-from trainyard.artifacts import manifest
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import (
     FACTS,
@@ -30,16 +29,6 @@ Row = Callable[..., FormatRow]
 @pytest.fixture
 def export(make_export: MakeExport, row: Row) -> Path:
     return make_export(row("eager", "reference", file=None), row("onnx"), row("aoti", "refused", reason="wrong"))
-
-
-@pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Files that are hashed, and JSON that is parsed."""
-    seen = []
-    sha256_file, read_text = manifest.sha256_file, Path.read_text
-    monkeypatch.setattr(manifest, "sha256_file", lambda path: (seen.append(path), sha256_file(path))[1])
-    monkeypatch.setattr(Path, "read_text", lambda path, **options: (seen.append(path), read_text(path, **options))[1])
-    return seen
 
 
 def test_latest_is_found_and_each_by_its_id(bare_run: Path, make_export: MakeExport, row: Row) -> None:

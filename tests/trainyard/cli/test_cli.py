@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,19 +16,11 @@ import yaml
 from trainyard import cli
 from trainyard.config.schema import json_schema
 
+pytestmark = pytest.mark.usefixtures("restored")
+
 DIGITS = str(Path(__file__).parents[1] / "support" / "toy" / "digits.yaml")
 VERBS = ("train", "config", "evaluate", "export", "predict", "archive", "serve", "ready", "benchmark", "doctor")
 HEAVY = ("torch", "transformers", "lightning", "datasets", "pyarrow", "sklearn", "matplotlib")
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command line changes what belongs to the whole process."""
-    monkeypatch.setenv("TRAINYARD_DEBUG", "")
-    levels = {name: logging.getLogger(name).level for name in ("trainyard.data", "")}
-    yield
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 def run(*words: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,7 @@ from trainyard.inference.runtimes import open_runtime
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
 
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command line changes what belongs to the whole process."""
-    for variable in ("TRAINYARD_DEBUG", "TRAINYARD_EXPECT"):
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
-    level = logging.getLogger().level
-    yield
-    logging.getLogger().setLevel(level)
+pytestmark = pytest.mark.usefixtures("restored")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ from threading import Thread
 import pytest
 
 from trainyard import cli
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 TOKEN = "s3cret-t0ken"
 WITHOUT_TORCH = """
@@ -91,17 +92,6 @@ def serve() -> Iterator[Serve]:
     for server in servers:
         server.shutdown()
         server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command line changes what belongs to the whole process."""
-    for variable in ("TRAINYARD_DEBUG", "TRAINYARD_EXPECT"):
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
-    level = logging.getLogger().level
-    yield
-    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture

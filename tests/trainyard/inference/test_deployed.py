@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from tables import ALL, FILES
 
-from trainyard.artifacts import manifest
 from trainyard.artifacts.bundle import WEIGHTS, Bundle
 from trainyard.artifacts.export_record import Export, FormatName, FormatRow, sealed_facts
 from trainyard.artifacts.manifest import MANIFEST, digest, write_manifest
@@ -42,16 +41,6 @@ def run(bare_run: Path, make_export: MakeExport, row: Row) -> Path:
 @pytest.fixture
 def deployed(run: Path, tmp_path: Path) -> Path:
     return deploy(run, tmp_path / "deployed", "onnx")
-
-
-@pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Files that are hashed, and JSON that is parsed."""
-    seen = []
-    sha256_file, read_text = manifest.sha256_file, Path.read_text
-    monkeypatch.setattr(manifest, "sha256_file", lambda path: (seen.append(path), sha256_file(path))[1])
-    monkeypatch.setattr(Path, "read_text", lambda path, **options: (seen.append(path), read_text(path, **options))[1])
-    return seen
 
 
 @pytest.mark.parametrize("format", ["onnx", "onnx-int8", "torchscript"])
