@@ -16,7 +16,7 @@ from trainyard.data.records import Found, Rows
 from trainyard.data.tables import TableFile
 from trainyard.preprocess.base import Item
 
-PREFIX = "embedded:"
+PREFIX = "embedded"
 
 
 def read_embedded(name: str, data: ImagesConfig | TextsConfig) -> Found:
@@ -26,16 +26,16 @@ def read_embedded(name: str, data: ImagesConfig | TextsConfig) -> Found:
         UsageError: there is none of this name, or it is of the other kind.
     """
     if name not in _SETS:
-        raise UsageError(f"data.path={PREFIX}{name} doesn't exist: the embedded datasets are {', '.join(names())}")
+        raise UsageError(f"data.path={PREFIX}:{name} doesn't exist: the embedded datasets are {', '.join(names())}")
     kind, read = _SETS[name]
     if kind != data.kind:
-        raise UsageError(f"data.path={PREFIX}{name} holds {kind}: say data.kind={kind}")
+        raise UsageError(f"data.path={PREFIX}:{name} holds {kind}: say data.kind={kind}")
     return read()
 
 
 def names() -> list[str]:
     """The embedded datasets as ``data.path`` names them."""
-    return [PREFIX + name for name in _SETS]
+    return [f"{PREFIX}:{name}" for name in _SETS]
 
 
 def _read_digits() -> Found:

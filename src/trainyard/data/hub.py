@@ -20,7 +20,7 @@ from trainyard.preprocess.base import Item
 if TYPE_CHECKING:
     import datasets
 
-PREFIX = "hub:"
+PREFIX = "hub"
 
 
 def read_hub(name: str, data: ImagesConfig | TextsConfig) -> Found:
@@ -38,7 +38,7 @@ def read_hub(name: str, data: ImagesConfig | TextsConfig) -> Found:
         if split is None:
             unused.append(split_name)
         else:
-            found.append(_read_split(dataset, split, f"{PREFIX}{name}", data))
+            found.append(_read_split(dataset, split, f"{PREFIX}:{name}", data))
     merged = merge(found)
     if unused:
         merged.warnings.append(
@@ -104,13 +104,13 @@ def _load(name: str, data: ImagesConfig | TextsConfig) -> dict[str, datasets.Dat
             loaded = datasets.load_dataset(name, data.subset, keep_in_memory=False)
     except ConnectionError as error:
         raise DataError(
-            f"data.path={PREFIX}{name} is no local folder, and the Hugging Face hub can't be reached ({error}): "
-            f"connect to the network, or give the dataset's folder as {PREFIX}FOLDER"
+            f"data.path={PREFIX}:{name} is no local folder, and the Hugging Face hub can't be reached ({error}): "
+            f"connect to the network, or give the dataset's folder as {PREFIX}:FOLDER"
         ) from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"data.path={PREFIX}{name} with data.subset={data.subset or 'null'} can't be loaded: {reason}"
+            f"data.path={PREFIX}:{name} with data.subset={data.subset or 'null'} can't be loaded: {reason}"
         ) from error
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 

@@ -21,7 +21,7 @@ Reader: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Found]
 ProjectSource: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Iterable[Row]]
 """What a project has as a source: from the rest of ``data.path`` and the section to the examples."""
 
-READERS: Mapping[str, Reader] = {"hub": hub.read_hub, "embedded": embedded_sets.read_embedded}
+READERS: Mapping[str, Reader] = {hub.PREFIX: hub.read_hub, embedded_sets.PREFIX: embedded_sets.read_embedded}
 """What reads a ``data.path`` that begins with this word and a colon; a project adds its own. All else is a path."""
 
 
@@ -33,7 +33,7 @@ def read_source(data: ImagesConfig | TextsConfig) -> Found:
         DataError: it is there, but broken or incomplete.
     """
     prefix, name = _parts(data.path)
-    if data.subset is not None and prefix != "hub":
+    if data.subset is not None and prefix != hub.PREFIX:
         raise UsageError(f"data.subset={data.subset} is for hub datasets, and data.path={data.path} isn't hub:ID")
     if prefix in READERS:
         return READERS[prefix](name, data)
@@ -52,7 +52,7 @@ def location(path: str) -> str:
     prefix, name = _parts(path)
     if not prefix:
         return str(local_path(path))
-    return f"{prefix}:{local_path(name)}" if prefix != "embedded" and local_path(name).exists() else path
+    return f"{prefix}:{local_path(name)}" if prefix != embedded_sets.PREFIX and local_path(name).exists() else path
 
 
 def _parts(path: str) -> tuple[str, str]:
@@ -102,5 +102,5 @@ def _missing(path: Path, data: ImagesConfig | TextsConfig) -> UsageError:
     instead = f"did you mean {' or '.join(suggestions)}?" if suggestions else "give a folder or a table"
     return UsageError(
         f"data.path={data.path} doesn't exist ({missing} isn't there): {instead} "
-        f"(embedded data: {', '.join(embedded_sets.names())}; a Hugging Face dataset: {hub.PREFIX}ID{of_project})"
+        f"(embedded data: {', '.join(embedded_sets.names())}; a Hugging Face dataset: {hub.PREFIX}:ID{of_project})"
     )

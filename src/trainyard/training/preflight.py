@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from trainyard.base.project import find_project
 from trainyard.config.experiment import Experiment
@@ -20,7 +20,7 @@ def _check_card(experiment: Experiment) -> None:
     from trainyard.report.card import check_template
 
     project = find_project()
-    modality = cast("Kind", experiment.data.kind.removesuffix("s"))
+    modality: Kind = "image" if experiment.data.kind == "images" else "text"
     check_template(dump_yaml(experiment), modality, project.metrics if project else ())
 
 
