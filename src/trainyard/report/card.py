@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
+import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 TEMPLATE = "model_card.md.j2"
 LIBRARY = Path(str(importlib.resources.files("trainyard.report"))) / "templates"
+ABSOLUTE = re.compile(r"(?P<word>[^/~:]+:(?!//))?(?P<path>[/~].*)", re.DOTALL)
+"""An absolute path, alone or behind the word of a source of data, as in ``hub:/data/set``."""
 MANY_CLASSES = 25
 """Above this many, tables with a row for each class are folded, and lists of names end."""
 
@@ -207,6 +210,6 @@ def _without_folders(value: object) -> object:
 
 
 def _last_part(location: str) -> str:
-    """``hub:`` and ``embedded:`` names, and relative paths, stay whole."""
-    prefix, path = ("hub:", location[4:]) if location.startswith("hub:") else ("", location)
-    return prefix + Path(path).name if path.startswith(("/", "~")) else location
+    """Relative paths, names like ``embedded:digits`` and addresses stay whole, and so does the word of a source."""
+    found = ABSOLUTE.fullmatch(location)
+    return (found["word"] or "") + Path(found["path"]).name if found else location

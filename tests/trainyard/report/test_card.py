@@ -153,6 +153,8 @@ def test_pairs_are_given_as_a_table() -> None:
         ("hub:nyu-mll/glue", "hub:nyu-mll/glue"),
         ("embedded:digits", "embedded:digits"),
         ("hub:/home/ann/set", "hub:set"),
+        ("letters:/home/ann/letters.json", "letters:letters.json"),  # a project's own source
+        ("https://example.com/set", "https://example.com/set"),
     ],
 )
 def test_location_is_a_name(location: str, shown: str, templates: Path) -> None:
