@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,22 +15,13 @@ from trainyard.training.run import build_model
 from my_project.train import Config, make_task, train
 
 
-def curve(run: Path, key: str) -> list[float]:
-    return [float(row[key]) for row in csv.DictReader((run / "metrics.csv").read_text().splitlines())]
-
-
 def test_one_batch_is_learnt_by_heart(experiment: Config) -> None:
     trainer = experiment.trainer.model_copy(update={"preset": "overfit_batch"})
     run = train(experiment.model_copy(update={"trainer": trainer}))
 
-    assert curve(run, "train_loss")[-1] < 0.1
-    assert curve(run, "val_accuracy")[-1] == 1.0
-
-
-def test_a_run_learns(trained: Path) -> None:
-    losses = curve(trained, "train_loss")
-
-    assert losses[-1] < 0.8 * losses[0]
+    *_, last = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+    assert float(last["train_loss"]) < 0.1
+    assert float(last["val_accuracy"]) == 1.0
 
 
 def test_every_weight_has_a_gradient(experiment: Config, dataset: Dataset) -> None:
