@@ -110,9 +110,7 @@ def build_network(config: PreTrainedConfig) -> nn.Module:
         UsageError: the architecture has no sequence classifier.
     """
     try:
-        network: nn.Module = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=torch.float32
-        )
+        network: nn.Module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     except ValueError as error:
         raise UsageError(f"transformers has no sequence classifier for {config.model_type}: choose another") from error
     return network
@@ -152,13 +150,13 @@ def _without_report() -> Iterator[None]:
     reporter = logging.getLogger("transformers.modeling_utils")
     bars = transformers_logging.is_progress_bar_enabled()
     reporter.addFilter(_is_no_report)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         reporter.removeFilter(_is_no_report)
         if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            transformers_logging.enable_progress_bar()
 
 
 def _is_no_report(record: logging.LogRecord) -> bool:
