@@ -57,3 +57,5 @@ def options(debug: Debug = False) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # torchao registers its types in a way that torch deprecates. A filter, since torch sets its loggers' levels anew.
     logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant()" not in record.getMessage())
+    # A machine with CUDA's compiler and without a GPU is one to build on, and nothing is wrong with it.
+    logging.getLogger("torch.utils.cpp_extension").addFilter(lambda record: "No CUDA" not in record.getMessage())
