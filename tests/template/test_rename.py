@@ -150,7 +150,8 @@ def test_files_without_a_history_are_renamed_too(clone: Path, tmp_path: Path) ->
 def test_the_renamed_project_passes_its_lint(name: str, tmp_path: Path) -> None:
     folder = copy(tmp_path / "clone")
     assert call(folder, name).returncode == 0
-    for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+    # The order of imports follows the name, types don't: once is enough of what takes longest.
+    for command in (["ruff", "check"], ["ruff", "format", "--check"], *([["mypy"]] if name == NAME else [])):
         lint = run(sys.executable, "-m", *command, cwd=folder, PYTHONPATH=str(folder / "src"))
         assert lint.returncode == 0, lint.stdout
     command = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
@@ -160,11 +161,13 @@ def test_the_renamed_project_passes_its_lint(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_renamed_project_passes_its_tests(clone: Path) -> None:
-    tests = run(
-        sys.executable, "-m", "pytest", "-x", cwd=clone, PYTHONPATH=str(clone / "src"), TRAINYARD_PROJECT=PACKAGE
-    )
+    # The library's tests know nothing of the project, so these of them are enough: what finds the project and reads it.
+    owners = sorted(str(path) for path in (clone / "tests").glob("test_*.py"))
+    librarys = [str(clone / "tests" / "trainyard" / folder) for folder in ("base", "config", "cli")]
+    command = [sys.executable, "-m", "pytest", "-x", *owners, *librarys]
+    tests = run(*command, cwd=clone, PYTHONPATH=str(clone / "src"), TRAINYARD_PROJECT=PACKAGE)
     assert tests.returncode == 0, tests.stdout[-5000:]
-    assert "deselected" in tests.stdout.splitlines()[-1]
+    assert "passed" in tests.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
