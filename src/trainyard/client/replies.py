@@ -18,6 +18,7 @@ from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import Reads
 from trainyard.inference.predictor import Deployed
 from trainyard.preprocess.base import Kind
+from trainyard.preprocess.rows import Dialect
 
 T = TypeVar("T")
 
@@ -104,6 +105,7 @@ class _Failed(BaseModel):
 class _Parameters(BaseModel):
     columns: list[int | str]
     header: bool = False
+    label: int | str | None = None
 
 
 class _Input(BaseModel):
@@ -115,7 +117,7 @@ class _Input(BaseModel):
         """Where the server tells no columns, they are called as the input, or are a pair's first two."""
         pair = len(self.shape) > 1
         known = self.parameters or _Parameters(columns=[0, 1] if pair else [self.name])
-        return Reads(self.name, pair, tuple(known.columns), known.header)
+        return Reads(self.name, pair, tuple(known.columns), Dialect(header=known.header), known.label)
 
 
 class _Model(BaseModel):

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from trainyard.config.section import Section, changes
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Column = str | int
+
+
+def _tab(value: object) -> object:
+    value = {"tab": "\t", "\\t": "\t"}.get(str(value), value)
+    if isinstance(value, str) and len(value) != 1:
+        raise ValueError(f"a delimiter is one character, or `tab`: {value!r} isn't")
+    return value
+
+
+def _known_encoding(value: str) -> str:
+    try:
+        return codecs.lookup(value).name
+    except LookupError:
+        raise ValueError(f"Python knows no encoding {value!r}: name one such as utf-8, cp1252 or latin-1") from None
 
 
 class AnyData(Section):
@@ -24,6 +39,14 @@ class AnyData(Section):
     """Column of the label, by name or position (0 is the first), in tables and hub datasets."""
     header: bool | None = None
     """Whether the first row of a CSV or TSV holds column names; found out where it is left out."""
+    delimiter: Annotated[str, BeforeValidator(_tab)] | None = None
+    """What parts the fields of a CSV or TSV (`;`, `tab`); found out where it is left out."""
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    """Encoding of a table that isn't UTF-8; cp1252 where it is left out and the text is Western."""
+    quoting: bool | None = None
+    """Whether fields between quotes may hold delimiters and line breaks; by default in CSV, and in TSV with such."""
+    split: Column | None = "split"
+    """Column of a table that divides it into `train`, `val` and `test`, if it is there; `null` for none."""
     val_fraction: Fraction = 0.1
     """Share of the training examples held out for validation where the data has no validation split."""
     test_fraction: Fraction = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -22,12 +23,14 @@ class Checked:
     Attributes:
         rows: Its examples.
         digests: SHA-256 of each item's content.
+        near: The same of a text without case, and without space and punctuation around its words.
         decoded: The pixels, if they are cached.
         bad: The examples that were dropped.
     """
 
     rows: Rows
     digests: list[bytes]
+    near: list[bytes] = field(default_factory=list)
     decoded: DecodedImages | None = None
     bad: list[BadExample] = field(default_factory=list)
 
@@ -35,7 +38,10 @@ class Checked:
 def check_items(splits: Mapping[Split, Rows], data: ImagesConfig | TextsConfig) -> dict[Split, Checked]:
     """Decodes images and drops those that can't be; texts were found empty or not when they were read."""
     if isinstance(data, TextsConfig):
-        return {split: Checked(rows, [_text_digest(text) for text in rows.items]) for split, rows in splits.items()}
+        return {
+            split: Checked(rows, list(map(_digest, rows.items)), [_digest(_folded(text)) for text in rows.items])
+            for split, rows in splits.items()
+        }
     inspection = inspect_images([rows.items for rows in splits.values()], data)
     checked = {}
     start = 0
@@ -60,10 +66,17 @@ def _check_images(rows: Rows, start: int, inspection: Inspection) -> Checked:
     return Checked(
         rows.select(good),
         [inspection.digests[start + i] for i in good],
+        [],
         inspection.decoded.select(start + np.array(good, dtype=np.int64)) if inspection.decoded else None,
         [BadExample(rows.sources[i], reason) for i, reason in faults.items()],
     )
 
 
-def _text_digest(text: Item) -> bytes:
+def _digest(text: Item) -> bytes:
     return hashlib.sha256(json.dumps(text).encode()).digest()
+
+
+def _folded(text: Item) -> Item:
+    if isinstance(text, tuple):
+        return (str(_folded(text[0])), str(_folded(text[1])))
+    return " ".join(unicodedata.normalize("NFKC", str(text)).casefold().split()).rstrip(".!?,;: ")

@@ -12,8 +12,7 @@ from PIL import Image
 from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import merge, read_examples
-from trainyard.data.records import Found, Rows
-from trainyard.data.tables import TableFile
+from trainyard.data.records import Found, Rows, Split
 from trainyard.preprocess.base import Item
 
 PREFIX = "embedded"
@@ -52,8 +51,8 @@ def _read_tickets() -> Found:
     """Support tickets in four classes, written for this project; the test split apart from training."""
     folder = Path(__file__).parent / "embedded"
     config = TextsConfig(kind="texts", path=str(folder))
-    train, test = (TableFile(folder / name, name) for name in ("tickets_train.csv", "tickets_test.csv"))
-    return merge([read_examples(train, config, "train"), read_examples(test, config, "test")])
+    parts: dict[Split, str] = {"train": "tickets_train.csv", "test": "tickets_test.csv"}
+    return merge([read_examples(folder / name, name, config, split) for split, name in parts.items()])
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar, cast
 
+from trainyard.base.errors import DataError, ItemError, UsageError
 from trainyard.config.data import Column, ImagesConfig, TextsConfig
+from trainyard.data.labels import label_name
 from trainyard.data.records import SPLITS, BadExample, Found, LazyItems, Rows, Split, split_named
-from trainyard.data.tables import Table, TableFile
 from trainyard.preprocess.base import Item
-from trainyard.preprocess.items import cell_text, image_item, text_item
+from trainyard.preprocess.items import image_item, text_item
+from trainyard.preprocess.rows import Dialect, MissingColumn, Table
+from trainyard.preprocess.tables import is_delimited, read_table
 
-__all__ = ["find_examples", "image_item", "item_columns", "label_name", "merge", "read_examples", "table_items"]
-
-SPLIT_COLUMN = "split"
-"""A column of this name divides a table."""
+Read = TypeVar("Read")
+NAME_COLUMNS = "name the columns with data.label and data.text (or data.image)"
 
 
 def item_columns(data: ImagesConfig | TextsConfig) -> list[Column]:
@@ -24,34 +27,74 @@ def item_columns(data: ImagesConfig | TextsConfig) -> list[Column]:
     return list(data.text) if isinstance(data.text, list) else [data.text]
 
 
-def read_examples(file: TableFile, data: ImagesConfig | TextsConfig, split: Split | None = None) -> Found:
+def read_examples(path: Path, name: str, data: ImagesConfig | TextsConfig, split: Split | None = None) -> Found:
     """Reads a table of examples; paths of images are relative to its folder.
 
     Args:
+        name: What reports call it.
         split: The split that all rows belong to; ``None`` if their split column says it, or else training.
+
+    Raises:
+        DataError: a column isn't there (lists those that are), or the file is broken as a whole.
+        UsageError: ``data.header`` and the columns contradict each other.
     """
     wanted = [*item_columns(data), data.label]
-    dividing = [SPLIT_COLUMN] if split is None and SPLIT_COLUMN not in wanted else []
-    table = file.read(wanted, dividing)
-    items = table_items(table, data, file.path.parent)
+    dividing = [data.split] if split is None and data.split is not None and data.split not in wanted else []
+    named = [column for column in wanted if isinstance(column, str)]
+    if is_delimited(path) and data.header is False and named:
+        raise UsageError(
+            f"data.header=false leaves the columns without names, but {named[0]!r} is one: "
+            "give positions, such as data.text=0 data.label=1"
+        )
+    try:
+        table = read_table(path, name, wanted, dividing, Dialect.of(dict(data)), data.label)
+    except MissingColumn as error:
+        if error.column == data.label and split in ("val", "test"):
+            return Found({}, warnings=[f"{name} has no column {data.label!r} of labels and isn't used"])
+        hint = "; or, if the first row isn't a header, data.header=false and positions from 0"
+        may_be_data = is_delimited(path) and data.header is None and named
+        raise DataError(f"{error}: {NAME_COLUMNS}{hint if may_be_data else ''}") from None
+    if is_delimited(path) and data.header is None and not named:
+        _check_first_label(table, data.label)
+    return _found(table, path.parent, name, data, split, bool(dividing))
+
+
+def _found(
+    table: Table, folder: Path, name: str, data: ImagesConfig | TextsConfig, split: Split | None, divides: bool
+) -> Found:
+    items = table_items(table, data, folder)
     parts: list[Split | None] = [split or "train"] * len(items)
-    if SPLIT_COLUMN in dividing and SPLIT_COLUMN in table.columns:
-        parts = [split_named(str(value)) for value in table.columns[SPLIT_COLUMN]]
+    notes = [f"{name} is read as {table.note}"] if table.note else []
+    if divides and data.split in table.columns:
+        parts = [split_named(str(value)) for value in table.columns[data.split]]
+        notes.append(f"{name} is divided by its column {data.split!r} (data.split=null takes it for one like others)")
     found = find_examples(items, table.columns[data.label], table.sources, parts)
     found.bad = [BadExample(row.where, row.reason) for row in table.bad] + found.bad
+    found.notes += notes
     return found
 
 
-def table_items(table: Table, data: ImagesConfig | TextsConfig, folder: Path) -> list[Item]:
-    """The items of a table's rows; an empty one where nothing usable is."""
+def _check_first_label(table: Table, label: Column) -> None:
+    """Columns given by position say nothing of a header: a first row with a label of its own looks like one."""
+    labels = Counter(map(str, table.columns[label]))
+    first = [str(cell) for cell in table.columns[label][:1]]
+    if first and labels[first[0]] == 1 and len(labels) > 2 and max(labels.values()) > 1:
+        raise DataError(
+            f"{table.sources[0]}: the label {first[0]!r} occurs in the first row only; "
+            "say data.header=true if that row holds column names, data.header=false if not"
+        )
+
+
+def table_items(table: Table, data: ImagesConfig | TextsConfig, folder: Path) -> list[Item | ItemError]:
+    """The items of a table's rows; an empty one where nothing is, an error where it can't be used."""
     columns = [table.columns[column] for column in item_columns(data)]
     if isinstance(data, ImagesConfig):
         return [image_item(value, folder) for value in columns[0]]
-    return [text_item(values, data.pair) for values in zip(*columns, strict=True)]
+    return [_or_error(text_item, values, data.pair) for values in zip(*columns, strict=True)]
 
 
 def find_examples(
-    items: Sequence[Item], labels: Sequence[object], sources: Sequence[str], parts: Sequence[Split | None]
+    items: Sequence[Item | ItemError], labels: Sequence[object], sources: Sequence[str], parts: Sequence[Split | None]
 ) -> Found:
     """Parts good examples from bad ones; a split without any label (a benchmark's hidden test) isn't used.
 
@@ -60,15 +103,18 @@ def find_examples(
         labels: As the source has them.
         parts: The split of each example, ``None`` if it names none.
     """
-    rows = Rows(items, [label_name(label) for label in labels], sources)
-    labelled = {part for part, label in zip(parts, rows.labels, strict=True) if label}
+    names = [_or_error(label_name, label) for label in labels]
+    labelled = {part for part, name in zip(parts, names, strict=True) if name}
     unlabelled = [split for split in SPLITS if split in parts and split not in labelled]
     kept: dict[Split, list[int]] = {}
     bad = []
     for row, part in enumerate(parts):
         if part in unlabelled:
             continue
-        if not rows.labels[row]:
+        faults = [names[row], "" if isinstance(items, LazyItems) else items[row]]
+        if error := next((one for one in faults if isinstance(one, ItemError)), None):
+            bad.append(BadExample(sources[row], str(error)))
+        elif not names[row]:
             bad.append(BadExample(sources[row], "no label"))
         elif not isinstance(items, LazyItems) and not items[row]:
             bad.append(BadExample(sources[row], "empty"))
@@ -77,6 +123,7 @@ def find_examples(
         else:
             kept.setdefault(part, []).append(row)
     warnings = [f"the {split} split has no labels and isn't used" for split in unlabelled]
+    rows = Rows(cast("Sequence[Item]", items), cast("list[str]", names), sources)  # of those that are kept
     return Found({part: rows.select(chosen) for part, chosen in kept.items()}, bad, warnings)
 
 
@@ -90,12 +137,15 @@ def merge(parts: Sequence[Found]) -> Found:
         },
         [example for found in parts for example in found.bad],
         [warning for found in parts for warning in found.warnings],
+        [note for found in parts for note in found.notes],
     )
 
 
-def label_name(value: object) -> str:
-    """A label as a class name; empty if it is missing."""
-    return cell_text(value).strip()
+def _or_error(read: Callable[..., Read], *arguments: object) -> Read | ItemError:
+    try:
+        return read(*arguments)
+    except ItemError as error:
+        return error
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

@@ -9,9 +9,9 @@ from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.records import Found, Rows, Split, split_named
-from trainyard.data.tables import TABLE_SUFFIXES, TableFile
 from trainyard.preprocess.base import Item
 from trainyard.preprocess.folders import files_below, is_image
+from trainyard.preprocess.tables import TABLE_SUFFIXES, table_format
 
 
 def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:
@@ -41,7 +41,7 @@ def _read_split(folder: Path, split: Split, root: Path, data: ImagesConfig | Tex
     """What one split's folder holds: tables, or a folder per class."""
     tables = [entry for entry in _visible(folder) if _is_table(entry)]
     if tables:
-        return merge([read_examples(_table(path, root, data), data, split) for path in tables])
+        return merge([read_examples(path, str(path.relative_to(root)), data, split) for path in tables])
     if isinstance(data, ImagesConfig):
         return _read_classes(folder, root, split)
     raise DataError(f"{folder} holds no tables ({', '.join(TABLE_SUFFIXES)})")
@@ -51,10 +51,8 @@ def _read_tables(tables: Sequence[Path], folder: Path, data: ImagesConfig | Text
     """Tables beside each other: one per split if their names say so, else parts of one undivided table."""
     divided = _by_split(tables, _split_of_file)
     if not divided:
-        return merge([read_examples(_table(path, folder, data), data) for path in tables])
-    found = merge(
-        [read_examples(_table(path, folder, data), data, split) for split, paths in divided.items() for path in paths]
-    )
+        return merge([read_examples(path, path.name, data) for path in tables])
+    found = merge([read_examples(path, path.name, data, split) for split, paths in divided.items() for path in paths])
     found.warnings += _ignored([path for path in tables if not split_named(_split_of_file(path))])
     return found
 
@@ -93,7 +91,8 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+    # A .json beside data is seldom a table; one that is can be named by data.path.
+    return table_format(path) not in ("", ".json") and path.is_file()
 
 
 def _is_split_folder(folder: Path) -> bool:
@@ -114,8 +113,9 @@ def _is_split_folder(folder: Path) -> bool:
 
 def _split_of_file(path: Path) -> str:
     """``train`` of ``train.csv`` and of ``train-00000-of-00002.parquet`` (the hub's layout)."""
-    name, _, part = path.stem.partition("-")
-    return name if not part or part[:1].isdigit() else path.stem
+    stem = Path(path.name.removesuffix(".gz")).stem
+    name, _, part = stem.partition("-")
+    return name if not part or part[:1].isdigit() else stem
 
 
 def _by_split(paths: Sequence[Path], name: Callable[[Path], str]) -> dict[Split, list[Path]]:
@@ -129,10 +129,6 @@ def _by_split(paths: Sequence[Path], name: Callable[[Path], str]) -> dict[Split,
         if any(path.is_dir() or name(path) != name(first) or path.suffix != first.suffix for path in same[1:]):
             raise DataError(f"{first.parent} has the {split} split twice: {', '.join(path.name for path in same)}")
     return divided
-
-
-def _table(path: Path, root: Path, data: ImagesConfig | TextsConfig) -> TableFile:
-    return TableFile(path, str(path.relative_to(root)), data.header)
 
 
 def _ignored(paths: Sequence[Path]) -> list[str]:

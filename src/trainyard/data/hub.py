@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.base.errors import DataError
+from trainyard.base.errors import DataError, ItemError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data.examples import find_examples, image_item, item_columns, merge, table_items
+from trainyard.data.examples import NAME_COLUMNS, find_examples, item_columns, merge, table_items
 from trainyard.data.records import Found, LazyItems, Split, split_named
-from trainyard.data.tables import Table, find_column, missing_column
 from trainyard.preprocess.base import Item
+from trainyard.preprocess.items import image_item
+from trainyard.preprocess.rows import MissingColumn, Table, find_column
 
 if TYPE_CHECKING:
     import datasets
@@ -97,8 +98,10 @@ def _load(name: str, data: ImagesConfig | TextsConfig) -> dict[str, datasets.Dat
             loaded = datasets.load_from_disk(str(folder), keep_in_memory=False)
         elif folder.is_dir():
             cache = Path(data.cache).expanduser() / "hub"
+            # Its reader of CSV would take the labels NA, None and null for missing ones.
+            words: dict[str, bool] = {"keep_default_na": False} if any(folder.rglob("*.csv")) else {}
             loaded = datasets.load_dataset(
-                str(folder.absolute()), data.subset, cache_dir=str(cache), keep_in_memory=False
+                str(folder.absolute()), data.subset, cache_dir=str(cache), keep_in_memory=False, **words
             )
         else:
             loaded = datasets.load_dataset(name, data.subset, keep_in_memory=False)
@@ -120,7 +123,7 @@ def _read_split(dataset: datasets.Dataset, split: Split, where: str, data: Image
     columns = {column: _column_name(where, names, column) for column in (*item_columns(data), data.label)}
     labels = _labels(dataset, columns[data.label])
     sources = [f"{split}:{row}" for row in range(len(dataset))]
-    items: Sequence[Item]
+    items: Sequence[Item | ItemError]
     if isinstance(data, ImagesConfig):
         items = _images(dataset, columns[data.image])
     else:
@@ -157,5 +160,5 @@ def _values(dataset: datasets.Dataset, column: str) -> list[object]:
 def _column_name(where: str, names: Sequence[str], column: str | int) -> str:
     position = find_column(names, column)
     if position is None:
-        raise missing_column(where, column, names)
+        raise DataError(f"{MissingColumn(where, column, names)}: {NAME_COLUMNS}")
     return names[position]

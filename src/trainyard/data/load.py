@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.checks import Checked, check_items, fingerprint
+from trainyard.data.labels import as_known, check_labels, twin_warnings, with_whole_numbers
 from trainyard.data.records import SPLITS, Dataset, Found, Records, Rows, Split
-from trainyard.data.report import DataReport, check_quota, duplicate_warning, find_duplicates, log_findings
+from trainyard.data.report import DataReport, check_quota, find_duplicates, log_findings
 from trainyard.data.sources import location, read_source
 from trainyard.data.splits import check_splits, complete_splits, limit_rows
 
@@ -27,8 +29,8 @@ def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:
         UsageError: ``data.path`` or another key is wrong.
         DataError: the data can't train a classifier, or too much of it is bad.
     """
-    found = read_source(data)
-    check_quota(found.bad, found.total, data.max_bad, _listing(data))
+    found = _read(data)
+    found.warnings += check_labels(found.splits["train"].labels, data.label) if "train" in found.splits else []
     whole = complete_splits(found.splits, data, seed, found.warnings)
     classes = check_splits(whole, data)
     checked = _check({split: limit_rows(rows, data.limit, seed) for split, rows in whole.items()}, found, data)
@@ -58,16 +60,23 @@ def load_split(
         UsageError: ``data.path`` or another key is wrong.
         DataError: the split isn't there, has labels that aren't among the classes, or too much of it is bad.
     """
-    found = read_source(data)
-    check_quota(found.bad, found.total, data.max_bad, _listing(data))
+    found = _read(data)
     rows = _only(found, split, data)
+    rows = replace(rows, labels=as_known(rows.labels, classes))
     if unknown := sorted(set(rows.labels) - set(classes)):
         raise DataError(
             f"{data.path} has labels that the classifier doesn't know: {_listed(unknown)}; it knows {_listed(classes)}"
         )
     checked = _check({split: limit_rows(rows, data.limit, seed)}, found, data)[split]
-    log_findings([*found.bad, *checked.bad], found.warnings)
+    log_findings([*found.bad, *checked.bad], [*found.warnings, *twin_warnings(Counter(rows.labels))], found.notes)
     return _records(checked, classes)
+
+
+def _read(data: ImagesConfig | TextsConfig) -> Found:
+    """What there is, its labels in one form."""
+    found = read_source(data)
+    check_quota(found.bad, found.total, data.max_bad, _listing(data))
+    return replace(found, splits=with_whole_numbers(found.splits))
 
 
 def _only(found: Found, split: Split, data: ImagesConfig | TextsConfig) -> Rows:
@@ -107,8 +116,11 @@ def _report(
 ) -> DataReport:
     counts = {split: Counter(part.rows.labels) for split, part in checked.items()}
     duplicates = find_duplicates(
-        {split: part.rows for split, part in checked.items()}, {split: part.digests for split, part in checked.items()}
+        {split: part.rows for split, part in checked.items()},
+        {split: part.digests for split, part in checked.items()},
+        {split: part.near for split, part in checked.items()},
     )
+    everywhere = sum(counts.values(), Counter[str]())
     unmeasured = _unmeasured(counts, classes) if data.limit is None else []
     return DataReport(
         location=location(data.path),
@@ -117,7 +129,8 @@ def _report(
         total=found.total,
         bad=(*found.bad, *(example for part in checked.values() for example in part.bad)),
         duplicates=duplicates,
-        warnings=(*found.warnings, *unmeasured, *duplicate_warning(duplicates)),
+        warnings=(*found.warnings, *twin_warnings(everywhere), *unmeasured, *duplicates.warnings()),
+        notes=tuple(found.notes),
     )
 
 

@@ -105,11 +105,17 @@ class BadExample:
 
 @dataclass
 class Found:
-    """What a source holds, before anything is divided or decoded. Undivided data is all ``train``."""
+    """What a source holds, before anything is divided or decoded. Undivided data is all ``train``.
+
+    Attributes:
+        warnings: What may be wrong with it.
+        notes: How it was read, where that had to be found out.
+    """
 
     splits: dict[Split, Rows]
     bad: list[BadExample] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:

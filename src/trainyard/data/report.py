@@ -8,7 +8,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trainyard.base.errors import DataError
@@ -24,17 +24,50 @@ MAX_SHOWN = 10
 """Bad examples named on the terminal."""
 
 
+@dataclass
+class Pairs:
+    """Examples that have something to do with an earlier one: how many, and the first, each behind the earlier one."""
+
+    count: int = 0
+    examples: list[list[str]] = field(default_factory=list)
+
+    def add(self, earlier: str, later: str) -> None:
+        """Notes where both are."""
+        self.count += 1
+        if len(self.examples) < MAX_DUPLICATES_LISTED:
+            self.examples.append([earlier, later])
+
+
 @dataclass(frozen=True)
 class Duplicates:
-    """Exact copies of training examples in evaluation splits (and of validation examples in the test split).
+    """Examples that are there more than once.
 
     Attributes:
-        across_splits: Examples of a later split whose content is in an earlier one.
-        examples: The first of them, each with the place of its original.
+        across_splits: Exact copies of training examples in evaluation splits (and of validation examples in the test).
+        conflicting: Exact copies with another label, in any split.
+        near: Copies but for case, spaces, punctuation at the end or the form of letters; texts only.
     """
 
-    across_splits: int
-    examples: tuple[tuple[str, str], ...]
+    across_splits: Pairs = field(default_factory=Pairs)
+    conflicting: Pairs = field(default_factory=Pairs)
+    near: Pairs = field(default_factory=Pairs)
+
+    def findings(self) -> list[tuple[str, str]]:
+        """What was found, and what to do about it: what a model has seen in training doesn't measure it."""
+        kinds = (
+            (self.across_splits, "exact copies of examples in another split", "remove them from one of the splits"),
+            (self.conflicting, "copies of an example with another label", "correct the labels"),
+            (self.near, "like another but for case, spaces or punctuation", "keep one of each"),
+        )
+        return [
+            (f"{pairs.count:,} examples are {what} (the first: {pairs.examples[0][1]} of {pairs.examples[0][0]})", fix)
+            for pairs, what, fix in kinds
+            if pairs.count
+        ]
+
+    def warnings(self) -> list[str]:
+        """The same as sentences."""
+        return [f"{what}: {fix}" for what, fix in self.findings()]
 
 
 @dataclass(frozen=True)
@@ -44,6 +77,7 @@ class DataReport:
     Attributes:
         classes: Examples of each class, by split.
         total: Examples that were read, bad ones included.
+        notes: How the data were read, where that had to be found out.
     """
 
     location: str
@@ -53,6 +87,7 @@ class DataReport:
     bad: tuple[BadExample, ...]
     duplicates: Duplicates
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON takes it; the list of bad examples ends after ``MAX_LISTED``."""
@@ -70,10 +105,13 @@ class DataReport:
                 "items": [{"where": bad.where, "reason": bad.reason} for bad in self.bad[:MAX_LISTED]],
             },
             "duplicates": {
-                "across_splits": self.duplicates.across_splits,
-                "examples": [list(pair) for pair in self.duplicates.examples],
+                "across_splits": self.duplicates.across_splits.count,
+                "examples": self.duplicates.across_splits.examples,
+                "conflicting": asdict(self.duplicates.conflicting),
+                "near": asdict(self.duplicates.near),
             },
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
         }
 
 
@@ -119,40 +157,37 @@ def _list_bad(bad: Sequence[BadExample], path: Path) -> bool:
     return True
 
 
-def find_duplicates(splits: Mapping[Split, Rows], digests: Mapping[Split, Sequence[bytes]]) -> Duplicates:
-    """Finds examples of a split whose content lies in a split before it.
+def find_duplicates(
+    splits: Mapping[Split, Rows], digests: Mapping[Split, Sequence[bytes]], near: Mapping[Split, Sequence[bytes]]
+) -> Duplicates:
+    """Finds examples that lie in a split before theirs, that contradict an earlier one, or nearly are one.
 
     Args:
         splits: In the order train, val, test.
         digests: Hash of each example's content.
+        near: The same of what is left of it for a reader in a hurry; nothing for a split that has none.
     """
-    seen: dict[bytes, str] = {}
-    count, examples = 0, []
+    found = Duplicates()
+    firsts: dict[bytes, tuple[Split, str, str]] = {}
+    alike: dict[bytes, tuple[bytes, str]] = {}
     for split, rows in splits.items():
-        new: dict[bytes, str] = {}
-        for digest, source in zip(digests[split], rows.sources, strict=True):
-            if digest in seen:
-                count += 1
-                examples.append((seen[digest], source))
-            else:
-                new[digest] = source
-        seen |= new
-    return Duplicates(count, tuple(examples[:MAX_DUPLICATES_LISTED]))
+        for row, (digest, label, source) in enumerate(zip(digests[split], rows.labels, rows.sources, strict=True)):
+            home, first_label, first = firsts.setdefault(digest, (split, label, source))
+            if home != split:
+                found.across_splits.add(first, source)
+            if first_label != label:
+                found.conflicting.add(first, source)
+            if near[split]:
+                like, other = alike.setdefault(near[split][row], (digest, source))
+                if like != digest and first == source:
+                    found.near.add(other, source)
+    return found
 
 
-def duplicate_warning(duplicates: Duplicates) -> list[str]:
-    """A warning, if there are any: what a model has seen in training doesn't measure it."""
-    if not duplicates.across_splits:
-        return []
-    original, copy = duplicates.examples[0]
-    return [
-        f"{duplicates.across_splits:,} examples are exact copies of examples in another split "
-        f"(the first: {copy} of {original}), so the measured quality is too good"
-    ]
-
-
-def log_findings(bad: Sequence[BadExample], warnings: Sequence[str]) -> None:
+def log_findings(bad: Sequence[BadExample], warnings: Sequence[str], notes: Sequence[str] = ()) -> None:
     """Says in the log what the report will say in full."""
+    for note in notes:
+        log.info(note)
     if bad:
         log.warning("skipped %s bad examples, the first: %s (%s)", f"{len(bad):,}", bad[0].where, bad[0].reason)
     for warning in warnings:

@@ -14,8 +14,8 @@ from trainyard.data import embedded_sets, hub
 from trainyard.data.examples import find_examples, read_examples
 from trainyard.data.folders import read_folder
 from trainyard.data.records import Found, Row, Split, split_named
-from trainyard.data.tables import TABLE_SUFFIXES, TableFile
 from trainyard.preprocess.folders import is_image
+from trainyard.preprocess.tables import TABLE_SUFFIXES, table_format
 
 Reader: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Found]
 ProjectSource: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Iterable[Row]]
@@ -82,8 +82,8 @@ def local_path(path: str) -> Path:
 def _read_file(path: Path, data: ImagesConfig | TextsConfig) -> Found:
     if not path.exists():
         raise _missing(path, data)
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        return read_examples(TableFile(path, path.name, data.header), data)
+    if table_format(path):
+        return read_examples(path, path.name, data)
     if is_image(path):
         raise UsageError(f"data.path={data.path} is one image: give the folder of the class folders")
     raise UsageError(f"data.path={data.path} is no table: it may end in {', '.join(TABLE_SUFFIXES)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainyard.base.errors import TrainyardError
 from trainyard.data.records import SPLITS, Split
-from trainyard.data.report import MAX_LISTED, DataReport, duplicate_warning, first_bad
+from trainyard.data.report import MAX_LISTED, DataReport, first_bad
 from trainyard.doctor.checks import Check
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def check_data(experiment: Experiment) -> list[Check]:
 
 def judge(report: DataReport) -> list[Check]:
     """Judges counts, balance, bad examples and duplicates, and passes on what loading warned of besides."""
-    judged = [_counts(report), _balance(report), *_small_classes(report), _bad(report), _duplicates(report)]
-    others = [warning for warning in report.warnings if warning not in duplicate_warning(report.duplicates)]
+    judged = [_counts(report), *(Check("data", "ok", note) for note in report.notes), _balance(report)]
+    judged += [*_small_classes(report), _bad(report), *_duplicates(report)]
+    others = [warning for warning in report.warnings if warning not in report.duplicates.warnings()]
     return judged + [Check("data", "warning", warning, OTHERS_FIX) for warning in others]
 
 
@@ -90,12 +91,9 @@ def _bad(report: DataReport) -> Check:
     return Check("bad examples", "warning", detail, fix)
 
 
-def _duplicates(report: DataReport) -> Check:
-    if not report.duplicates.across_splits:
-        return Check("duplicates", "ok", "none across splits")
-    pairs = _listed([f"{copy} = {original}" for original, copy in report.duplicates.examples])
-    detail = f"{report.duplicates.across_splits:,} examples are copies of examples in another split: {pairs}"
-    return Check("duplicates", "warning", detail, "remove them from one of the splits: they flatter the scores")
+def _duplicates(report: DataReport) -> list[Check]:
+    found = report.duplicates.findings()
+    return [Check("duplicates", "warning", *one) for one in found] or [Check("duplicates", "ok", "none")]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import DataError, ItemError, UsageError
 from trainyard.heads.base import Prediction
 from trainyard.preprocess.base import Item, Kind
+from trainyard.preprocess.delimited import find_encoding, open_text
 from trainyard.preprocess.folders import IMAGE_SUFFIXES, files_below, is_image
 from trainyard.preprocess.items import image_item, text_item
-from trainyard.preprocess.tables import (
-    TABLE_SUFFIXES,
-    BadRow,
-    Column,
-    MissingColumn,
-    Table,
-    is_delimited,
-    read_table,
-    refuse_utf16,
-)
+from trainyard.preprocess.rows import BadRow, Column, Dialect, MissingColumn, Table
+from trainyard.preprocess.tables import TABLE_SUFFIXES, is_delimited, read_table, table_format
 
 TABLES = f"a table ({', '.join(TABLE_SUFFIXES)})"
 
@@ -40,13 +34,15 @@ class Reads:
         kind: What an item is.
         pair: Whether an item is a pair of texts.
         columns: Of a table, that hold an item.
-        header: Whether a table has a header though the columns are positions.
+        dialect: Of a table, what the config said of it.
+        label: Column of the labels, which a table here need not have.
     """
 
     kind: Kind
     pair: bool
     columns: tuple[Column, ...]
-    header: bool = False
+    dialect: Dialect
+    label: Column | None = None
 
     @staticmethod
     def of(bundle: Bundle) -> Reads:
@@ -54,7 +50,8 @@ class Reads:
         kind, config = bundle.kind, bundle.facts.data.config
         columns = config.get(kind, kind)
         listed = columns if isinstance(columns, list) else [columns]
-        return Reads(kind, bundle.reads_pairs, tuple(map(_column, listed)), config.get("header") is True)
+        label = config.get("label", "label")
+        return Reads(kind, bundle.reads_pairs, tuple(map(_column, listed)), Dialect.of(config), _column(label))
 
 
 def read_inputs(words: Sequence[str], reads: Reads) -> Iterator[Named]:
@@ -102,7 +99,7 @@ def _read_images(word: str, reads: Reads) -> Iterator[Named]:
         yield from _read_image_folder(path)
     elif not os.path.isfile(word):
         raise UsageError(f"there is no image {_shown(word)}: give an image, a folder of images, or {TABLES} of paths")
-    elif path.suffix.lower() in TABLE_SUFFIXES:
+    elif table_format(path):
         yield from _read_rows(path, reads, lambda values: _named_image(values[0], path.parent))
     else:
         yield word, path
@@ -128,10 +125,10 @@ def _read_texts(word: str, reads: Reads) -> Iterator[Named]:
     if os.path.isdir(word):
         raise UsageError(f"{path} is a folder: name the files in it ({path}/*.csv); {otherwise}")
     if not os.path.isfile(word):
-        if path.suffix.lower() in {*TABLE_SUFFIXES, ".txt"} and " " not in word:
+        if (table_format(path) or path.suffix.lower() == ".txt") and " " not in word:
             raise UsageError(f"there is no file {_shown(word)}: check its path; {otherwise}")
         yield from _read_text(word, reads)
-    elif path.suffix.lower() in TABLE_SUFFIXES:
+    elif table_format(path):
         yield from _read_rows(path, reads, lambda values: _named_text(values, reads.pair))
     else:
         yield from _read_lines(path, reads)
@@ -145,11 +142,10 @@ def _read_text(text: str, reads: Reads) -> Iterator[Named]:
 
 def _read_lines(path: Path, reads: Reads) -> Iterator[Named]:
     try:
-        refuse_utf16(path, str(path))
         # Not str.splitlines: it also breaks lines where Unicode says so, within a text.
-        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        with open_text(path, find_encoding(path, str(path), reads.dialect.encoding), "replace") as lines:
             for line in filter(str.strip, lines):
-                yield from _read_text(line.rstrip("\n"), reads)
+                yield from _read_text(line.rstrip("\r\n"), reads)
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror}): change its permissions") from error
 
@@ -167,7 +163,11 @@ def _read_rows(path: Path, reads: Reads, named: Callable[[Sequence[object]], tup
             yield row.where, ItemError(row.reason)
             continue
         where, values = row
-        name, item = named(values)
+        try:
+            name, item = named(values)
+        except ItemError as error:
+            yield where, error
+            continue
         if item:
             yield name or where, item
         else:
@@ -177,14 +177,20 @@ def _read_rows(path: Path, reads: Reads, named: Callable[[Sequence[object]], tup
 def _read_columns(path: Path, reads: Reads) -> tuple[Table, Sequence[Column]]:
     """The table, and its names of the columns; the only column of a file can be no other, whatever its name."""
     columns = reads.columns
-    header = reads.header or any(isinstance(column, str) for column in columns)
+    labels = [reads.label] if reads.label is not None and reads.label not in columns else []
+    # A file here may have a header where that of the training had none.
+    header = reads.dialect.header is True or any(isinstance(column, str) for column in columns)
+    dialect = replace(reads.dialect, header=header)
     try:
-        return read_table(path, str(path), columns, header=header), columns
+        return read_table(path, str(path), columns, labels, dialect, reads.label), columns
     except MissingColumn as error:
         if not error.names:
             raise UsageError(f"{path} is empty: give {TABLES} with {_listed(columns)}") from None
-        if len(columns) == len(error.names) == 1 and is_delimited(path) and not reads.header:
-            return read_table(path, str(path), [0], header=False), [0]
+        # One column, and not a header by its look: lines of texts, or of paths.
+        looks_so = header and re.search(r"[;|\t]|^\w+$", error.names[0])
+        is_bare = len(columns) == len(error.names) == 1 and not looks_so
+        if is_bare and is_delimited(path) and not reads.dialect.header:
+            return read_table(path, str(path), [0], (), replace(dialect, header=False)), [0]
         raise UsageError(
             f"{error}: this model reads {_listed(columns)}, as in its training data; name or order the columns so"
         ) from None

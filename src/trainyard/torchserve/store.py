@@ -203,7 +203,7 @@ def _about(name: str, facts: ArchiveFacts, reads: Reads, classes: int) -> dict[s
         "datatype": "BYTES",
         "shape": [-1, 2] if reads.pair else [-1],
         # For our own client, which also reads tables.
-        "parameters": {"columns": list(reads.columns), "header": reads.header},
+        "parameters": {"columns": list(reads.columns), "header": reads.dialect.header is True, "label": reads.label},
     }
     return {
         "name": name,

@@ -83,7 +83,7 @@ class Run:
         """
         experiment = self.experiment
         dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
-        log_findings(dataset.report.bad, dataset.report.warnings)
+        log_findings(dataset.report.bad, dataset.report.warnings, dataset.report.notes)
         check_same_job(experiment, dataset)
         return dataset
 

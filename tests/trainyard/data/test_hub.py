@@ -116,3 +116,19 @@ def test_a_hub_out_of_reach_is_one_sentence(texts: Texts, monkeypatch: pytest.Mo
 
     with pytest.raises(DataError, match=r"data\.path=hub:some/set .* can't be reached .* hub:FOLDER"):
         read_source(texts("hub:some/set"))
+
+
+def test_labels_that_pandas_takes_for_missing_are_labels(tmp_path: Path, texts: Texts) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    names = ("NA", "None", "null", "nan")
+    rows = [f"text {i},{names[i % 4]}" for i in range(40)] + ["null,NA"]
+    (folder / "train.csv").write_text("\n".join(["text,label", *rows]))
+
+    by_hub = read_source(texts(f"hub:{folder}"))
+    own = read_source(texts(folder))
+
+    assert set(by_hub.splits["train"].labels) == set(names)
+    assert by_hub.splits["train"].items == own.splits["train"].items
+    assert by_hub.splits["train"].labels == own.splits["train"].labels
+    assert not by_hub.bad

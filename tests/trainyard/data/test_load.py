@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from trainyard.base.errors import DataError
@@ -44,14 +45,16 @@ def test_a_dataset_has_splits_labels_classes_and_counts(folder: Path, images: Im
     assert train.labels.dtype == np.int64
     assert train.labels.tolist() == [0] * 10 + [1] * 10
     assert train.items[10] == folder / "train" / "dog" / "000.png"
+    none = {"count": 0, "examples": []}
     assert dataset.report.to_dict() == {
         "location": str(folder),
         "fingerprint": dataset.fingerprint,
         "classes": {name: {"train": 10, "val": 10, "test": 10} for name in ("cat", "dog")},
         "splits": {"train": 20, "val": 20, "test": 20},
         "bad": {"count": 0, "share": 0.0, "items": []},
-        "duplicates": {"across_splits": 0, "examples": []},
+        "duplicates": {"across_splits": 0, "examples": [], "conflicting": none, "near": none},
         "warnings": [],
+        "notes": [],
     }
 
 
@@ -155,7 +158,7 @@ def test_copies_among_texts_are_found_where_a_table_is_divided(tmp_path: Path, t
 
     report = load_dataset(texts(tmp_path / "t.csv", val_fraction=0.3, test_fraction=0.3), seed=0).report
 
-    assert report.duplicates.across_splits > 0
+    assert report.duplicates.across_splits.count > 0
 
 
 def test_the_fingerprint_follows_contents_and_labels_only(folder: Path, images: Images, tmp_path: Path) -> None:
@@ -228,3 +231,88 @@ def test_bad_examples_count_in_one_split_too(folder: Path, images: Images, caplo
         load_split(images(folder), classes=("cat", "dog"))
     assert len(load_split(images(folder, max_bad=0.1), classes=("cat", "dog"))) == 19
     assert "test/cat/000.png" in caplog.text
+
+
+def test_contradicting_labels_are_said_in_any_split(tmp_path: Path, texts: Texts) -> None:
+    rows = [f"text {i},{'ab'[i % 2]}" for i in range(40)] + ["text 3,a", "Text  5.,b"]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]))
+
+    report = load_dataset(texts(tmp_path / "t.csv"), seed=0).report
+
+    duplicates = report.to_dict()["duplicates"]
+    assert duplicates["conflicting"]["count"] == 1
+    assert set(duplicates["conflicting"]["examples"][0]) == {"t.csv:5", "t.csv:42"}
+    assert duplicates["near"]["count"] == 1
+    assert set(duplicates["near"]["examples"][0]) == {"t.csv:7", "t.csv:43"}
+    assert any("1 examples are copies of an example with another label" in warning for warning in report.warnings)
+
+
+def test_an_image_with_two_labels_is_said(folder: Path, images: Images) -> None:
+    shutil.copy(folder / "train" / "cat" / "000.png", folder / "train" / "dog" / "copy.png")
+
+    duplicates = load_dataset(images(folder), seed=0).report.duplicates
+
+    assert duplicates.conflicting.examples == [["train/cat/000.png", "train/dog/copy.png"]]
+    assert not duplicates.across_splits.count
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_whole_numbers_are_one_class_in_every_format(tmp_path: Path, texts: Texts, name: str) -> None:
+    frame = pd.DataFrame(
+        {"text": [f"text {i}" for i in range(40)], "label": [None if i == 7 else i % 2 + 1 for i in range(40)]}
+    )
+    path = tmp_path / f"t.{name}"
+    frame.to_csv(path, index=False) if name == "csv" else frame.to_parquet(path)
+
+    config = texts(path, max_bad=0.5)
+    assert load_dataset(config, seed=0).classes == ("1", "2")
+    # A model that was sealed with the other form reads them, too.
+    assert set(load_split(config, ("1.0", "2.0")).labels.tolist()) == {0, 1}
+
+
+def test_numbers_with_fractions_stay_as_they_are(tmp_path: Path, texts: Texts) -> None:
+    rows = [f"text {i},{i % 2 + 1}.{5 * (i % 2)}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]))
+
+    dataset = load_dataset(texts(tmp_path / "t.csv"), seed=0)
+
+    assert dataset.classes == ("1.0", "2.5")
+    assert any("look like amounts (regression)" in warning for warning in dataset.report.warnings)
+
+
+def test_names_that_read_as_one_are_said(tmp_path: Path, texts: Texts) -> None:
+    forms = ["yes", "Yes", "no", "caf\u00e9", "cafe\u0301", "ye\u200bs", " no\ufeff", "no\u00a0"]
+    rows = [f"text {i},{forms[i % len(forms)]}" for i in range(80)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+
+    dataset = load_dataset(texts(tmp_path / "t.csv"), seed=0)
+
+    assert dataset.classes == ("Yes", "café", "no", "yes")
+    assert dataset.report.warnings[0] == (
+        "classes that read as one are several: 'Yes' (10) and 'yes' (20); write them alike if they are meant to be one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "sentence"),
+    [
+        (lambda i: f"word {i}", "40 different labels in 40 rows.*is data.label=label right.*look like texts or names"),
+        (lambda i: i * 1.7 + 0.1, r"look like numbers to be predicted \(regression\)"),
+    ],
+)
+def test_the_wrong_column_of_labels_is_said(
+    tmp_path: Path, texts: Texts, label: Callable[[int], object], sentence: str
+) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *(f"text {i},{label(i)}" for i in range(40))]))
+
+    with pytest.raises(DataError, match=sentence):
+        load_dataset(texts(tmp_path / "t.csv"), seed=0)
+
+
+def test_several_labels_in_one_are_said(tmp_path: Path, texts: Texts) -> None:
+    forms = ["a", "b", '"a,b"', '"b, a"']
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *(f"text {i},{forms[i % 4]}" for i in range(80))]))
+
+    warnings = load_dataset(texts(tmp_path / "t.csv"), seed=0).report.warnings
+
+    assert "multi-label" in warnings[0]

@@ -20,7 +20,6 @@ from trainyard.base.errors import ItemError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import read_examples
 from trainyard.data.folders import read_folder
-from trainyard.data.tables import TableFile
 from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import Reads, answer, read_inputs
 from trainyard.preprocess.base import Item
@@ -225,7 +224,7 @@ def test_a_table_gives_the_items_that_training_reads(tmp_path: Path, suffix: str
         lines = [*(json.dumps(row, ensure_ascii=False) for row in objects), '{"a": "alone", "label": "x"}', "{", "[1]"]
         write(path, "\ufeff" + "\n\n".join(lines))
     data = TextsConfig(kind="texts", path=str(path), text=["a", "b"], pair=pair)
-    found = read_examples(TableFile(path, path.name), data)
+    found = read_examples(path, path.name, data)
 
     items = texts(path, text=["a", "b"], pair=pair)
 
@@ -250,14 +249,14 @@ def test_a_bad_row_is_an_error_in_its_place(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_width_or_encoding_are_errors(tmp_path: Path) -> None:
-    table = write(tmp_path / "t.csv", b"id,text\n1,one\n2\n3,a,b\n4,caf\xe9\n5,five\n")
+    table = write(tmp_path / "t.csv", b"id,text\n1,one\n2\n3,a,b\n4,caf" + b"\xe9\n5,f\xc3\xaeve\n")
 
     assert shown(named_texts(table)) == [
         ("one", "one"),
         (f"{table}:3", "the row has 1 fields instead of 2"),
         (f"{table}:4", "the row has 3 fields instead of 2"),
         (f"{table}:5", "the row isn't UTF-8"),
-        ("five", "five"),
+        ("fîve", "fîve"),
     ]
 
 
@@ -288,7 +287,7 @@ def test_a_single_text_is_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     stdin(monkeypatch, "hello world\n")
 
-    sentence = r"pairs of texts: give a table \(\.csv.*\.parquet\) with column 'premise' and column 'hypothesis'"
+    sentence = r"pairs of texts: give a table \(\.csv.*\.xlsx\) with column 'premise' and column 'hypothesis'"
     with pytest.raises(UsageError, match=sentence):
         texts(word, text=["premise", "hypothesis"], pair=True)
 
@@ -301,8 +300,9 @@ def test_a_single_text_is_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("names.csv", "id,body\n1,one\n", "no column 'text', it has 'id', 'body': this model reads column 'text'"),
         ("names.jsonl", '{"body": "one"}\n', "no column 'text', it has 'body'"),
         ("quote.csv", 'text\none\n"two\n', r"quote\.csv:3: a quote opens here"),
-        ("wide.csv", "text\none\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
-        ("wide.txt", "one\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("body.csv", "body\none more\n", "no column 'text', it has 'body'"),
+        ("other.csv", "body;label\none more;a\n", "no column 'text', it has 'body', 'label'"),
+        ("russian.txt", "что это\n".encode("cp1251"), "isn't UTF-8: name its encoding"),
         ("no.parquet", "text\none\n", "isn't a Parquet file"),
     ],
 )
@@ -335,8 +335,11 @@ def test_a_folder_is_no_text(tmp_path: Path) -> None:
         texts(tmp_path)
 
 
-def test_another_encoding_costs_letters_only(tmp_path: Path) -> None:
-    assert texts(write(tmp_path / "t.txt", b"caf\xe9\n")) == ["caf\ufffd"]
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["t.txt", "t.csv"])
+def test_other_encodings_are_read(tmp_path: Path, name: str, encoding: str) -> None:
+    content = ("" if name == "t.txt" else "text\r\n") + "ein Café für zwei\r\nund noch eins\r\n"
+    assert texts(write(tmp_path / name, content.encode(encoding))) == ["ein Café für zwei", "und noch eins"]
 
 
 def test_a_text_file_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
