@@ -14,11 +14,16 @@ def run_on_meta(network: nn.Module, shape: tuple[int, ...]) -> torch.Size:
     Raises:
         RuntimeError: the network can't take this shape.
     """
-    state = {name: tensor.to("meta") for name, tensor in (*network.named_parameters(), *network.named_buffers())}
+    # Each module's own, once: of a module that is there twice, the second would be left on the meta device.
+    state = {
+        f"{prefix}.{name}".removeprefix("."): tensor.to("meta")
+        for prefix, module in network.named_modules()
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    }
     training = network.training
     network.eval()
     try:
-        output: torch.Tensor = functional_call(network, state, (torch.empty(shape, device="meta"),))
+        output: torch.Tensor = functional_call(network, state, torch.empty(shape, device="meta"), tie_weights=False)
     finally:
         network.train(training)
     return output.shape

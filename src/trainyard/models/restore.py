@@ -15,6 +15,7 @@ from trainyard.base.errors import BundleError
 from trainyard.config.kinds import parse_model
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
+from trainyard.models.weights import with_tied_names
 from trainyard.preprocess.base import Preprocessor
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ def restore_classifier(folder: Path, facts: BundleFacts, preprocessor: Preproces
     """
     classifier = parse_model(facts.model).restore(Task(tuple(facts.labels), preprocessor), folder)
     try:
-        classifier.network.load_state_dict(load_file(folder / WEIGHTS))
+        state = load_file(folder / WEIGHTS)
+        classifier.network.load_state_dict(with_tied_names(classifier.network, state))
     except RuntimeError as error:
         raise BundleError(f"{folder}: {WEIGHTS} doesn't fit the model's config; use the original") from error
     return classifier.eval()

@@ -1,4 +1,4 @@
-"""Starting from the weights in a file, where the output layer may be another one."""
+"""Weights in files: tied ones once, and starting from those of a file, where the output layer may be another one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,38 @@ State = dict[str, Tensor]
 SUFFIXES = (".safetensors", ".pt", ".pth")
 SHOWN_KEYS = 3
 BATCHES = ".num_batches_tracked"
+
+
+def tied_names(network: nn.Module) -> dict[str, str]:
+    """The names in a network's state behind which another name's tensor lies, each with the first such name."""
+    first: dict[object, str] = {}
+    tied = {}
+    for name, tensor in network.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        # Tensors without elements all lie at 0.
+        kept = first.setdefault(place, name) if tensor.numel() else name
+        if kept != name:
+            tied[name] = kept
+    return tied
+
+
+def untied_state(network: nn.Module) -> State:
+    """A network's state for safetensors, on the CPU: each tensor in memory of its own, a tied one by its first name.
+
+    That is also the name by which transformers looks for it: the one that its model ties the others to.
+    """
+    left_out, state = tied_names(network), {}
+    for name, tensor in network.state_dict().items():
+        if name not in left_out:
+            kept = tensor.cpu().contiguous()
+            # A view of a larger tensor may share it with other views.
+            state[name] = kept.clone() if kept.untyped_storage().nbytes() > kept.nbytes else kept
+    return state
+
+
+def with_tied_names(network: nn.Module, state: State) -> State:
+    """A state as a network wants it that ties what ``untied_state`` left out."""
+    return {name: state[kept] for name, kept in tied_names(network).items() if kept in state} | state
 
 
 def find_weights(pretrained: str) -> Path:
@@ -71,6 +103,7 @@ def load_weights(network: nn.Module, state: State, replaceable: Sequence[str], s
     Raises:
         UsageError: another tensor is missing, additional, or of another shape.
     """
+    state = with_tied_names(network, state)
     # Batch norms count their batches only since torch 0.4.1; torchvision's older files don't.
     own = {key: tensor for key, tensor in network.state_dict().items() if key in state or not key.endswith(BATCHES)}
     fits = {key for key in own.keys() & state.keys() if own[key].shape == state[key].shape}

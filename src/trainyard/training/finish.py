@@ -28,6 +28,7 @@ from trainyard.heads.scores import Scores
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier, fold_temperature
 from trainyard.models.restore import restore_classifier
+from trainyard.models.weights import tied_names, untied_state
 from trainyard.report.card import CardFacts, model_card
 from trainyard.report.figures import confusion_matrix, save_png
 from trainyard.training.runs import METRICS
@@ -91,6 +92,10 @@ def finish(run: Path, trained: Trained) -> Json:
 def _calibrate(trained: Trained) -> float:
     """Divides the temperature that suits the validation split into the output layer's weights."""
     model = trained.classifier.to(trained.device).eval()
+    output, _ = model.output_layer()
+    if any(name.startswith(f"{output}.") for pair in tied_names(model.network).items() for name in pair):
+        log.warning("the output layer %s shares its weights with another: its probabilities stay uncalibrated", output)
+        return 1.0
     logits = _validation_logits(model, trained)
     temperature = fit_temperature(logits, torch.from_numpy(trained.val.labels))
     fold_temperature(model, temperature)
@@ -116,8 +121,7 @@ def _score_validation(model: Classifier, trained: Trained) -> Scores:
 def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFacts:
     """Writes weights, architecture and preprocessor; what must be measured is still missing in the facts."""
     experiment, dataset, task = trained.experiment, trained.dataset, trained.task
-    weights = {name: tensor.cpu().contiguous() for name, tensor in trained.classifier.network.state_dict().items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(untied_state(trained.classifier.network), folder / WEIGHTS, metadata={"format": "pt"})
     # It makes the file for its owner alone; who may read the folder, as a container's user, is to read this too.
     (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)
     task.preprocessor.save(folder)
