@@ -73,6 +73,8 @@ def train(config: Config) -> Path:
     model = build_model(config, dataset.classes, preprocessor)
     task = make_task(config, model, train_split.labels, len(dataset.classes))
 
+    # No run is lost at its end: a copy of the model takes one step, is sealed, opened and asked, in a second or two.
+    run.rehearse(dataset, preprocessor, task, train_split, val_split)
     with run.opened(dataset, preprocessor):
         loop = run.fit(task, train_split, val_split)
         # The test split is read here for the first time, by the code with which anyone scores the bundle again.

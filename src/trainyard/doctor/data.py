@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,22 @@ def check_data(experiment: Experiment) -> list[Check]:
     except TrainyardError as error:
         return [Check("data", "error", str(error))]
     return judge(report)
+
+
+def check_rehearsal(experiment: Experiment) -> list[Check]:
+    """Has the project's run rehearse, on data that can be loaded; nothing is trained, and no file is left."""
+    from trainyard.training.rehearsal import rehearse_only
+
+    library = logging.getLogger("trainyard")
+    level = library.level
+    library.setLevel(logging.ERROR)  # what loading says is in other rows
+    try:
+        rehearse_only(experiment)
+    except TrainyardError as error:
+        return [Check("rehearsal", "error", str(error))]
+    finally:
+        library.setLevel(level)
+    return [Check("rehearsal", "ok", "the model takes a step, and can be sealed, opened and asked")]
 
 
 def judge(report: DataReport) -> list[Check]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, distributed
@@ -12,6 +14,7 @@ from trainyard.data.loader import make_loader
 from trainyard.data.sampling import eval_batches
 
 Forward = Callable[[dict[str, Tensor]], Tensor]
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def predict_split(
@@ -31,7 +34,7 @@ def predict_split(
     Returns:
         ``[examples, classes] float32`` on the CPU, in the split's order, the same in every process.
     """
-    rank, world_size = _place()
+    rank, world_size = place()
     batches = eval_batches(len(split), batch_size, rank=rank, world_size=world_size, lengths=split.lengths)
     rows: list[Tensor] = []
     for batch in make_loader(split, batches, workers=workers):
@@ -42,15 +45,26 @@ def predict_split(
     return _gather(indices, torch.cat(rows), len(split))
 
 
-def _place() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
+def place() -> tuple[int, int]:
+    """This process's rank, and how many processes work together with it; see ``alone``."""
+    if not _ALONE.get() and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within it, a process of a job works as if it were the only one: what fails in it leaves no other waiting."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def _gather(indices: Tensor, logits: Tensor, count: int) -> Tensor:
     """Puts the rows of all processes into the split's order."""
-    _, world_size = _place()
+    _, world_size = place()
     parts: list[tuple[Tensor, Tensor]] = [(indices, logits)]
     if world_size > 1:
         gathered: list[tuple[Tensor, Tensor] | None] = [None] * world_size

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainyard.base.errors import UsageError
+
 
 class Classifier(nn.Module, ABC):
     """A network with what must go around it (normalisation, picking the logits).
@@ -59,14 +61,22 @@ class Classifier(nn.Module, ABC):
         return self
 
     def output_layer(self) -> tuple[str, nn.Linear | nn.Conv2d]:
-        """The layer that gives the logits, and its name within ``network``."""
+        """The layer that gives the logits, and its name within ``network``.
+
+        Raises:
+            UsageError: the last stage holds none.
+        """
         layers = [
             (name, module)
             for name, module in self.network.named_modules()
             if isinstance(module, nn.Linear | nn.Conv2d)
             and self.stage_of(f"{name}.weight".removeprefix(".")) == self.stage_count - 1
         ]
-        assert layers, f"the last stage of {type(self.network).__name__} holds no nn.Linear or nn.Conv2d"
+        if not layers:
+            raise UsageError(
+                f"the last stage of {type(self.network).__name__} holds no nn.Linear or nn.Conv2d: "
+                "let the stages of this model.kind end with the layer that gives the logits"
+            )
         return layers[-1]
 
     def save_config(self, folder: Path, labels: Sequence[str]) -> None:

@@ -59,27 +59,10 @@ class Trained:
 
 
 def finish(run: Path, trained: Trained) -> Json:
-    """Writes the bundle and ``metrics.json``; returns the latter.
-
-    The test split is read here once, from the written bundle, by the code that ``evaluate`` runs.
-    """
+    """Writes the bundle and ``metrics.json``; returns the latter."""
     torch.set_num_threads(torch.get_num_threads() * max(1, int(str(trained.training["local_processes"]))))
-    temperature = _calibrate(trained)
     with atomic_folder(run / BUNDLE) as folder:
-        facts = _write_model(folder, trained, temperature)
-        written = restore_classifier(folder, facts, trained.task.preprocessor)
-        val = _score_validation(written, trained)
-        test = score_records(
-            trained.head,
-            written,
-            trained.task.preprocessor,
-            trained.dataset.splits["test"],
-            trained.experiment.data,
-            trained.task.labels,
-            trained.device,
-        )
-        _describe(folder, facts, trained, written.cpu(), val, test)
-        write_manifest(folder)
+        val, test = seal(folder, trained)
     metrics: Json = {
         "test": test.summary(),
         "val": val.summary(),
@@ -87,6 +70,29 @@ def finish(run: Path, trained: Trained) -> Json:
     }
     write_json(run / METRICS, metrics)
     return metrics
+
+
+def seal(folder: Path, trained: Trained) -> tuple[Scores, Scores]:
+    """Writes a bundle into an empty folder; returns the scores of the validation and the test split.
+
+    The test split is read here once, from the written bundle, by the code that ``evaluate`` runs.
+    """
+    temperature = _calibrate(trained)
+    facts = _write_model(folder, trained, temperature)
+    written = restore_classifier(folder, facts, trained.task.preprocessor)
+    val = _score_validation(written, trained)
+    test = score_records(
+        trained.head,
+        written,
+        trained.task.preprocessor,
+        trained.dataset.splits["test"],
+        trained.experiment.data,
+        trained.task.labels,
+        trained.device,
+    )
+    _describe(folder, facts, trained, written.cpu(), val, test)
+    write_manifest(folder)
+    return val, test
 
 
 def _calibrate(trained: Trained) -> float:

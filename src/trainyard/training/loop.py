@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +105,35 @@ class TrainingLoop:
                 self._end_epoch()
                 if stop.agreed():
                     self._stop()
+
+    def rehearse(self) -> None:
+        """Takes the first step and validates; nothing is written, and nobody but the observers is told.
+
+        Raises:
+            TrainyardError: the loss or the weights aren't finite.
+        """
+        self.wrapped.train()
+        for batch in make_loader(self.train, self._epoch_batches(0)[: self.experiment.trainer.accumulate]):
+            self._train_batch(batch)
+        self._check_weights()
+        self._validate()
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a bundle keeps of its training."""
+        progress = self.progress
+        return {
+            "examples_per_second": round(self.examples_per_second, 2),
+            "seconds": round(progress.seconds, 3),
+            "epochs": progress.epoch,
+            "world_size": progress.world_size,
+            "local_processes": int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            "steps": progress.step,
+            "best_epoch": progress.best_epoch,
+            "order": progress.order,
+            "seed": self.experiment.seed,
+            "config": self.experiment.model_dump(mode="json"),
+        }
 
     @property
     def examples_per_second(self) -> float:
@@ -232,11 +262,12 @@ class TrainingLoop:
 
     def _check_finite(self, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):
-            kept = "the checkpoint before it is kept" if self._has_checkpoint() else "there is no checkpoint yet"
-            raise TrainyardError(
-                f"the loss is {loss.item()} at step {self.progress.step}; {kept}. "
-                "Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"
-            )
+            raise self._diverged(f"the loss is {loss.item()}")
+
+    def _diverged(self, what: str) -> TrainyardError:
+        kept = "the checkpoint before it is kept" if self._has_checkpoint() else "there is no checkpoint yet"
+        fix = "Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"
+        return TrainyardError(f"{what} at step {self.progress.step}; {kept}. {fix}")
 
     def _save_due(self) -> bool:
         every = self.experiment.trainer.save_every
@@ -295,7 +326,4 @@ class TrainingLoop:
         finite = all(bool(torch.isfinite(local_part(parameter)).all()) for parameter in self.network.parameters())
         flag = torch.tensor(float(finite), device=self.fabric.device)
         if not cast(Tensor, self.fabric.all_reduce(flag, reduce_op="min")).item():
-            raise TrainyardError(
-                f"the weights aren't finite at step {self.progress.step}; the checkpoint before is "
-                "kept. Try a smaller optim.lr, optim.clip=1.0 or trainer.precision=32"
-            )
+            raise self._diverged("the weights aren't finite")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import distributed, nn
@@ -21,6 +21,7 @@ from torch.distributed import ProcessGroup, TCPStore  # type: ignore[attr-define
 from trainyard.base.cpu import available_cores
 from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.config.experiment import TrainerConfig
+from trainyard.evaluation.predict import place
 from trainyard.training.launch import LAUNCHER, LISTENER, launched, meeting_failure, meeting_seconds, processes
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def start_fabric(config: TrainerConfig) -> Fabric:
         devices=local_processes,
         num_nodes=world_size // local_processes,
         strategy=_strategy(config),
-        precision="32-true" if config.precision == "32" else config.precision,
+        precision=_precision(config),
         plugins=[TorchElasticEnvironment()] if launched() else [],
     )
     if world_size > 1:  # before Lightning would, without a word about who didn't come
@@ -86,6 +87,21 @@ def start_fabric(config: TrainerConfig) -> Fabric:
         _join("nccl" if gpu else "gloo")
     fabric.launch()
     return fabric
+
+
+def lone_fabric(config: TrainerConfig, device: torch.device) -> Fabric:
+    """A fabric of this process alone, on a device of its own, which talks to no other process of the job."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies.single_device import SingleDeviceStrategy
+
+    accelerator = "cpu" if device.type == "cpu" else "cuda"
+    return Fabric(
+        accelerator=accelerator, strategy=SingleDeviceStrategy(device), devices=1, precision=_precision(config)
+    )
+
+
+def _precision(config: TrainerConfig) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    return "32-true" if config.precision == "32" else config.precision
 
 
 def _strategy(config: TrainerConfig) -> str | Strategy:
@@ -130,8 +146,8 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def many_processes() -> bool:
-    """Whether this process has joined others."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    """Whether this process has joined others and works with them."""
+    return place()[1] > 1
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from trainyard.training.misclassified import WrongExamples
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, make_loggers
 from trainyard.training.presets import Profiler, apply_data_preset
 from trainyard.training.processes import is_muted, leave_processes
+from trainyard.training.rehearsal import Rehearsal, end_if_only_rehearsed
 from trainyard.training.reports import Observer
 from trainyard.training.runs import CHECKPOINTS, DATA_REPORT, find_run, has_same_data, new_run
 from trainyard.training.task import TrainingTask
@@ -87,9 +87,29 @@ class Run:
         check_same_job(experiment, dataset)
         return dataset
 
+    def rehearse(
+        self,
+        dataset: Dataset,
+        preprocessor: Preprocessor,
+        task: TrainingTask,
+        train: EncodedSplit,
+        val: EncodedSplit,
+    ) -> None:
+        """Tries on a copy of the model all that the run needs up to its end; see ``Rehearsal``.
+
+        A run that is gone on with is rehearsed, too: the machine, the packages or the free space may be others now.
+
+        Raises:
+            UsageError, DataError, TrainyardError: something would fail; most say which key to change.
+        """
+        described = Task(dataset.classes, preprocessor)
+        resumed = self._resumed is not None
+        Rehearsal(self.fabric, self.experiment, dataset, described, task, train, val, resumed).perform()
+
     @contextlib.contextmanager
     def opened(self, dataset: Dataset, preprocessor: Preprocessor) -> Iterator[None]:
         """The time in which the run has its folder and reports there; trackers are closed also when it fails."""
+        end_if_only_rehearsed()
         self._dataset, self._task = dataset, Task(dataset.classes, preprocessor)
         self.folder = self.fabric.broadcast(self._open_folder() if self.fabric.is_global_zero else Path())
         trainer = self.experiment.trainer
@@ -135,9 +155,8 @@ class Run:
         leave_processes()
         if not self.fabric.is_global_zero:
             return
-        facts = _training_facts(loop, self.experiment)
         trained = Trained(
-            self.experiment, self._dataset, self._task, model, loop.val, facts, self.fabric.device, loop.task.head
+            self.experiment, self._dataset, self._task, model, loop.val, loop.facts, self.fabric.device, loop.task.head
         )
         metrics = finish(self.folder, trained)
         self._trackers.log_result(self.experiment, metrics["test"])  # type: ignore[arg-type]
@@ -150,19 +169,3 @@ class Run:
             folder = new_run(self.experiment)
         write_json(folder / DATA_REPORT, self._dataset.report.to_dict())
         return folder
-
-
-def _training_facts(loop: TrainingLoop, experiment: Experiment) -> dict[str, object]:
-    progress = loop.progress
-    return {
-        "examples_per_second": round(loop.examples_per_second, 2),
-        "seconds": round(progress.seconds, 3),
-        "epochs": progress.epoch,
-        "world_size": progress.world_size,
-        "local_processes": int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        "steps": progress.step,
-        "best_epoch": progress.best_epoch,
-        "order": progress.order,
-        "seed": experiment.seed,
-        "config": experiment.model_dump(mode="json"),
-    }

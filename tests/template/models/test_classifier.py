@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision.models import VisionTransformer
 
+from trainyard.base.errors import UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.config.kinds import parse_model
 from trainyard.models.base import Task
@@ -112,5 +113,5 @@ def test_missing_output_layer_is_named() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images
 
-    with pytest.raises(AssertionError, match=r"holds no nn.Linear or nn.Conv2d"):
+    with pytest.raises(UsageError, match=r"holds no nn.Linear or nn.Conv2d"):
         Headless(torch.nn.BatchNorm1d(3), [torch.nn.BatchNorm1d(3)]).output_layer()

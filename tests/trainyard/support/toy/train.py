@@ -61,6 +61,7 @@ def train(config: Config) -> Path:
     preprocessor = config.model.preprocessor(data, splits["train"].items)
     examples = [encode_split(splits[name], preprocessor, data, name == "train") for name in ("train", "val")]
     task = Task(build_model(config, dataset.classes, preprocessor), config.optim)
+    run.rehearse(dataset, preprocessor, task, *examples)
     with run.opened(dataset, preprocessor):
         run.finish(run.fit(task, *examples))
     return run.folder
