@@ -57,7 +57,7 @@ def images(name: str, size: int, classes: int, batch_size: int, steps: int, sett
     }
     experiment = setting.experiment(name, steps, sections, channels_last=True)
     assert isinstance(experiment.data, ImagesConfig)
-    preprocessor = ImagePreprocessor(size, experiment.data.resize_to)
+    preprocessor = ImagePreprocessor(size, experiment.data.resize_to, *experiment.data.pixel_limits)
     examples = batch_size * steps
     distinct = min(DISTINCT_IMAGES, examples)
     pixels = np.random.default_rng(0).integers(0, 256, (distinct, *[preprocessor.resize] * 2, 3), dtype=np.uint8)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from trainyard.base.errors import ItemError, UsageError
 from trainyard.http.request_types import JSON, OCTETS, TOP_K
 from trainyard.preprocess.base import Item
+from trainyard.preprocess.folders import check_regular
 from trainyard.preprocess.text import without_surrogates
 
 MOST_ITEMS = 32
@@ -138,7 +139,10 @@ def _instance(item: Item) -> Instance | ItemError:
             return Instance(item, is_image=True)
         case Path():
             try:
+                check_regular(item)
                 return Instance(item.read_bytes(), is_image=True)
+            except ItemError as error:
+                return error
             except OSError as error:
                 return ItemError(f"{item} can't be read ({error.strerror})")
         case str():

@@ -73,6 +73,9 @@ class ImagesConfig(AnyData):
     resize: Annotated[Annotated[int, Field(ge=4, le=2560)] | None, changes("inputs")] = None
     """Shorter side before the centre crop, in pixels, not below `image_size`; by default `image_size` up to 64 and 8/7
     of it above."""
+    max_pixels: Annotated[Annotated[int, Field(ge=1, le=178_000_000)] | None, changes("inputs")] = None
+    """An image with more pixels is bad, also when the model is served. By default 64 million, and 108 million for JPEG
+    files, which are decoded reduced (progressive ones aren't)."""
     cache_gb: Annotated[Annotated[float, Field(ge=0)] | None, changes("nothing")] = None
     """Most that decoded images may take on the disk, in GB; by default a quarter of its free space. Larger sets are
     read from their files at each epoch."""
@@ -95,6 +98,11 @@ class ImagesConfig(AnyData):
         if self.resize is not None:
             return self.resize
         return self.image_size if self.image_size <= 64 else round(self.image_size * 8 / 7)
+
+    @property
+    def pixel_limits(self) -> tuple[int, int]:
+        """``max_pixels`` and ``max_reduced_pixels`` of the preprocessor."""
+        return (64_000_000, 108_000_000) if self.max_pixels is None else (self.max_pixels, 0)
 
 
 class TextsConfig(AnyData):

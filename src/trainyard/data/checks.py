@@ -35,14 +35,27 @@ class Checked:
     bad: list[BadExample] = field(default_factory=list)
 
 
-def check_items(splits: Mapping[Split, Rows], data: ImagesConfig | TextsConfig) -> dict[Split, Checked]:
-    """Decodes images and drops those that can't be; texts were found empty or not when they were read."""
+def check_items(
+    splits: Mapping[Split, Rows], data: ImagesConfig | TextsConfig, warnings: list[str]
+) -> dict[Split, Checked]:
+    """Decodes images and drops those that can't be; texts were found empty or not when they were read.
+
+    Args:
+        warnings: What decoding tells of all images is added.
+    """
     if isinstance(data, TextsConfig):
         return {
             split: Checked(rows, list(map(_digest, rows.items)), [_digest(_folded(text)) for text in rows.items])
             for split, rows in splits.items()
         }
     inspection = inspect_images([rows.items for rows in splits.values()], data)
+    if 2 * len(inspection.dim) > len(inspection.digests):
+        bits = max(inspection.dim).bit_length()
+        warnings.append(
+            f"{len(inspection.dim):,} images are grey in 16 bits, and their brightest value is "
+            f"{max(inspection.dim):,} of 65,535, as of {bits} bits: few of the shades are left in the model's 8 bits; "
+            f"multiply the pixels by {2 ** (16 - bits):,} in the files"
+        )
     checked = {}
     start = 0
     for split, rows in splits.items():

@@ -26,11 +26,12 @@ from trainyard.data.cache import build_once, cache_folder, load_array
 from trainyard.data.records import LazyItems
 from trainyard.data.threads import ordered_map
 from trainyard.preprocess.base import Item
-from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.folders import check_regular
+from trainyard.preprocess.image import ImagePreprocessor, brightest_of_16_bits
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Raised when decoding or the cache's files change their meaning."""
 CHUNK = 32
 """Images that a thread decodes at a time."""
@@ -38,6 +39,8 @@ PROGRESS_SECONDS = 5.0
 CHECK_SIZE = 8
 """Pixels to which images are decoded that are only checked: a large JPEG then takes a fraction of the work."""
 DIGEST_BYTES = 32
+DIM = 64
+"""Of 255: as bright as 14 bits get in an image of 16."""
 
 Place: TypeAlias = tuple[Sequence[Item], int]
 """An item that hasn't been read: a sequence and the position in it."""
@@ -82,11 +85,13 @@ class Inspection:
         digests: SHA-256 of each item's content.
         faults: Why an item can't be used, by its position; such an item has no digest.
         decoded: The pixels, unless they take too much room.
+        dim: The brightest value of each grey image of 16 bits that uses a quarter of them or less.
     """
 
     digests: list[bytes]
     faults: dict[int, str]
     decoded: DecodedImages | None
+    dim: list[int]
 
 
 def inspect_images(parts: Sequence[Sequence[Item]], data: ImagesConfig) -> Inspection:
@@ -100,11 +105,11 @@ def inspect_images(parts: Sequence[Sequence[Item]], data: ImagesConfig) -> Inspe
     # In the order of identities the cache is the same however the items are divided: for any seed.
     order = np.array(sorted(range(len(places)), key=identities.__getitem__), dtype=np.int64)
     digest = hashlib.sha256("\n".join(identities[i] for i in order).encode("utf-8", "surrogateescape"))
-    preprocessor = ImagePreprocessor(size=data.image_size, resize=data.resize_to)
+    preprocessor = ImagePreprocessor(data.image_size, data.resize_to, *data.pixel_limits)
     folder = _folder(data, preprocessor, digest.hexdigest())
     keep = _fits(folder, len(places), data)
     if not keep:
-        preprocessor = ImagePreprocessor(CHECK_SIZE, CHECK_SIZE)
+        preprocessor = ImagePreprocessor(CHECK_SIZE, CHECK_SIZE, *data.pixel_limits)
         folder = _folder(data, preprocessor, digest.hexdigest())
     build_once(folder, lambda temporary: _decode_all([places[i] for i in order], preprocessor, keep, temporary))
     return _read(folder, order, preprocessor, keep)
@@ -132,7 +137,7 @@ def _content_identity(item: Item) -> str:
 
 def _folder(data: ImagesConfig, preprocessor: ImagePreprocessor, items: str) -> Path:
     # `size` crops what is cached, so it isn't part of the key.
-    settings = f"{FORMAT} {preprocessor.resize} {preprocessor.max_pixels} {items}"
+    settings = f"{FORMAT} {preprocessor.resize} {data.pixel_limits} {items}"
     return cache_folder(data.cache, "images", hashlib.sha256(settings.encode()).hexdigest()[:32])
 
 
@@ -151,10 +156,11 @@ def _fits(folder: Path, count: int, data: ImagesConfig) -> bool:
 
 
 def _decode_all(places: Sequence[Place], preprocessor: ImagePreprocessor, keep: bool, folder: Path) -> None:
-    """Writes ``digests.npy``, ``faults.json`` and, to ``keep`` them, the pixels in ``images.npy``."""
+    """Writes ``digests.npy``, ``faults.json``, ``dim.json`` and, to ``keep`` them, the pixels in ``images.npy``."""
     log.info("decoding %s images, this once", f"{len(places):,}")
     digests = np.zeros((len(places), DIGEST_BYTES), dtype=np.uint8)
     faults: dict[int, str] = {}
+    dim: list[int] = []
     shape = (len(places), preprocessor.resize, preprocessor.resize, 3)
     with (folder / "images.npy").open("wb") if keep else nullcontext() as pixels:
         if pixels:
@@ -165,16 +171,19 @@ def _decode_all(places: Sequence[Place], preprocessor: ImagePreprocessor, keep: 
                 faults[row] = outcome
             else:
                 digests[row] = np.frombuffer(outcome.digest, dtype=np.uint8)
+                dim += [outcome.brightest] if outcome.brightest is not None else []
             if pixels:
                 pixels.write(bytes(math.prod(shape[1:])) if isinstance(outcome, str) else outcome.pixels.tobytes())
     np.save(folder / "digests.npy", digests)
     write_json(folder / "faults.json", faults)
+    write_json(folder / "dim.json", dim)
 
 
 @dataclass(frozen=True)
 class _Image:
     digest: bytes
     pixels: NDArray[np.uint8]
+    brightest: int | None
 
 
 def _decoded(places: Sequence[Place], preprocessor: ImagePreprocessor) -> Iterator[_Image | str]:
@@ -190,6 +199,8 @@ def _decoded(places: Sequence[Place], preprocessor: ImagePreprocessor) -> Iterat
 def _decode(item: Item, preprocessor: ImagePreprocessor) -> _Image | str:
     """Reads an image once, for its pixels and its hash."""
     try:
+        if isinstance(item, Path):
+            check_regular(item)
         content = item.read_bytes() if isinstance(item, Path) else item
         pixels = preprocessor.encode_wide(content)
     except OSError as error:
@@ -197,7 +208,8 @@ def _decode(item: Item, preprocessor: ImagePreprocessor) -> _Image | str:
     except ItemError as error:
         return str(error)
     assert isinstance(content, bytes), "what was decoded are bytes"
-    return _Image(hashlib.sha256(content).digest(), pixels)
+    brightest = brightest_of_16_bits(content) if pixels.max() <= DIM else None
+    return _Image(hashlib.sha256(content).digest(), pixels, brightest)
 
 
 def _with_progress(images: Iterator[_Image | str], count: int) -> Iterator[_Image | str]:
@@ -222,4 +234,5 @@ def _read(folder: Path, order: NDArray[np.int64], preprocessor: ImagePreprocesso
         [digest.tobytes() for digest in digests[rows]],
         {int(order[int(row)]): reason for row, reason in faults.items()},
         decoded,
+        json.loads((folder / "dim.json").read_text(encoding="utf-8")),
     )

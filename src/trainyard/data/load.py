@@ -89,7 +89,7 @@ def _only(found: Found, split: Split, data: ImagesConfig | TextsConfig) -> Rows:
 
 
 def _check(splits: Mapping[Split, Rows], found: Found, data: ImagesConfig | TextsConfig) -> dict[Split, Checked]:
-    checked = check_items(splits, data)
+    checked = check_items(splits, data, found.warnings)
     bad = [example for part in checked.values() for example in part.bad]
     if data.limit is None:
         check_quota([*found.bad, *bad], found.total, data.max_bad, _listing(data))

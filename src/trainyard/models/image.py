@@ -75,7 +75,7 @@ class ImageModelConfig(ModelConfig):
     def preprocessor(self, data: AnyData, items: Sequence[Item]) -> ImagePreprocessor:
         """Images of ``data.image_size``; see ``ModelConfig``."""
         assert isinstance(data, ImagesConfig), "checked"
-        return ImagePreprocessor(size=data.image_size, resize=data.resize_to)
+        return ImagePreprocessor(data.image_size, data.resize_to, *data.pixel_limits)
 
     def build(self, task: Task) -> Classifier:
         """See ``ModelConfig``; the output layer is a fresh one where the number of classes differs."""

@@ -5,24 +5,23 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from trainyard.base.errors import ItemError, UsageError
 from trainyard.preprocess.base import Encoded, Inputs, Item, Kind, Preprocessor
+from trainyard.preprocess.folders import check_regular
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Pillow warns of damaged metadata that doesn't touch the pixels; what can't be decoded raises. Said once for all, since
 # `warnings.catch_warnings` around each image isn't safe where threads decode.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-MAX_PIXELS = 50_000_000
-"""An image with more pixels is refused before it is decoded: 50 MP are 150 MB as RGB."""
 BAND_PIXELS = 1_000_000
 """What takes many bytes for a pixel is done to so many at a time."""
 MAX_SAMPLE_BYTES = 200_000
@@ -40,12 +39,14 @@ class ImagePreprocessor(Preprocessor):
     Attributes:
         size: Side of the square that the model sees, in pixels.
         resize: The shorter side before the crop, in pixels.
-        max_pixels: An image with more is refused.
+        max_pixels: An image with more is refused by its header: 50 million are 150 MB as RGB.
+        max_reduced_pixels: The same of a JPEG that is decoded reduced, where that is more.
     """
 
     size: int
     resize: int
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = field(default=50_000_000, compare=False)  # it changes no pixels
+    max_reduced_pixels: int = field(default=0, compare=False)
     kind: ClassVar[Kind] = "image"
     synthetic_name: ClassVar[str] = "random pixels"
 
@@ -63,12 +64,46 @@ class ImagePreprocessor(Preprocessor):
 
         ``encode`` is its centre, so that one cache of decoded images serves training and evaluation.
         """
-        image = _open_image(item, self.max_pixels, draft=self.resize)
+        image = self._open(item)
         side = min(image.size)
         left, top = ((length - side) / 2 for length in image.size)
         # The centre only: a strip of 50,000 x 1 pixels would otherwise grow to gigabytes on its way.
         square = (left, top, left + side, top + side)
         return np.asarray(image.resize((self.resize, self.resize), Image.Resampling.BILINEAR, square), dtype=np.uint8)
+
+    def _open(self, item: Item) -> Image.Image:
+        """An upright RGB image; of a JPEG, one decoded smaller, down to twice the shorter side that is wanted."""
+        if not isinstance(item, bytes | Path):
+            raise ItemError(f"an image is given by its bytes or its path, not as {type(item).__name__}")
+        try:
+            if isinstance(item, Path):
+                check_regular(item)
+            with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=IMAGE_FORMATS) as image:
+                self._check_size(image)
+                image.draft("RGB", (2 * self.resize, 2 * self.resize))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
+        except (ItemError, MemoryError):
+            raise
+        except UnidentifiedImageError as error:
+            raise ItemError(f"the image can't be decoded (it is of none of {', '.join(IMAGE_FORMATS)})") from error
+        except Image.DecompressionBombError as error:  # Pillow's own limit, where it knows the size before we do
+            raise ItemError(f"the image has more than {self.max_pixels:,} pixels (max_pixels)") from error
+        except Exception as error:  # for damaged files, Pillow's decoders raise whatever happens to them
+            raise ItemError(f"the image can't be decoded ({str(error)[:100] or type(error).__name__})") from error
+
+    def _check_size(self, image: Image.Image) -> None:
+        """Raises ``ItemError`` if decoding would take more memory than an image of ``max_pixels``."""
+        limit = self.max_pixels
+        if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" not in image.info:
+            limit = max(limit, self.max_reduced_pixels)  # a progressive one is whole in memory, however small it gets
+        if image.width * image.height > limit:
+            raise ItemError(f"the image has {image.width} x {image.height} pixels, more than {limit:,} (max_pixels)")
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            # A tile may be larger than the image, and is decoded whole.
+            width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIZE)
+            if width * height > limit:
+                raise ItemError(f"the image has tiles of {width} x {height} pixels, more than {limit:,} (max_pixels)")
 
     def collate(self, encoded: Sequence[Encoded]) -> Inputs:
         """Gives ``{"images": [batch, 3, height, width] uint8}``."""
@@ -141,35 +176,10 @@ class ImagePreprocessor(Preprocessor):
         raise UsageError("--length is for texts, and this model takes images: leave it out")
 
 
-def _open_image(item: Item, max_pixels: int, draft: int) -> Image.Image:
-    """An upright RGB image. ``draft``: a JPEG may be decoded smaller, down to twice this shorter side."""
-    if not isinstance(item, bytes | Path):
-        raise ItemError(f"an image is given by its bytes or its path, not as {type(item).__name__}")
-    try:
-        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=IMAGE_FORMATS) as image:
-            _check_size(image, max_pixels)
-            image.draft("RGB", (2 * draft, 2 * draft))
-            ImageOps.exif_transpose(image, in_place=True)
-            return _rgb(image)
-    except (ItemError, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise ItemError(f"the image can't be decoded (it is of none of {', '.join(IMAGE_FORMATS)})") from error
-    except Image.DecompressionBombError as error:  # Pillow's own limit, where it knows the size before we do
-        raise ItemError(f"the image has more than {max_pixels:,} pixels") from error
-    except Exception as error:  # for damaged files, Pillow's decoders raise whatever happens to them
-        raise ItemError(f"the image can't be decoded ({str(error)[:100] or type(error).__name__})") from error
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    """Raises ``ItemError`` if decoding would take more memory than an image of ``max_pixels``."""
-    if image.width * image.height > max_pixels:
-        raise ItemError(f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}")
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # A tile may be larger than the image, and is decoded whole.
-        width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIZE)
-        if width * height > max_pixels:
-            raise ItemError(f"the image has tiles of {width} x {height} pixels, more than {max_pixels:,}")
+def brightest_of_16_bits(content: bytes) -> int | None:
+    """The brightest value of a grey image whose pixels have more than 8 bits; ``None`` of every other image."""
+    with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+        return int(_brightest(image)) if image.mode.startswith("I") else None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -213,5 +223,9 @@ def _white_of_floats(image: Image.Image) -> float:
     """What white is in an image of floats, whose format doesn't say. Integers are of 16 bits, also in Pillow's mode I,
     however dark the image: a scale that followed the content would make one grey value black here and white there.
     """
-    brightest = max(_floats(image.crop(box)).max(initial=0) for box in _bands(image))
+    brightest = _brightest(image)
     return next((white for white in (1.0, 255.0) if brightest <= white), 65535.0)
+
+
+def _brightest(image: Image.Image) -> float:
+    return max(float(_floats(image.crop(box)).max(initial=0)) for box in _bands(image))

@@ -144,6 +144,16 @@ def test_preprocessor_follows_the_data() -> None:
 
 
 @pytest.mark.parametrize(
+    ("max_pixels", "limits"), [(None, (64_000_000, 108_000_000)), (50_000_000, (50_000_000, 0)), (2, (2, 0))]
+)
+def test_the_limit_of_pixels_is_sealed(max_pixels: int | None, limits: tuple[int, int]) -> None:
+    data = ImagesConfig(kind="images", path="x", max_pixels=max_pixels)
+    settings = resnet("resnet18").preprocessor(data, []).to_dict()
+
+    assert (settings["max_pixels"], settings["max_reduced_pixels"]) == limits
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         (resnet("resnet19"), "is no model of kind resnet"),

@@ -42,7 +42,7 @@ def test_a_node_may_have_values_of_its_own_of(experiment: Experiment) -> None:
 
 def test_evaluation_goes_by_the_keys_of_the_data() -> None:
     of = {kind: keys_that_change(section, "inputs") for kind, section in DATA_KINDS.items()}
-    assert of == {"images": {"kind", "image_size", "resize"}, "texts": {"kind", "max_length", "pair"}}
+    assert of == {"images": {"kind", "image_size", "resize", "max_pixels"}, "texts": {"kind", "max_length", "pair"}}
 
     same = {"path", "limit", "batch_size", "cache", "max_bad"}
     of = {kind: keys_that_change(section, "nothing", "place", "batches") for kind, section in DATA_KINDS.items()}

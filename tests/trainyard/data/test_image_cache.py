@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
-from trainyard.base.errors import UsageError
+from trainyard.base.errors import DataError, UsageError
 from trainyard.config.data import ImagesConfig
 from trainyard.data import image_cache
 from trainyard.data.cache import load_array
@@ -31,6 +33,18 @@ logging.basicConfig(level="INFO", stream=sys.stdout)
 data = ImagesConfig(kind="images", path=sys.argv[1], cache=sys.argv[2], image_size=8, max_bad=0.1)
 dataset = load_dataset(data, seed=0)
 print("fingerprint", dataset.fingerprint, dataset.splits["train"].decoded.file.pixels.sum())
+"""
+
+SLOW = r"""
+import os, sys, time
+from trainyard.config.data import ImagesConfig
+from trainyard.data.load import load_dataset
+from trainyard.preprocess.image import ImagePreprocessor
+def sleep(*_):
+    os.write(1, b"decoding\n")  # as a whole, from several threads
+    time.sleep(300)
+ImagePreprocessor.encode_wide = sleep
+load_dataset(ImagesConfig(kind="images", path=sys.argv[1], cache=sys.argv[2], image_size=8), seed=0)
 """
 
 
@@ -176,3 +190,52 @@ def test_an_array_is_mapped_where_memory_is_short(tmp_path: Path, monkeypatch: p
     assert not isinstance(load_array(tmp_path / "a.npy"), np.memmap)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert isinstance(load_array(tmp_path / "a.npy"), np.memmap)
+
+
+def test_ctrl_c_does_not_wait_for_what_is_being_decoded(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLOW, str(folder), str(tmp_path / "cache")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "decoding\n"
+
+    process.send_signal(signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=60)  # a fifth of what one image takes
+    finally:
+        process.kill()
+
+    assert process.returncode == -signal.SIGINT
+    assert errors.strip().endswith("KeyboardInterrupt")
+    assert not [path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("brightest", "warned"), [(4095, "12 bits"), (1000, "10 bits"), (16383, "14 bits"), (40_000, "")]
+)
+@pytest.mark.parametrize("cache_gb", [None, 0])
+def test_grey_of_few_bits_in_images_of_16_is_warned_of(
+    folder: Path, images: Images, brightest: int, warned: str, cache_gb: float | None
+) -> None:
+    for number, path in enumerate(sorted(folder.glob("*/*.png"))):
+        grey = np.random.default_rng(number).integers(0, brightest + 1, (10, 10), dtype=np.uint16)
+        grey[0, 0] = brightest
+        Image.fromarray(grey).save(path)
+
+    for _ in range(2):  # told again when nothing is decoded
+        warnings = load_dataset(images(folder, cache_gb=cache_gb), seed=0).report.warnings
+        told = f"40 images are grey in 16 bits, and their brightest value is {brightest:,} of 65,535, as of {warned}"
+        assert [told in warning for warning in warnings] == ([True] if warned else [])
+
+
+def test_a_dark_image_among_others_is_no_finding(folder: Path, images: Images) -> None:
+    Image.fromarray(np.full((9, 9), 100, dtype=np.uint16)).save(folder / "cat" / "000.png")
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(folder / "cat" / "001.png")
+
+    assert not load_dataset(images(folder), seed=0).report.warnings
+
+
+def test_max_pixels_decides_which_images_are_bad(folder: Path, images: Images) -> None:
+    assert len(load_dataset(images(folder, max_pixels=120), seed=0).report.bad) == 0
+
+    with pytest.raises(DataError, match=r"10 x 12 pixels, more than 119 \(max_pixels\)|12 x 10 pixels, more than 119"):
+        load_dataset(images(folder, max_pixels=119), seed=0)

@@ -99,6 +99,44 @@ def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
         ImagePreprocessor(8, 8, max_pixels=1_000_000).encode(item)
 
 
+def with_header(item: bytes, marker: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose header (``marker`` is that of its frame) says another size."""
+    start = item.index(marker) + 5
+    return item[:start] + struct.pack(">HH", height, width) + item[start + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("progressive", "width", "height", "refused"),
+    [
+        (False, 8_192, 6_144, False),
+        (False, 12_000, 9_000, False),
+        (False, 12_001, 9_000, True),
+        (True, 8_000, 8_000, False),
+        (True, 8_000, 8_001, True),
+    ],
+)
+def test_a_jpeg_that_is_decoded_reduced_may_be_larger(
+    progressive: bool, width: int, height: int, refused: bool
+) -> None:
+    small = encoded_image(Image.new("RGB", (16, 16)), "JPEG", progressive=progressive)
+    item = with_header(small, b"\xff\xc2" if progressive else b"\xff\xc0", width, height)
+    preprocessor = ImagePreprocessor(8, 8, 64_000_000, 108_000_000)
+
+    if refused:
+        with pytest.raises(ItemError, match=rf"{width} x {height} pixels, more than .*\(max_pixels\)"):
+            preprocessor.encode(item)
+    else:  # the pixels that aren't there are grey
+        assert preprocessor.encode(item).shape == (8, 8, 3)
+
+
+def test_a_limit_counts_alike_for_every_format() -> None:
+    for format in ("PNG", "JPEG"):
+        item = encoded_image(Image.new("RGB", (30, 30)), format)
+        assert ImagePreprocessor(8, 8, max_pixels=900).encode(item).shape == (8, 8, 3)
+        with pytest.raises(ItemError, match=r"30 x 30 pixels, more than 899 \(max_pixels\)"):
+            ImagePreprocessor(8, 8, max_pixels=899).encode(item)
+
+
 def test_a_tile_is_not_larger_than_an_image_may_be() -> None:
     """A file of a few bytes may have one, and all of it is decoded."""
     sizes = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 20_000, 323: 20_000, 324: 200, 325: 9}
