@@ -1,141 +1,303 @@
-"""Finding examples in folders: classes as folders, tables as files, divided by name or not at all."""
+"""Finding examples in folders: a folder for each class, or tables, or one of both below a folder for each split.
+
+A folder is read as what a person sees in it. Where it can be read in two ways, or what would be read isn't plausible,
+the error names the ways out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainyard.base.errors import DataError
+from trainyard.base.errors import DataError, ItemError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import merge, read_examples
-from trainyard.data.records import Found, Rows, Split, split_named
+from trainyard.data.labels import label_name
+from trainyard.data.records import BadExample, Found, Rows, Split, split_named
 from trainyard.preprocess.base import Item
-from trainyard.preprocess.folders import files_below, is_image
+from trainyard.preprocess.folders import files_below, is_image, is_text, is_visible, read_text
 from trainyard.preprocess.tables import TABLE_SUFFIXES, table_format
+
+NEUTRAL_WORDS = frozenset(("set", "sets", "data", "dataset", "image", "images", "img", "imgs", "files", "folder"))
+"""What the name of a split's folder says besides: ``test_set``, ``train_images``."""
+NO_CLASSES = frozenset(("image", "images", "img", "imgs", "jpegimages", "annotations"))
+"""Folders that files lie in by their kind."""
+UNLABELLED = frozenset(("unsup", "unsupervised", "unlabeled", "unlabelled"))
+"""Folders beside those of the classes that say of themselves that they are none."""
 
 
 def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:
-    """Reads a folder: one folder or table per split, or undivided.
+    """Reads a folder, divided into splits or not.
 
     Raises:
-        DataError: nothing in it looks like data, or a split is there twice.
+        DataError: nothing in it looks like data, or it can be read in two ways, or a split is there twice.
     """
-    entries = _visible(folder)
-    tables = [entry for entry in entries if _is_table(entry)]
-    folders = [entry for entry in entries if entry.is_dir()]
-    divided = _by_split([entry for entry in folders if _is_split_folder(entry)], lambda entry: entry.name)
-    if divided:
-        found = merge([_read_split(paths[0], split, folder, data) for split, paths in divided.items()])
-        used = [path for paths in divided.values() for path in paths]
-        found.warnings += _ignored([entry for entry in folders + tables if entry not in used])
+    return _Reader(folder, data).read()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What lies right in a folder, sorted: folders, tables, and files that are examples by their suffix."""
+
+    path: Path
+    folders: list[Path] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads what lies below ``root``; ``lost`` are the folders in a split but train that gave no class."""
+
+    root: Path
+    data: ImagesConfig | TextsConfig
+    lost: list[Path] = field(default_factory=list)
+
+    def read(self) -> Found:
+        place = self._look(self.root)
+        splits = self._splits(place)
+        if not splits:
+            return self._read_part(place, None)
+        found = merge([self._read_part(self._look(folder), split) for split, folder in splits.items()])
+        learnt = set(found.splits["train"].labels) if "train" in found.splits else set()
+        if gone := [folder for folder in self.lost if label_name(folder.name) in learnt]:
+            raise DataError(
+                f"{gone[0]} holds no {self.data.kind} that can be read, and train has its class: convert its files, or "
+                "take the class out of all splits"
+            )
+        others = [path for path in (*place.folders, *place.tables) if path not in splits.values()]
+        hidden = [path for path in others if path.is_dir() and _split_in(path.name)]
+        found.warnings += [f"{path.name} holds no folders of classes, so no labels, and isn't used" for path in hidden]
+        found.warnings += self._ignored([path for path in others if path not in hidden])
         return found
-    if tables:
-        return _read_tables(tables, folder, data)
-    if isinstance(data, ImagesConfig) and folders:
-        return _read_classes(folder, folder, "train")
-    layouts = "<split>/<class>/file, <class>/file or tables" if isinstance(data, ImagesConfig) else "tables"
-    raise DataError(f"{folder} holds no {data.kind} as {layouts} ({', '.join(TABLE_SUFFIXES)})")
+
+    def _look(self, folder: Path) -> _Place:
+        """Without what is hidden or the system's, and without links to the folder itself or to one above it."""
+        place = _Place(folder)
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path = folder / entry.name
+            if not is_visible(entry.name):
+                continue
+            if path.is_dir() if entry.is_symlink() else entry.is_dir():
+                if not (entry.is_symlink() and folder.resolve().is_relative_to(path.resolve())):
+                    place.folders.append(path)
+            elif table_format(path) not in ("", ".json") and path.is_file():  # a .json beside data is seldom a table
+                place.tables.append(path)
+            elif self._is_example(path):
+                place.files.append(path)
+        return place
+
+    def _is_example(self, path: Path) -> bool:
+        return is_image(path) if isinstance(self.data, ImagesConfig) else is_text(path)
+
+    def _with_examples(self, folders: Sequence[Path]) -> list[Path]:
+        return [folder for folder in folders if any(map(self._is_example, files_below(folder)))]
+
+    def _splits(self, place: _Place) -> dict[Split, Path]:
+        """The folder of each split: by its name alone, or by a word where another's name differs by this word only.
+
+        A class may be called ``train`` or ``test_tube``, too: it holds its files, and a split holds folders or tables.
+        """
+        exact = [one for one in place.folders if split_named(one.name) and self._is_split(one, exact=True)]
+        groups = []
+        for rest, group in _alike(place.folders, several=not exact).items():
+            parts = {split: [one for one in folders if self._is_split(one)] for split, folders in group.items()}
+            if any(parts.values()) and (rest == "" or not exact):
+                groups.append(parts)
+        found: dict[Split, Path] = {}
+        for split, folders in groups[0].items() if len(groups) == 1 else ():
+            chosen = [one for one in folders if one in exact] or folders
+            if len(chosen) > 1:
+                raise _twice(split, chosen)
+            if chosen:
+                found[split] = chosen[0]
+        return found
+
+    def _is_split(self, folder: Path, exact: bool = False) -> bool:
+        place = self._look(folder)
+        inner = [one for one in place.folders if one.name.lower() not in NO_CLASSES or self._look(one).folders]
+        return bool(place.tables or self._with_examples(inner) or (exact and inner and not place.files))
+
+    def _read_part(self, place: _Place, split: Split | None) -> Found:
+        """Reads what isn't divided further: tables, or a folder for each class."""
+        table = self._read_tables(place, split) if place.tables else None
+        if isinstance(table, Found) and isinstance(self.data, TextsConfig):
+            return table
+        classes = self._with_examples(place.folders)
+        inner = self._wrapped(classes or place.folders)
+        if inner and split and not table:
+            return self._read_part(self._look(inner), split)
+        doubt = f"did you mean data.path={inner}?" if inner else self._doubt(place, classes)
+        fits = isinstance(table, Found) and (not classes or _has_images(table))
+        if table and (fits or not inner) and (doubt or len(classes) < 2):
+            if isinstance(table, Found):
+                return table
+            raise DataError(f"{table}; as for the folders, {doubt}") if doubt and classes else table
+        if doubt:
+            raise DataError(f"{place.path} holds no {self._layouts()}; {doubt}" if inner else doubt)
+        if fits:
+            raise DataError(
+                f"{place.path} can be read in two ways, as a table or as a folder for each class "
+                f"({self._listed(classes)}): say data.path={place.tables[0]}, or move the table away"
+            )
+        found = self._read_classes(place, split)
+        if place.tables:
+            found.warnings.append(
+                f"{self._listed(place.tables)} beside the folders of the classes isn't used: move it away, or give it "
+                "alone as data.path"
+            )
+        return found
+
+    def _wrapped(self, folders: Sequence[Path]) -> Path | None:
+        """Where the data lies, if all of it is in one folder that can't be a class."""
+        if len(folders) != 1:
+            return None
+        below = self._look(folders[0])
+        is_data = below.tables or len(self._with_examples(below.folders)) > 1
+        if self._splits(below) or (is_data and not below.files):
+            return below.path
+        return None if below.files else self._wrapped(below.folders)
+
+    def _doubt(self, place: _Place, classes: Sequence[Path]) -> str:
+        """Why the folders can't be those of classes; empty if they can."""
+        if not place.folders:
+            return f"{place.path} holds no {self._layouts()}"
+        splits = [folder for group in _alike(classes).values() for folders in group.values() for folder in folders]
+        if flat := splits or [folder for folder in classes if folder.name.lower() in NO_CLASSES]:
+            return (
+                f"{place.path} has {self.data.kind} without classes in {self._listed(flat)}: put them into a folder "
+                f"for each class ({flat[0].name}/cat/), or list them with their labels in a table (train.csv)"
+            )
+        names = set()
+        for folder in classes:
+            below = self._look(folder)
+            names.add(tuple(one.name for one in self._with_examples(below.folders)))
+            if below.files or len(names) > 1:
+                return ""
+        if len(classes) > 1 and len(inner := min(names)) > 1:
+            return (
+                f"{place.path} has the same folders ({', '.join(inner[:5])}) in each of {self._listed(classes)}: "
+                f"if the former are classes, call the latter train, val and test, or say data.path={classes[0]}; "
+                "if not, move what is in the former one folder up"
+            )
+        return ""
+
+    def _layouts(self) -> str:
+        suffix = "" if isinstance(self.data, ImagesConfig) else ".txt"
+        tables = ", ".join(TABLE_SUFFIXES)
+        return f"{self.data.kind} as <split>/<class>/file{suffix}, <class>/file{suffix} or tables ({tables})"
+
+    def _read_tables(self, place: _Place, split: Split | None) -> Found | DataError | UsageError:
+        """Tables of one split; or one for each split if their names say so, else parts of one undivided table."""
+        divided = {} if split else _by_split(place.tables)
+        parts = [(path, part) for part, paths in divided.items() for path in paths]
+        used: Mapping[Path, Split | None] = dict(parts) if parts else dict.fromkeys(place.tables, split)
+        try:
+            named = [(path, str(path.relative_to(self.root)), part) for path, part in used.items()]
+            found = merge([read_examples(path, name, self.data, part) for path, name, part in named])
+        except (DataError, UsageError) as error:
+            return error
+        found.warnings += self._ignored([path for path in place.tables if path not in used])
+        return found
+
+    def _read_classes(self, place: _Place, split: Split | None) -> Found:
+        """Files below a folder for each class, at any depth; what isn't used is warned of."""
+        unlabelled = [folder for folder in place.folders if folder.name.lower() in UNLABELLED]
+        parts, others, lost = [], [], []
+        for folder in (one for one in place.folders if one not in unlabelled):
+            files = list(files_below(folder, above=(self.root, place.path)))
+            others += [path for path in files if not self._is_example(path)]
+            part = self._read_class(_class_name(folder), [path for path in files if self._is_example(path)], split)
+            lost += [] if part.splits else [folder]
+            parts.append(part)
+        self.lost.extend(lost if split != "train" else [])
+        found, kind = merge(parts), self.data.kind
+        for paths, what, fix in (
+            (place.files, f"{kind} lie beside the folders of the classes and", "move them into one, or away"),
+            (others, f"files aren't {kind} by their suffix and", "convert them, or move them away"),
+            (unlabelled, "folders have no label, by their names, and", "rename them if they are classes"),
+        ):
+            if paths:  # relative paths only: the model card shows them to strangers
+                first = paths[0].relative_to(self.root)
+                found.warnings.append(f"{len(paths):,} {what} aren't used (the first: {first}): {fix}")
+        if lost:
+            names = self._listed(lost)
+            found.warnings.append(f"no {kind} that can be read, so no class: {names}; convert the files, or move them")
+        return found
+
+    def _read_class(self, label: str, paths: Sequence[Path], split: Split | None) -> Found:
+        start = len(str(self.root)) + 1  # much faster than relative_to
+        items: list[Item] = []
+        sources: list[str] = []
+        bad = []
+        for path in paths:
+            try:
+                items.append(path if isinstance(self.data, ImagesConfig) else read_text(path))
+                sources.append(str(path)[start:])
+            except ItemError as error:
+                bad.append(BadExample(str(path)[start:], str(error)))
+        return Found({split or "train": Rows(items, [label] * len(items), sources)} if items else {}, bad)
+
+    def _ignored(self, paths: Sequence[Path]) -> list[str]:
+        if not paths:
+            return []
+        return [
+            f"{len(paths):,} entries belong to no split and aren't used ({self._listed(paths)}): name them train, val "
+            "or test, or move them away"
+        ]
+
+    def _listed(self, paths: Sequence[Path]) -> str:
+        """By relative paths: the model card shows warnings to strangers."""
+        return ", ".join(str(path.relative_to(self.root)) for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
 
 
-def _read_split(folder: Path, split: Split, root: Path, data: ImagesConfig | TextsConfig) -> Found:
-    """What one split's folder holds: tables, or a folder per class."""
-    tables = [entry for entry in _visible(folder) if _is_table(entry)]
-    if tables:
-        return merge([read_examples(path, str(path.relative_to(root)), data, split) for path in tables])
-    if isinstance(data, ImagesConfig):
-        return _read_classes(folder, root, split)
-    raise DataError(f"{folder} holds no tables ({', '.join(TABLE_SUFFIXES)})")
+def _has_images(found: Found) -> bool:
+    items = [item for rows in found.splits.values() for item in rows.items[:100]]
+    return any(not isinstance(item, Path) or os.path.exists(item) for item in items)
 
 
-def _read_tables(tables: Sequence[Path], folder: Path, data: ImagesConfig | TextsConfig) -> Found:
-    """Tables beside each other: one per split if their names say so, else parts of one undivided table."""
-    divided = _by_split(tables, _split_of_file)
-    if not divided:
-        return merge([read_examples(path, path.name, data) for path in tables])
-    found = merge([read_examples(path, path.name, data, split) for split, paths in divided.items() for path in paths])
-    found.warnings += _ignored([path for path in tables if not split_named(_split_of_file(path))])
-    return found
+def _class_name(folder: Path) -> str:
+    with contextlib.suppress(ItemError):
+        if name := label_name(folder.name):
+            return name
+    raise DataError(f"the folder {folder.name!a} in {folder.parent} has no name in UTF-8: rename it")
 
 
-def _read_classes(folder: Path, root: Path, split: Split) -> Found:
-    """Images below a folder per class, at any depth; other files are passed over, with a warning."""
-    items: list[Item] = []
-    labels: list[str] = []
-    others: list[Path] = []
-    for class_folder in (entry for entry in _visible(folder) if entry.is_dir()):
-        for path in files_below(class_folder, above=(root, folder)):
-            if is_image(path):
-                items.append(path)
-                labels.append(class_folder.name)
-            else:
-                others.append(path)
-    start = len(str(root)) + 1  # much faster than relative_to
-    found = Found({split: Rows(items, labels, [str(path)[start:] for path in items])} if items else {})
-    loose = [entry for entry in _visible(folder) if is_image(entry) and entry.is_file()]
-    found.warnings += _unused(
-        loose, root, "images lie beside the folders of the classes", "move them into one, or away"
-    )
-    found.warnings += _unused(others, root, "files aren't images by their suffix", "convert them, or move them away")
-    return found
+def _split_in(name: str) -> tuple[Split, str] | None:
+    """The split that one word of a name says, and what else it says: ``train`` and ``seg`` of ``seg_train2017``."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    words = [re.sub(r"(?<=\w\w)(set|data|images?)$", "", word) for word in words]
+    splits = {split for word in words if (split := split_named(word))}
+    rest = " ".join(word for word in words if not split_named(word) and word not in NEUTRAL_WORDS)
+    return (splits.pop(), rest) if len(splits) == 1 else None
 
 
-def _unused(paths: Sequence[Path], root: Path, what: str, fix: str) -> list[str]:
-    """A warning, if there are any. It names a relative path: the model card shows it to strangers."""
-    if not paths:
-        return []
-    return [f"{len(paths):,} {what} and aren't used (the first: {paths[0].relative_to(root)}): {fix}"]
+def _alike(folders: Sequence[Path], several: bool = True) -> dict[str, dict[Split, list[Path]]]:
+    """Folders of (``several``) splits whose names differ by the word for the split only, by what else they say."""
+    groups: dict[str, dict[Split, list[Path]]] = {}
+    for folder in folders:
+        if named := _split_in(folder.name):
+            groups.setdefault(named[1], {}).setdefault(named[0], []).append(folder)
+    return {rest: group for rest, group in groups.items() if len(group) > several}
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _is_table(path: Path) -> bool:
-    # A .json beside data is seldom a table; one that is can be named by data.path.
-    return table_format(path) not in ("", ".json") and path.is_file()
-
-
-def _is_split_folder(folder: Path) -> bool:
-    """Whether a folder with the name of a split is one: a class may be called `train`, too, and holds images.
-
-    A split may hold stray images as well; then its classes, or its tables, tell that it is one.
-    """
-    if split_named(folder.name) is None:
-        return False
-    entries = _visible(folder)
-    folders = [entry for entry in entries if entry.is_dir()]
-    if any(_is_table(entry) for entry in entries):
-        return True
-    if not any(is_image(entry) and entry.is_file() for entry in entries):
-        return bool(folders)
-    return any(is_image(path) for below in folders for path in files_below(below))
-
-
-def _split_of_file(path: Path) -> str:
-    """``train`` of ``train.csv`` and of ``train-00000-of-00002.parquet`` (the hub's layout)."""
-    stem = Path(path.name.removesuffix(".gz")).stem
-    name, _, part = stem.partition("-")
-    return name if not part or part[:1].isdigit() else stem
-
-
-def _by_split(paths: Sequence[Path], name: Callable[[Path], str]) -> dict[Split, list[Path]]:
+def _by_split(tables: Sequence[Path]) -> dict[Split, list[Path]]:
+    """By names as ``train.csv`` and ``train-00000-of-00002.parquet`` (the hub's layout)."""
     divided: dict[Split, list[Path]] = {}
-    for path in paths:
-        split = split_named(name(path))
-        if split is not None:
+    for path in tables:
+        stem = Path(path.name.removesuffix(".gz")).stem
+        name, _, part = stem.partition("-")
+        if split := split_named(name if not part or part[:1].isdigit() else stem):
             divided.setdefault(split, []).append(path)
     for split, same in divided.items():
-        first = same[0]
-        if any(path.is_dir() or name(path) != name(first) or path.suffix != first.suffix for path in same[1:]):
-            raise DataError(f"{first.parent} has the {split} split twice: {', '.join(path.name for path in same)}")
+        if len({(path.stem.partition("-")[0], path.suffix) for path in same}) > 1:
+            raise _twice(split, same)
     return divided
 
 
-def _ignored(paths: Sequence[Path]) -> list[str]:
-    if not paths:
-        return []
-    listed = ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
-    return [
-        f"{len(paths):,} entries belong to no split and aren't used ({listed}): name them train, val or test, "
-        "or move them away"
-    ]
+def _twice(split: Split, paths: Sequence[Path]) -> DataError:
+    return DataError(f"{paths[0].parent} has the {split} split twice: {', '.join(path.name for path in paths)}")

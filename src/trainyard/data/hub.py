@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 from trainyard.base.errors import DataError, ItemError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import NAME_COLUMNS, find_examples, item_columns, merge, table_items
+from trainyard.data.folders import read_folder
 from trainyard.data.records import Found, LazyItems, Split, split_named
 from trainyard.preprocess.base import Item
 from trainyard.preprocess.items import image_item
 from trainyard.preprocess.rows import MissingColumn, Table, find_column
+from trainyard.preprocess.tables import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
     import datasets
 
 PREFIX = "hub"
+DATA_SUFFIXES = frozenset((*TABLE_SUFFIXES, ".arrow", ".zip", ".tar"))
+"""Files that hold many examples, or say what others are."""
 
 
 def read_hub(name: str, data: ImagesConfig | TextsConfig) -> Found:
@@ -33,6 +37,8 @@ def read_hub(name: str, data: ImagesConfig | TextsConfig) -> Found:
     Raises:
         DataError: it can't be had (not there, no network, no such ``data.subset``), or a column isn't in it.
     """
+    if _is_of_files(Path(name).expanduser(), data):
+        return read_folder(Path(name).expanduser().absolute(), data)
     found, unused = [], []
     for split_name, dataset in _load(name, data).items():
         split = split_named(split_name)
@@ -87,6 +93,14 @@ class HubImages(LazyItems):
                 f"{entry['filename']}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
             )
         return [f"{digest.hexdigest()}:{row}" for row in self._rows]
+
+
+def _is_of_files(folder: Path, data: ImagesConfig | TextsConfig) -> bool:
+    """Whether a local folder holds a file for each example and nothing that only ``datasets`` knows how to read."""
+    card = folder / "README.md"
+    if not folder.is_dir() or data.subset is not None or (card.exists() and b"configs:" in card.read_bytes()):
+        return False
+    return not any(path.suffix.lower() in DATA_SUFFIXES for path in (*folder.glob("*"), *folder.glob("*/*")))
 
 
 def _load(name: str, data: ImagesConfig | TextsConfig) -> dict[str, datasets.Dataset]:

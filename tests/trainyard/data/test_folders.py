@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,8 @@ import pytest
 
 from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
+from trainyard.data.load import load_dataset
+from trainyard.data.records import Found
 from trainyard.data.sources import read_source
 
 Images = Callable[..., ImagesConfig]
@@ -184,3 +189,282 @@ def test_a_folder_without_data_says_what_it_may_hold(tmp_path: Path, images: Ima
         read_source(images(tmp_path / "d"))
     with pytest.raises(DataError, match=r"tables \(\.csv"):
         read_source(texts(tmp_path / "d"))
+
+
+PETS = {"cat": 2, "dog": 2}
+
+
+def counts(found: Found) -> dict[str, dict[str, int]]:
+    return {split: dict(sorted(Counter(rows.labels).items())) for split, rows in found.splits.items()}
+
+
+@pytest.mark.parametrize(
+    ("train", "other", "split"),
+    [
+        ("Training Set", "Test Set", "test"),
+        ("train_images", "test_images", "test"),
+        ("train2017", "val2017", "val"),
+        ("TrainImages", "ValidImages", "val"),
+        ("trainset", "testset", "test"),
+        ("pets-train", "pets-dev", "val"),
+        ("train", "test_images", "test"),
+    ],
+)
+def test_a_split_is_told_by_a_word_of_its_name(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], train: str, other: str, split: str
+) -> None:
+    for name in (train, other):
+        write_images(tmp_path / "d" / name, PETS)
+
+    assert counts(read_source(images(tmp_path / "d"))) == {"train": PETS, split: PETS}
+
+
+@pytest.mark.parametrize("names", [("test_tube", "train_station"), ("trainers", "testers"), ("train", "tram")])
+def test_a_class_may_have_such_a_word_in_its_name(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], names: tuple[str, ...]
+) -> None:
+    write_images(tmp_path / "d", dict.fromkeys(names, 2))
+
+    assert counts(read_source(images(tmp_path / "d"))) == {"train": dict.fromkeys(sorted(names), 2)}
+
+
+def test_a_split_with_one_folder_around_its_classes(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    for folder in ("train/train", "test/images"):
+        write_images(tmp_path / "d" / folder, PETS)
+
+    assert counts(read_source(images(tmp_path / "d"))) == {"train": PETS, "test": PETS}
+
+
+def test_a_split_without_folders_of_classes_is_said_to_have_no_labels(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "d" / "train", PETS)
+    write_images(tmp_path / "d", {"test": 2})
+
+    found = read_source(images(tmp_path / "d"))
+
+    assert counts(found) == {"train": PETS}
+    assert found.warnings == ["test holds no folders of classes, so no labels, and isn't used"]
+
+
+@pytest.mark.parametrize("inner", ["my_data", "my_data/v2"])
+@pytest.mark.parametrize("splits", [("train", "test"), (".",)])
+def test_a_folder_around_the_data_is_asked_about(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], inner: str, splits: tuple[str, ...]
+) -> None:
+    for split in splits:
+        write_images(tmp_path / "d" / inner / split, PETS)
+
+    with pytest.raises(DataError, match=rf"did you mean data\.path={tmp_path}/d/{inner}\?"):
+        read_source(images(tmp_path / "d"))
+
+
+def test_a_folder_around_tables_is_asked_about(tmp_path: Path, texts: Texts, write_csv: Callable[..., Path]) -> None:
+    write_csv(tmp_path / "d" / "my_data" / "train.csv", 2)
+
+    with pytest.raises(DataError, match=rf"did you mean data\.path={tmp_path}/d/my_data\?"):
+        read_source(texts(tmp_path / "d"))
+
+
+def test_the_same_folders_in_each_folder_may_be_the_classes(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    for name in ("2023", "2024"):
+        write_images(tmp_path / "d" / name, PETS)
+
+    with pytest.raises(DataError, match=r"the same folders \(cat, dog\) in each of 2023, 2024: .*data\.path=\S*/2023;"):
+        read_source(images(tmp_path / "d"))
+
+
+def test_folders_in_each_class_may_differ(tmp_path: Path, images: Images, write_images: Callable[..., None]) -> None:
+    for folder, inner in (("cat", ("may", "june")), ("dog", ("may",))):
+        write_images(tmp_path / "d" / folder, dict.fromkeys(inner, 1))
+
+    assert counts(read_source(images(tmp_path / "d"))) == {"train": {"cat": 2, "dog": 1}}
+
+
+@pytest.mark.parametrize("place", [".", "train"])
+def test_a_table_beside_the_classes_is_refused_if_it_can_be_read_too(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], place: str
+) -> None:
+    write_images(tmp_path / "d" / place, PETS)
+    table = tmp_path / "d" / place / "notes.csv"
+    table.write_text("image,label\ncat/000.png,wet\ndog/000.png,dry\n")
+
+    with pytest.raises(DataError, match=rf"two ways, .*cat, .*dog\): say data\.path={table}, or move the table away"):
+        read_source(images(tmp_path / "d"))
+    assert counts(read_source(images(table))) == {"train": {"dry": 1, "wet": 1}}
+
+
+@pytest.mark.parametrize("content", ["image,label\nnone.png,wet\n", "file,weather\ncat/000.png,wet\n", ""])
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_a_table_beside_the_classes_is_warned_of_otherwise(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], place: str, content: str
+) -> None:
+    write_images(tmp_path / "d" / place, PETS)
+    (tmp_path / "d" / place / "notes.csv").write_text(content)
+
+    found = read_source(images(tmp_path / "d"))
+
+    assert counts(found) == {"train": PETS}
+    assert len(found.warnings) == 1
+    assert f"{place}notes.csv beside the folders of the classes isn't used" in found.warnings[0]
+
+
+def test_images_of_a_table_may_lie_in_folders(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "d", {"images": 2})
+    (tmp_path / "d" / "labels.csv").write_text("image,label\nimages/000.png,wet\nimages/001.png,dry\n")
+
+    found = read_source(images(tmp_path / "d"))
+
+    assert counts(found) == {"train": {"dry": 1, "wet": 1}}
+    assert not found.warnings
+    with pytest.raises(DataError, match="has no column 'file'"):
+        read_source(images(tmp_path / "d", image="file"))
+
+
+def test_a_class_without_a_file_that_can_be_read_is_named(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "d" / "train", PETS | {"larch": 0, "fir": 1})
+    (tmp_path / "d" / "train" / "fir" / "000.png").rename(tmp_path / "d" / "train" / "fir" / "000.heic")
+    write_images(tmp_path / "d" / "test", PETS)
+
+    found = read_source(images(tmp_path / "d"))
+
+    assert counts(found) == {"train": PETS, "test": PETS}
+    assert any("so no class: train/fir, train/larch" in warning for warning in found.warnings)
+
+
+def test_a_class_that_a_split_lost_is_refused(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "d" / "train", PETS)
+    write_images(tmp_path / "d" / "test", PETS | {"dog": 0})
+
+    with pytest.raises(DataError, match=r"d/test/dog holds no images that can be read, and train has its class"):
+        read_source(images(tmp_path / "d"))
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information", "__MACOSX", ".cache"]
+)
+def test_folders_of_systems_hold_no_data(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], name: str
+) -> None:
+    write_images(tmp_path / "d", PETS | {name: 1, f"cat/{name}": 1})
+    (tmp_path / "d" / "cat" / "Thumbs.db").write_text("")
+
+    found = read_source(images(tmp_path / "d"))
+
+    assert counts(found) == {"train": PETS}
+    assert not found.warnings
+
+
+@pytest.mark.parametrize("target", [".", ".."])
+def test_a_link_back_is_no_class(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], target: str
+) -> None:
+    write_images(tmp_path / "d", PETS)
+    (tmp_path / "d" / "loop").symlink_to(target)
+
+    assert counts(read_source(images(tmp_path / "d"))) == {"train": PETS}
+
+
+def test_a_name_that_is_not_unicode_is_refused(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "d", PETS)
+    os.rename(tmp_path / "d" / "cat", os.fsencode(tmp_path / "d") + b"/caf\xe9")
+
+    with pytest.raises(DataError, match=r"folder 'caf\\udce9' in .* has no name in UTF-8: rename it"):
+        read_source(images(tmp_path / "d"))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Grüße".encode(), "Grüße"),
+        ("\ufeffGrüße".encode(), "Grüße"),
+        ("Grüße".encode("utf-16"), "Grüße"),
+        ("“Grüße”".encode("cp1252"), "“Grüße”"),
+        (b"\x81\xfc", "\x81ü"),
+    ],
+)
+def test_a_text_is_read_in_the_encoding_it_has(tmp_path: Path, texts: Texts, content: bytes, text: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "1.txt").write_bytes(content)
+
+    assert read_source(texts(tmp_path / "d")).splits["train"].items == [text, text]
+
+
+def test_a_file_that_is_no_text_is_bad(tmp_path: Path, texts: Texts) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "1.txt").write_text("words")
+    (tmp_path / "d" / "a" / "2.txt").write_text(" \n")
+    (tmp_path / "d" / "a" / "3").write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "d" / "a" / "4.txt").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "d" / "a" / "5.txt")
+
+    found = read_source(texts(tmp_path / "d"))
+
+    assert counts(found) == {"train": {"a": 1, "b": 1}}
+    assert {bad.where: bad.reason for bad in found.bad} == {
+        "a/2.txt": "empty",
+        "a/3": "isn't a text",
+        "a/4.txt": "can't be read (No such file or directory)",
+        "a/5.txt": "5.txt isn't a regular file",
+    }
+
+
+def test_tables_of_texts_come_before_folders_of_texts(
+    tmp_path: Path, texts: Texts, write_csv: Callable[..., Path]
+) -> None:
+    write_csv(tmp_path / "d" / "all.csv", 3)
+    for name in ("docs", "notes"):
+        (tmp_path / "d" / name).mkdir()
+        (tmp_path / "d" / name / "1.txt").write_text("words")
+
+    found = read_source(texts(tmp_path / "d"))
+
+    assert counts(found) == {"train": {"a": 2, "b": 1}}
+    assert not found.warnings
+
+
+def special(path: Path) -> None:
+    """Puts files beside each other that are waited for, or read, without end."""
+    os.mkfifo(path / "fifo.png")
+    (path / "device.png").symlink_to("/dev/zero")
+    (path / "loop.png").symlink_to("loop.png")
+    (path / "folder.png").symlink_to(path.parent / "dog")
+    with socket.socket(socket.AF_UNIX) as unix:
+        place = os.open(path, os.O_RDONLY)  # the path of a socket may not be as long as a test's folder
+        unix.bind(f"/proc/self/fd/{place}/socket.png")
+        os.close(place)
+
+
+@pytest.mark.parametrize("cache_gb", [None, 0])
+def test_a_file_that_is_not_regular_is_bad_at_once(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], cache_gb: float | None
+) -> None:
+    write_images(tmp_path / "d", {"cat": 30, "dog": 30})
+    special(tmp_path / "d" / "cat")
+    (tmp_path / "d" / "cat" / "folder.png").unlink()
+    named = sorted((tmp_path / "d").glob("*/*.png"))
+    (tmp_path / "list.csv").write_text("image,label\n" + "".join(f"{one},{one.parent.name}\n" for one in named))
+
+    for path in (tmp_path / "d", tmp_path / "list.csv"):
+        report = load_dataset(images(path, max_bad=0.5, cache_gb=cache_gb), seed=0).report
+        reasons = sorted(bad.reason for bad in report.bad)
+        assert [reason.split(":")[0] for reason in reasons] == [
+            "Too many levels of symbolic links",
+            "device.png isn't a regular file",
+            "fifo.png isn't a regular file",
+            "socket.png isn't a regular file",
+        ]
