@@ -94,8 +94,8 @@ class _Reader:
     def _is_example(self, path: Path) -> bool:
         return is_image(path) if isinstance(self.data, ImagesConfig) else is_text(path)
 
-    def _with_examples(self, folders: Sequence[Path]) -> list[Path]:
-        return [folder for folder in folders if any(map(self._is_example, files_below(folder)))]
+    def _holds_examples(self, folder: Path) -> bool:
+        return any(map(self._is_example, files_below(folder)))
 
     def _splits(self, place: _Place) -> dict[Split, Path]:
         """The folder of each split: by its name alone, or by a word where another's name differs by this word only.
@@ -120,14 +120,14 @@ class _Reader:
     def _is_split(self, folder: Path, exact: bool = False) -> bool:
         place = self._look(folder)
         inner = [one for one in place.folders if one.name.lower() not in NO_CLASSES or self._look(one).folders]
-        return bool(place.tables or self._with_examples(inner) or (exact and inner and not place.files))
+        return bool(place.tables or any(map(self._holds_examples, inner)) or (exact and inner and not place.files))
 
     def _read_part(self, place: _Place, split: Split | None) -> Found:
         """Reads what isn't divided further: tables, or a folder for each class."""
         table = self._read_tables(place, split) if place.tables else None
         if isinstance(table, Found) and isinstance(self.data, TextsConfig):
             return table
-        classes = self._with_examples(place.folders)
+        classes = list(filter(self._holds_examples, place.folders))
         inner = self._wrapped(classes or place.folders)
         if inner and split and not table:
             return self._read_part(self._look(inner), split)
@@ -138,7 +138,7 @@ class _Reader:
                 return table
             raise DataError(f"{table}; as for the folders, {doubt}") if doubt and classes else table
         if doubt:
-            raise DataError(f"{place.path} holds no {self._layouts()}; {doubt}" if inner else doubt)
+            raise DataError(f"{place.path} has its data in a folder of its own: {doubt}" if inner else doubt)
         if fits:
             raise DataError(
                 f"{place.path} can be read in two ways, as a table or as a folder for each class "
@@ -157,7 +157,7 @@ class _Reader:
         if len(folders) != 1:
             return None
         below = self._look(folders[0])
-        is_data = below.tables or len(self._with_examples(below.folders)) > 1
+        is_data = below.tables or sum(map(self._holds_examples, below.folders)) > 1
         if self._splits(below) or (is_data and not below.files):
             return below.path
         return None if below.files else self._wrapped(below.folders)
@@ -175,7 +175,7 @@ class _Reader:
         names = set()
         for folder in classes:
             below = self._look(folder)
-            names.add(tuple(one.name for one in self._with_examples(below.folders)))
+            names.add(tuple(one.name for one in below.folders if self._holds_examples(one)))
             if below.files or len(names) > 1:
                 return ""
         if len(classes) > 1 and len(inner := min(names)) > 1:
@@ -210,8 +210,10 @@ class _Reader:
         parts, others, lost = [], [], []
         for folder in (one for one in place.folders if one not in unlabelled):
             files = list(files_below(folder, above=(self.root, place.path)))
-            others += [path for path in files if not self._is_example(path)]
-            part = self._read_class(_class_name(folder), [path for path in files if self._is_example(path)], split)
+            examples = [path for path in files if self._is_example(path)]
+            if len(examples) < len(files):
+                others += [path for path in files if not self._is_example(path)]
+            part = self._read_class(_class_name(folder), examples, split)
             lost += [] if part.splits else [folder]
             parts.append(part)
         self.lost.extend(lost if split != "train" else [])

@@ -97,7 +97,8 @@ def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[Path]:
 
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
         folders[:] = [name for name in sorted(folders) if is_visible(name) and is_new(Path(place, name))]
-        yield from (Path(place, name) for name in sorted(names) if is_visible(name))
+        parent = Path(place)
+        yield from (parent / name for name in sorted(names) if is_visible(name))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
