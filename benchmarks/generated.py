@@ -111,5 +111,5 @@ def _workload(
 
     splits: dict[Split, Records] = {"train": records(np.arange(len(items))), "val": records(few), "test": records(few)}
     names = tuple(str(i) for i in range(classes))
-    report = DataReport("generated", "", {}, len(items), (), Duplicates(0, ()), ())
+    report = DataReport("generated", "", {}, len(items), (), Duplicates(), ())
     return make_workload(experiment, Dataset(splits, names, "", "generated", report), preprocessor)

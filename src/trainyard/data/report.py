@@ -43,19 +43,24 @@ class Duplicates:
     """Examples that are there more than once.
 
     Attributes:
-        across_splits: Exact copies of training examples in evaluation splits (and of validation examples in the test).
+        copies: Exact ones of training examples in evaluation splits (and of validation examples in the test split).
         conflicting: Exact copies with another label, in any split.
         near: Copies but for case, spaces, punctuation at the end or the form of letters; texts only.
     """
 
-    across_splits: Pairs = field(default_factory=Pairs)
+    copies: Pairs = field(default_factory=Pairs)
     conflicting: Pairs = field(default_factory=Pairs)
     near: Pairs = field(default_factory=Pairs)
+
+    @property
+    def across_splits(self) -> int:
+        """How many copies lie in another split."""
+        return self.copies.count
 
     def findings(self) -> list[tuple[str, str]]:
         """What was found, and what to do about it: what a model has seen in training doesn't measure it."""
         kinds = (
-            (self.across_splits, "exact copies of examples in another split", "remove them from one of the splits"),
+            (self.copies, "exact copies of examples in another split", "remove them from one of the splits"),
             (self.conflicting, "copies of an example with another label", "correct the labels"),
             (self.near, "like another but for case, spaces or punctuation", "keep one of each"),
         )
@@ -105,8 +110,8 @@ class DataReport:
                 "items": [{"where": bad.where, "reason": bad.reason} for bad in self.bad[:MAX_LISTED]],
             },
             "duplicates": {
-                "across_splits": self.duplicates.across_splits.count,
-                "examples": self.duplicates.across_splits.examples,
+                "across_splits": self.duplicates.across_splits,
+                "examples": self.duplicates.copies.examples,
                 "conflicting": asdict(self.duplicates.conflicting),
                 "near": asdict(self.duplicates.near),
             },
@@ -174,7 +179,7 @@ def find_duplicates(
         for row, (digest, label, source) in enumerate(zip(digests[split], rows.labels, rows.sources, strict=True)):
             home, first_label, first = firsts.setdefault(digest, (split, label, source))
             if home != split:
-                found.across_splits.add(first, source)
+                found.copies.add(first, source)
             if first_label != label:
                 found.conflicting.add(first, source)
             if near[split]:

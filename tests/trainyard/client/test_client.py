@@ -20,6 +20,7 @@ from trainyard.client.client import AsyncClient, Client
 from trainyard.client.replies import Answer, NotServed, ServedModel, ServerError, Unauthorised, Unreachable
 from trainyard.inference.inputs import Reads
 from trainyard.inference.predictor import Deployed
+from trainyard.preprocess.rows import Dialect
 
 DEPLOYED = Deployed("b" * 64, "one", "onnx")
 TOKEN = "s3cret-t0ken"
@@ -410,9 +411,14 @@ def test_top_k_below_one_is_refused(ask: Ask, server: Server) -> None:
 
 def test_what_a_model_takes(ask: Ask, server: Server) -> None:
     for name, shape, parameters, reads in (
-        ("image", [-1], {}, Reads("image", False, ("image",))),
-        ("text", [-1], {"parameters": {"columns": ["title", 3]}}, Reads("text", False, ("title", 3))),
-        ("text", [-1, 2], {}, Reads("text", True, (0, 1))),
+        ("image", [-1], {}, Reads("image", False, ("image",), Dialect(header=False))),
+        (
+            "text",
+            [-1],
+            {"parameters": {"columns": ["title", 3]}},
+            Reads("text", False, ("title", 3), Dialect(header=False)),
+        ),
+        ("text", [-1, 2], {}, Reads("text", True, (0, 1), Dialect(header=False))),
     ):
         told = {"inputs": [{"name": name, "datatype": "BYTES", "shape": shape, **parameters}], "outputs": []}
         server.answer = says(200, {"name": "m", "versions": ["1.0"], "platform": "x", **told})

@@ -18,7 +18,7 @@ from toy.models import CnnConfig
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import parse_experiment
 from trainyard.data.records import BadExample
-from trainyard.data.report import DataReport, Duplicates, duplicate_warning
+from trainyard.data.report import DataReport, Duplicates, Pairs
 from trainyard.doctor import Check, check_data, check_machine, check_start, exit_code, packages, render
 from trainyard.doctor.data import judge
 from trainyard.doctor.gpu import check_gpu
@@ -300,7 +300,7 @@ def data_report(train: dict[str, int], others: int = 50, **changes: object) -> D
         "classes": {name: {"train": count, "val": others, "test": others} for name, count in train.items()},
         "total": 1_000,
         "bad": (),
-        "duplicates": Duplicates(0, ()),
+        "duplicates": Duplicates(),
         "warnings": (),
     }
     return DataReport(**(values | changes))  # type: ignore[arg-type]
@@ -341,13 +341,17 @@ def test_bad_examples_are_named_by_place() -> None:
 
 
 def test_duplicates_are_told_once() -> None:
-    duplicates = Duplicates(1, (("a.csv:1", "b.csv:2"),))
-    warnings = (*duplicate_warning(duplicates), "the header was guessed")
+    duplicates = Duplicates(Pairs(1, [["a.csv:1", "b.csv:2"]]), near=Pairs(2, [["a.csv:3", "a.csv:4"]]))
+    warnings = (*duplicates.warnings(), "the header was guessed")
     checks = judge(data_report({"bug": 100, "billing": 100}, duplicates=duplicates, warnings=warnings))
     found = [(check.name, check.detail) for check in checks if check.status == "warning"]
     assert all(check.fix for check in checks if check.status == "warning"), "each with its fix"
     assert found == [
-        ("duplicates", "1 examples are copies of examples in another split: b.csv:2 = a.csv:1"),
+        ("duplicates", "1 examples are exact copies of examples in another split (the first: b.csv:2 of a.csv:1)"),
+        (
+            "duplicates",
+            "2 examples are like another but for case, spaces or punctuation (the first: a.csv:4 of a.csv:3)",
+        ),
         ("data", "the header was guessed"),
     ]
 
