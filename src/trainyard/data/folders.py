@@ -28,6 +28,7 @@ NO_CLASSES = frozenset(("image", "images", "img", "imgs", "jpegimages", "annotat
 """Folders that files lie in by their kind."""
 UNLABELLED = frozenset(("unsup", "unsupervised", "unlabeled", "unlabelled"))
 """Folders beside those of the classes that say of themselves that they are none."""
+NAME_OR_MOVE = "name them train, val or test, or move them away"
 
 
 def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:
@@ -70,9 +71,11 @@ class _Reader:
                 "take the class out of all splits"
             )
         others = [path for path in (*place.folders, *place.tables) if path not in splits.values()]
-        hidden = [path for path in others if path.is_dir() and _split_in(path.name)]
-        found.warnings += [f"{path.name} holds no folders of classes, so no labels, and isn't used" for path in hidden]
-        found.warnings += self._ignored([path for path in others if path not in hidden])
+        flat = [path for path in others if path.is_dir() and _split_in(path.name)]
+        self._unused(found, flat, "splits have no folders of classes, so no labels, and", "give them some")
+        self._unused(
+            found, [path for path in others if path not in flat], "entries belong to no split and", NAME_OR_MOVE
+        )
         return found
 
     def _look(self, folder: Path) -> _Place:
@@ -102,25 +105,18 @@ class _Reader:
 
         A class may be called ``train`` or ``test_tube``, too: it holds its files, and a split holds folders or tables.
         """
-        exact = [one for one in place.folders if split_named(one.name) and self._is_split(one, exact=True)]
-        groups = []
+        exact = [one for one in place.folders if split_named(one.name) and self._is_split(one)]
+        found: dict[Split, list[Path]] = {}
         for rest, group in _alike(place.folders, several=not exact).items():
-            parts = {split: [one for one in folders if self._is_split(one)] for split, folders in group.items()}
-            if any(parts.values()) and (rest == "" or not exact):
-                groups.append(parts)
-        found: dict[Split, Path] = {}
-        for split, folders in groups[0].items() if len(groups) == 1 else ():
-            chosen = [one for one in folders if one in exact] or folders
-            if len(chosen) > 1:
-                raise _twice(split, chosen)
-            if chosen:
-                found[split] = chosen[0]
-        return found
+            for split, folders in group.items() if not (exact and rest) else ():
+                parts = [one for one in folders if one in exact] or [one for one in folders if self._is_split(one)]
+                found.setdefault(split, []).extend(parts)
+        return {split: _only(split, parts) for split, parts in found.items() if parts}
 
-    def _is_split(self, folder: Path, exact: bool = False) -> bool:
+    def _is_split(self, folder: Path) -> bool:
         place = self._look(folder)
         inner = [one for one in place.folders if one.name.lower() not in NO_CLASSES or self._look(one).folders]
-        return bool(place.tables or any(map(self._holds_examples, inner)) or (exact and inner and not place.files))
+        return bool(place.tables or (inner and (not place.files or any(map(self._holds_examples, inner)))))
 
     def _read_part(self, place: _Place, split: Split | None) -> Found:
         """Reads what isn't divided further: tables, or a folder for each class."""
@@ -131,26 +127,17 @@ class _Reader:
         inner = self._wrapped(classes or place.folders)
         if inner and split and not table:
             return self._read_part(self._look(inner), split)
-        doubt = f"did you mean data.path={inner}?" if inner else self._doubt(place, classes)
-        fits = isinstance(table, Found) and (not classes or _has_images(table))
-        if table and (fits or not inner) and (doubt or len(classes) < 2):
+        doubt = self._doubt(place, classes, inner)
+        items = [row for rows in table.splits.values() for row in rows.items[:100]] if isinstance(table, Found) else []
+        fits = any(not isinstance(item, Path) or os.path.exists(item) for item in items)
+        if table and (doubt or len(classes) < 2) and (fits or not inner):
             if isinstance(table, Found):
                 return table
             raise DataError(f"{table}; as for the folders, {doubt}") if doubt and classes else table
-        if doubt:
-            raise DataError(f"{place.path} has its data in a folder of its own: {doubt}" if inner else doubt)
-        if fits:
-            raise DataError(
-                f"{place.path} can be read in two ways, as a table or as a folder for each class "
-                f"({self._listed(classes)}): say data.path={place.tables[0]}, or move the table away"
-            )
-        found = self._read_classes(place, split)
-        if place.tables:
-            found.warnings.append(
-                f"{self._listed(place.tables)} beside the folders of the classes isn't used: move it away, or give it "
-                "alone as data.path"
-            )
-        return found
+        if doubt or fits:
+            two = f"{place.path} can be read as a table or as a folder for each class ({self._listed(classes)})"
+            raise DataError(doubt or f"{two}: say data.path={place.tables[0]}, or move the table away")
+        return self._read_classes(place, split)
 
     def _wrapped(self, folders: Sequence[Path]) -> Path | None:
         """Where the data lies, if all of it is in one folder that can't be a class."""
@@ -162,10 +149,13 @@ class _Reader:
             return below.path
         return None if below.files else self._wrapped(below.folders)
 
-    def _doubt(self, place: _Place, classes: Sequence[Path]) -> str:
+    def _doubt(self, place: _Place, classes: Sequence[Path], inner: Path | None) -> str:
         """Why the folders can't be those of classes; empty if they can."""
+        if inner:
+            return f"{place.path} has its data in one folder: did you mean data.path={inner}?"
         if not place.folders:
-            return f"{place.path} holds no {self._layouts()}"
+            layouts = "<split>/<class>/file, <class>/file" + ("" if isinstance(self.data, ImagesConfig) else ".txt")
+            return f"{place.path} holds no {self.data.kind} as {layouts} or tables ({', '.join(TABLE_SUFFIXES)})"
         splits = [folder for group in _alike(classes).values() for folders in group.values() for folder in folders]
         if flat := splits or [folder for folder in classes if folder.name.lower() in NO_CLASSES]:
             return (
@@ -178,18 +168,13 @@ class _Reader:
             names.add(tuple(one.name for one in below.folders if self._holds_examples(one)))
             if below.files or len(names) > 1:
                 return ""
-        if len(classes) > 1 and len(inner := min(names)) > 1:
-            return (
-                f"{place.path} has the same folders ({', '.join(inner[:5])}) in each of {self._listed(classes)}: "
-                f"if the former are classes, call the latter train, val and test, or say data.path={classes[0]}; "
-                "if not, move what is in the former one folder up"
-            )
-        return ""
-
-    def _layouts(self) -> str:
-        suffix = "" if isinstance(self.data, ImagesConfig) else ".txt"
-        tables = ", ".join(TABLE_SUFFIXES)
-        return f"{self.data.kind} as <split>/<class>/file{suffix}, <class>/file{suffix} or tables ({tables})"
+        if len(classes) < 2 or len(same := min(names)) < 2:
+            return ""
+        return (
+            f"{place.path} has the same folders ({', '.join(same[:5])}) in each of {self._listed(classes)}: if the "
+            f"former are classes, call the latter train, val and test, or say data.path={classes[0]}; if not, move "
+            "what is in the former one folder up"
+        )
 
     def _read_tables(self, place: _Place, split: Split | None) -> Found | DataError | UsageError:
         """Tables of one split; or one for each split if their names say so, else parts of one undivided table."""
@@ -197,11 +182,11 @@ class _Reader:
         parts = [(path, part) for part, paths in divided.items() for path in paths]
         used: Mapping[Path, Split | None] = dict(parts) if parts else dict.fromkeys(place.tables, split)
         try:
-            named = [(path, str(path.relative_to(self.root)), part) for path, part in used.items()]
-            found = merge([read_examples(path, name, self.data, part) for path, name, part in named])
+            found = merge([read_examples(path, self._name(path), self.data, part) for path, part in used.items()])
         except (DataError, UsageError) as error:
             return error
-        found.warnings += self._ignored([path for path in place.tables if path not in used])
+        others = [path for path in place.tables if path not in used]
+        self._unused(found, others, "entries belong to no split and", NAME_OR_MOVE)
         return found
 
     def _read_classes(self, place: _Place, split: Split | None) -> Found:
@@ -213,53 +198,38 @@ class _Reader:
             examples = [path for path in files if self._is_example(path)]
             if len(examples) < len(files):
                 others += [path for path in files if not self._is_example(path)]
-            part = self._read_class(_class_name(folder), examples, split)
-            lost += [] if part.splits else [folder]
-            parts.append(part)
+            parts.append(self._read_class(_class_name(folder), examples, split or "train"))
+            lost += [] if parts[-1].splits else [folder]
         self.lost.extend(lost if split != "train" else [])
-        found, kind = merge(parts), self.data.kind
-        for paths, what, fix in (
-            (place.files, f"{kind} lie beside the folders of the classes and", "move them into one, or away"),
-            (others, f"files aren't {kind} by their suffix and", "convert them, or move them away"),
-            (unlabelled, "folders have no label, by their names, and", "rename them if they are classes"),
-        ):
-            if paths:  # relative paths only: the model card shows them to strangers
-                first = paths[0].relative_to(self.root)
-                found.warnings.append(f"{len(paths):,} {what} aren't used (the first: {first}): {fix}")
-        if lost:
-            names = self._listed(lost)
-            found.warnings.append(f"no {kind} that can be read, so no class: {names}; convert the files, or move them")
+        found, kind, beside = merge(parts), self.data.kind, "lie beside the folders of the classes and"
+        self._unused(found, place.files, f"{kind} {beside}", "move them into one, or away")
+        self._unused(found, place.tables, f"tables {beside}", "give one as data.path, or move them away")
+        self._unused(found, others, f"files aren't {kind} by their suffix and", "convert them, or move them away")
+        self._unused(found, lost, f"folders hold no {kind} that can be read, so no class, and", "convert the files")
+        self._unused(found, unlabelled, "folders have no label, by their names, and", "rename them if they are classes")
         return found
 
-    def _read_class(self, label: str, paths: Sequence[Path], split: Split | None) -> Found:
-        start = len(str(self.root)) + 1  # much faster than relative_to
+    def _read_class(self, label: str, paths: Sequence[Path], split: Split) -> Found:
         items: list[Item] = []
-        sources: list[str] = []
-        bad = []
+        sources, bad = [], []
         for path in paths:
             try:
                 items.append(path if isinstance(self.data, ImagesConfig) else read_text(path))
-                sources.append(str(path)[start:])
+                sources.append(self._name(path))
             except ItemError as error:
-                bad.append(BadExample(str(path)[start:], str(error)))
-        return Found({split or "train": Rows(items, [label] * len(items), sources)} if items else {}, bad)
+                bad.append(BadExample(self._name(path), str(error)))
+        return Found({split: Rows(items, [label] * len(items), sources)} if items else {}, bad)
 
-    def _ignored(self, paths: Sequence[Path]) -> list[str]:
-        if not paths:
-            return []
-        return [
-            f"{len(paths):,} entries belong to no split and aren't used ({self._listed(paths)}): name them train, val "
-            "or test, or move them away"
-        ]
+    def _unused(self, found: Found, paths: Sequence[Path], what: str, fix: str) -> None:
+        if paths:
+            found.warnings.append(f"{len(paths):,} {what} aren't used ({self._listed(paths)}): {fix}")
 
     def _listed(self, paths: Sequence[Path]) -> str:
-        """By relative paths: the model card shows warnings to strangers."""
-        return ", ".join(str(path.relative_to(self.root)) for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
+        return ", ".join(map(self._name, paths[:5])) + (", ..." if len(paths) > 5 else "")
 
-
-def _has_images(found: Found) -> bool:
-    items = [item for rows in found.splits.values() for item in rows.items[:100]]
-    return any(not isinstance(item, Path) or os.path.exists(item) for item in items)
+    def _name(self, path: Path) -> str:
+        """Relative, since the model card shows warnings to strangers; much faster than ``relative_to``."""
+        return str(path)[len(str(self.root)) + 1 :]
 
 
 def _class_name(folder: Path) -> str:
@@ -296,10 +266,11 @@ def _by_split(tables: Sequence[Path]) -> dict[Split, list[Path]]:
         if split := split_named(name if not part or part[:1].isdigit() else stem):
             divided.setdefault(split, []).append(path)
     for split, same in divided.items():
-        if len({(path.stem.partition("-")[0], path.suffix) for path in same}) > 1:
-            raise _twice(split, same)
+        _only(split, list({(path.stem.partition("-")[0], path.suffix): path for path in same}.values()))
     return divided
 
 
-def _twice(split: Split, paths: Sequence[Path]) -> DataError:
-    return DataError(f"{paths[0].parent} has the {split} split twice: {', '.join(path.name for path in paths)}")
+def _only(split: Split, paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:
+        raise DataError(f"{paths[0].parent} has the {split} split twice: {', '.join(path.name for path in paths)}")
+    return paths[0]

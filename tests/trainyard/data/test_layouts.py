@@ -136,7 +136,7 @@ def test_aclimdb(tmp_path: Path, texts: Texts) -> None:
     assert shape(found) == {split: {"neg": 1, "pos": 2} for split in ("train", "test")}
     assert found.splits["test"].items == ["a film to forget", "a film to love", "splendid"]
     assert found.splits["test"].sources[0] == "test/neg/0_2.txt"
-    assert any("no label, by their names, and aren't used (the first: train/unsup)" in text for text in found.warnings)
+    assert any("no label, by their names, and aren't used (train/unsup)" in text for text in found.warnings)
 
 
 def test_20_newsgroups(tmp_path: Path, texts: Texts) -> None:
