@@ -106,7 +106,7 @@ class ImagesConfig(AnyData):
 
 
 class TextsConfig(AnyData):
-    """Texts: CSV, TSV, JSONL or Parquet, one file or one per split, or a hub dataset."""
+    """Texts: CSV, TSV, JSONL or Parquet, one file or one per split; `<split>/<class>/file.txt`; or a hub dataset."""
 
     kind: Annotated[Literal["texts"], changes("inputs")]
     """What an example is."""

@@ -29,6 +29,7 @@ NO_CLASSES = frozenset(("image", "images", "img", "imgs", "jpegimages", "annotat
 UNLABELLED = frozenset(("unsup", "unsupervised", "unlabeled", "unlabelled"))
 """Folders beside those of the classes that say of themselves that they are none."""
 NAME_OR_MOVE = "name them train, val or test, or move them away"
+GIVE_OR_MOVE = "give one as data.path, or move them away"
 
 
 def read_folder(folder: Path, data: ImagesConfig | TextsConfig) -> Found:
@@ -70,12 +71,12 @@ class _Reader:
                 f"{gone[0]} holds no {self.data.kind} that can be read, and train has its class: convert its files, or "
                 "take the class out of all splits"
             )
-        others = [path for path in (*place.folders, *place.tables) if path not in splits.values()]
-        flat = [path for path in others if path.is_dir() and _split_in(path.name)]
+        others = [folder for folder in place.folders if folder not in splits.values()]
+        flat = [folder for folder in others if _split_in(folder.name) and not self._is_split(folder)]
+        others = [folder for folder in others if folder not in flat]
         self._unused(found, flat, "splits have no folders of classes, so no labels, and", "give them some")
-        self._unused(
-            found, [path for path in others if path not in flat], "entries belong to no split and", NAME_OR_MOVE
-        )
+        self._unused(found, others, "entries belong to no split and", NAME_OR_MOVE)
+        self._unused(found, place.tables, "tables lie beside the folders of the splits and", GIVE_OR_MOVE)
         return found
 
     def _look(self, folder: Path) -> _Place:
@@ -162,13 +163,12 @@ class _Reader:
                 f"{place.path} has {self.data.kind} without classes in {self._listed(flat)}: put them into a folder "
                 f"for each class ({flat[0].name}/cat/), or list them with their labels in a table (train.csv)"
             )
-        names = set()
-        for folder in classes:
-            below = self._look(folder)
-            names.add(tuple(one.name for one in below.folders if self._holds_examples(one)))
-            if below.files or len(names) > 1:
-                return ""
-        if len(classes) < 2 or len(same := min(names)) < 2:
+        for folder in classes:  # a zip that was unpacked into itself has the classes once more
+            if sum((folder / other.name).is_dir() for other in classes[:3] if other != folder) > 1:
+                return f"{folder} has folders of the same names as beside it: move it away, or say data.path={folder}"
+        inside = (filter(self._holds_examples, self._look(folder).folders) for folder in classes)
+        same = [folder.name for folder in next(inside, ())]
+        if len(classes) < 2 or len(same) < 2 or any([folder.name for folder in one] != same for one in inside):
             return ""
         return (
             f"{place.path} has the same folders ({', '.join(same[:5])}) in each of {self._listed(classes)}: if the "
@@ -191,6 +191,8 @@ class _Reader:
 
     def _read_classes(self, place: _Place, split: Split | None) -> Found:
         """Files below a folder for each class, at any depth; what isn't used is warned of."""
+        if isinstance(self.data, TextsConfig) and self.data.pair:
+            raise DataError(f"{place.path} has single texts in folders, and data.pair=true takes tables: leave it out")
         unlabelled = [folder for folder in place.folders if folder.name.lower() in UNLABELLED]
         parts, others, lost = [], [], []
         for folder in (one for one in place.folders if one not in unlabelled):
@@ -203,7 +205,7 @@ class _Reader:
         self.lost.extend(lost if split != "train" else [])
         found, kind, beside = merge(parts), self.data.kind, "lie beside the folders of the classes and"
         self._unused(found, place.files, f"{kind} {beside}", "move them into one, or away")
-        self._unused(found, place.tables, f"tables {beside}", "give one as data.path, or move them away")
+        self._unused(found, place.tables, f"tables {beside}", GIVE_OR_MOVE)
         self._unused(found, others, f"files aren't {kind} by their suffix and", "convert them, or move them away")
         self._unused(found, lost, f"folders hold no {kind} that can be read, so no class, and", "convert the files")
         self._unused(found, unlabelled, "folders have no label, by their names, and", "rename them if they are classes")

@@ -280,6 +280,49 @@ def test_the_same_folders_in_each_folder_may_be_the_classes(
         read_source(images(tmp_path / "d"))
 
 
+def test_the_classes_once_more_beside_themselves_are_no_class(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "pets", PETS)
+    write_images(tmp_path / "pets" / "pets", PETS)
+
+    with pytest.raises(DataError, match=r"pets/pets has folders of the same names as beside it: move it away"):
+        read_source(images(tmp_path / "pets"))
+
+
+def test_loose_files_do_not_make_a_class_of_what_is_around_classes(tmp_path: Path, texts: Texts) -> None:
+    for part in ("enron1", "enron2"):
+        for name in ("Summary.txt", "ham/1.txt", "spam/1.txt"):
+            (tmp_path / "d" / part / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "d" / part / name).write_text("words")
+
+    with pytest.raises(DataError, match=r"the same folders \(ham, spam\) in each of enron1, enron2"):
+        read_source(texts(tmp_path / "d"))
+
+
+def test_texts_in_folders_are_no_pairs(tmp_path: Path, texts: Texts) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "1.txt").write_text("words")
+
+    with pytest.raises(DataError, match=r"data\.pair=true takes tables: leave it out"):
+        read_source(texts(tmp_path / "d", text=["a", "b"], pair=True))
+
+
+def test_tables_beside_splits_are_warned_of(tmp_path: Path, images: Images, write_images: Callable[..., None]) -> None:
+    for name in ("train", "val", "val_blurred"):
+        write_images(tmp_path / "d" / name, PETS)
+    (tmp_path / "d" / "train.csv").write_text("image,label\ntrain/cat/000.png,wet\n")
+
+    found = read_source(images(tmp_path / "d"))
+
+    assert counts(found) == {"train": PETS, "val": PETS}
+    assert [warning.partition(":")[0] for warning in found.warnings] == [
+        "1 entries belong to no split and aren't used (val_blurred)",
+        "1 tables lie beside the folders of the splits and aren't used (train.csv)",
+    ]
+
+
 def test_folders_in_each_class_may_differ(tmp_path: Path, images: Images, write_images: Callable[..., None]) -> None:
     for folder, inner in (("cat", ("may", "june")), ("dog", ("may",))):
         write_images(tmp_path / "d" / folder, dict.fromkeys(inner, 1))
