@@ -35,6 +35,7 @@ def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:
     classes = check_splits(whole, data)
     checked = _check({split: limit_rows(rows, data.limit, seed) for split, rows in whole.items()}, found, data)
     if data.limit is None:  # a few examples of each split needn't hold every class
+        _check_lost(whole, checked, found)
         classes = check_splits({split: part.rows for split, part in checked.items()}, data)
     report = _report(found, checked, classes, data)
     records = {split: _records(part, classes) for split, part in checked.items()}
@@ -99,6 +100,16 @@ def _check(splits: Mapping[Split, Rows], found: Found, data: ImagesConfig | Text
         if not len(part.rows):
             raise DataError(f"the {split} split of {data.path} has no example that can be used")
     return checked
+
+
+def _check_lost(whole: Mapping[Split, Rows], checked: Mapping[Split, Checked], found: Found) -> None:
+    """Says which classes are gone, since few bad examples may be all that a class has."""
+    for split, rows in whole.items():
+        if gone := sorted(set(rows.labels) - set(checked[split].rows.labels)):
+            lost = f"no example of {_listed(gone)} in the {split} split can be used: mend them"
+            if split != "train" and split in found.splits:
+                raise DataError(f"{lost}, or take the class out of all splits")
+            found.warnings.append(lost)
 
 
 def _listing(data: ImagesConfig | TextsConfig) -> Path:

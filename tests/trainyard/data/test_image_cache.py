@@ -234,6 +234,27 @@ def test_a_dark_image_among_others_is_no_finding(folder: Path, images: Images) -
     assert not load_dataset(images(folder), seed=0).report.warnings
 
 
+@pytest.mark.parametrize(("split", "refused"), [("train", False), ("test", True)])
+def test_a_class_of_which_no_image_can_be_decoded_is_named(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], split: str, refused: bool
+) -> None:
+    for name in ("train", "val", "test"):
+        write_images(tmp_path / "d" / name, {"cat": 9, "dog": 9})
+        if name == split or not refused:
+            write_images(tmp_path / "d" / split, {"fox": 1})
+            (tmp_path / "d" / split / "fox" / "000.png").write_bytes(b"damaged")
+        if refused:
+            write_images(tmp_path / "d" / "train", {"fox": 1})
+    data = images(tmp_path / "d", max_bad=0.5)
+
+    if refused:
+        with pytest.raises(DataError, match="no example of 'fox' in the test split can be used"):
+            load_dataset(data, seed=0)
+    else:
+        warnings = load_dataset(data, seed=0).report.warnings
+        assert any("no example of 'fox' in the train split can be used" in warning for warning in warnings)
+
+
 def test_max_pixels_decides_which_images_are_bad(folder: Path, images: Images) -> None:
     assert len(load_dataset(images(folder, max_pixels=120), seed=0).report.bad) == 0
 
