@@ -421,6 +421,14 @@ def test_a_link_back_is_no_class(
     assert counts(read_source(images(tmp_path / "d"))) == {"train": PETS}
 
 
+def test_folders_whose_names_a_person_reads_as_one_are_one_class(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "d", {"caf\u00e9": 1, "cafe\u0301": 1, "dog": 1, "dog ": 1, "dog\u200b": 1})
+
+    assert counts(read_source(images(tmp_path / "d"))) == {"train": {"caf\u00e9": 2, "dog": 3}}
+
+
 def test_a_name_that_is_not_unicode_is_refused(
     tmp_path: Path, images: Images, write_images: Callable[..., None]
 ) -> None:
