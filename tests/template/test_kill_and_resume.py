@@ -50,7 +50,7 @@ class Running:
              "trainer.resume=auto"],
             cwd=ROOT, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, "NPROC": str(processes), "OMP_NUM_THREADS": "1",
-                 "PYTHONPATH": str(HOLDING), "HOLD_BEFORE": hold, "HELD": str(self.held)},
+                 "PYTHONPATH": f"{HOLDING}{os.pathsep}{ROOT / 'src'}", "HOLD_BEFORE": hold, "HELD": str(self.held)},
         )  # fmt: skip
 
     @property

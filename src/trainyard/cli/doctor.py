@@ -11,7 +11,9 @@ from trainyard.cli.app import Overrides
 
 
 def doctor(
-    config: Annotated[Path | None, typer.Argument(help="Also rehearse this config's run.", metavar="CONFIG")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="Also check this config's data, and rehearse its run.", metavar="CONFIG")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Check this machine, and a config's data and model, without training; each finding comes with its fix."""

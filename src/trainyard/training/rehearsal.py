@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import logging
 import random
 import shutil
@@ -248,7 +249,8 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(ours)
             np.random.set_state(theirs)
-            if gpus:
+            if gpus:  # which has no room for a copy that waits for the garbage collector
+                gc.collect()
                 torch.cuda.empty_cache()
 
 

@@ -272,4 +272,5 @@ def test_doctor_checks_a_configs_data(path: str, code: int, tmp_path: Path, caps
     shown = " ".join(capsys.readouterr().out.split())
     assert "python" in shown
     assert ("duplicates none" in shown) == (code == 0)
+    assert ("ok rehearsal the model takes a step" in shown) == (code == 0)
     assert not (tmp_path / "runs").exists(), "nothing was trained"
