@@ -26,6 +26,7 @@ from trainyard.evaluation.predict import predict_split
 from trainyard.training.checkpoint import (
     BEST,
     LAST,
+    Checkpoint,
     Progress,
     full_weights,
     local_part,
@@ -117,6 +118,17 @@ class TrainingLoop:
             self._train_batch(batch)
         self._check_weights()
         self._validate()
+
+    def rehearse_checkpoint(self) -> None:
+        """Writes a checkpoint and reads it again; of it, too, nothing is left.
+
+        Raises:
+            TrainyardError: it can't be written or read.
+        """
+        path = self.folder / "rehearsed.ckpt"
+        write_checkpoint(path, self._collect())
+        read_checkpoint(path)
+        path.unlink()
 
     @property
     def facts(self) -> dict[str, object]:
@@ -312,14 +324,18 @@ class TrainingLoop:
     def _save(self, best: bool = False) -> None:
         """Writes ``last.ckpt``, and before it ``best.ckpt``: what is judged best is the average, if there is one."""
         self._check_weights()
-        average = {} if self.average is None else self.average.average
-        scaler = self.fabric.strategy.precision.state_dict()
-        checkpoint = take_checkpoint(self.network, self.optimizer.optimizer, self.progress, scaler, average)
+        checkpoint = self._collect()
         if self.fabric.is_global_zero:
             if best:
-                write_checkpoint(self.folder / BEST, {**checkpoint, "model": {**checkpoint["model"], **average}})
+                averaged = {**checkpoint["model"], **checkpoint["average"]}
+                write_checkpoint(self.folder / BEST, {**checkpoint, "model": averaged})
             write_checkpoint(self.folder / LAST, checkpoint)
         self.fabric.barrier()
+
+    def _collect(self) -> Checkpoint:
+        average = {} if self.average is None else self.average.average
+        scaler = self.fabric.strategy.precision.state_dict()
+        return take_checkpoint(self.network, self.optimizer.optimizer, self.progress, scaler, average)
 
     def _check_weights(self) -> None:
         # Each process looks at its own shard, and all must come to the same answer.

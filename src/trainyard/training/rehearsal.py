@@ -1,6 +1,6 @@
 """The rehearsal: before the first epoch, a copy of the model goes through what a run needs up to its very end.
 
-It takes a training step and validates, is sealed, opened and asked, by the functions that do so at the end, and with
+It takes a training step, validates, is saved, sealed, opened and asked, by the functions that do so later, and with
 the real names of the classes. What would fail after hours then fails in the first seconds.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import gc
 import logging
 import random
@@ -49,8 +50,8 @@ log = logging.getLogger(__name__)
 
 AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
 
-FEW = 4
-"""Examples of a batch and of each split: enough for one of each class, most often, and as good as free."""
+FEW, MANY = 4, 256
+"""Examples of a batch and of each split at first, which are as good as free; and where it failed with so few."""
 ASKED = 2
 MB = 1_000_000
 _ONLY: ContextVar[bool] = ContextVar("only", default=False)
@@ -88,36 +89,36 @@ class Rehearsal:
         began = time.perf_counter()
         with alone(), _generators_kept(self.fabric.device), StopSignal() as stop:
             try:
-                done = self._go_through(few=True)
+                done = self._go_through(FEW)
             except UsageError:
                 raise
             except TrainyardError as error:
                 # A few examples can be too few, as for a metric that needs all classes: no run is refused for that.
-                log.debug("rehearsed again with all examples, because: %s", error)
-                done = self._go_through(few=False)
+                log.info("rehearsing again with more examples, because: %s", error)
+                done = self._go_through(max(MANY, len(self.dataset.classes)))
         if stop.received:
             raise SystemExit(EXIT_SIGTERM)
         if done:
             log.info("rehearsed in %.1f s: a step, a validation and a bundle", time.perf_counter() - began)
 
-    def _go_through(self, few: bool) -> bool:
-        """Rehearses on a new copy; returns whether that could be done."""
+    def _go_through(self, count: int) -> bool:
+        """Rehearses on a new copy with this many examples; returns whether that could be done."""
         folder = self.experiment.out / self.experiment.name
         with (
             _explained("making a folder"),
             # Beside the run to come, where it meets the same file system; unseen, and gone at the end.
             tempfile.TemporaryDirectory(prefix=".rehearsal.", dir=nearest_existing(folder)) as temporary,
         ):
-            experiment = _changed(self.experiment, temporary, few)
-            val = _Part(self.val, _some(self.val.labels)) if few else self.val
+            experiment = _changed(self.experiment, temporary, count)
+            val = _Part(self.val, _some(self.val.labels, count))
             with _explained("a training step and a validation"):
                 loop = self._take_step(experiment, val, Path(temporary))
             if loop is None or not self.fabric.is_global_zero:
                 return loop is not None
             _check_space(folder, loop, self.resumed)
-            splits = {
-                name: split.select(_some(split.labels)) if few else split for name, split in self.dataset.splits.items()
-            }
+            with _explained("saving a checkpoint"):
+                loop.rehearse_checkpoint()
+            splits = {name: split.select(_some(split.labels, count)) for name, split in self.dataset.splits.items()}
             trained = Trained(
                 experiment, replace(self.dataset, splits=splits), self.task, loop.task.model, val, loop.facts,
                 self.fabric.device, loop.task.head,
@@ -164,26 +165,28 @@ class _Part:
         return self._split.batch(self._examples[np.asarray(indices)])
 
 
-def _some(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A few examples, the first of each class before others."""
+def _some(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Up to ``count`` examples, the first of each class before others."""
     first = np.unique(labels, return_index=True)[1].tolist()
-    return np.array(list(dict.fromkeys([*first, *range(min(FEW, len(labels)))]))[:FEW], dtype=np.int64)
+    return np.array(list(dict.fromkeys([*first, *range(min(count, len(labels)))]))[:count], dtype=np.int64)
 
 
-def _changed(experiment: AnyExperiment, folder: str, few: bool) -> AnyExperiment:
+def _changed(experiment: AnyExperiment, folder: str, count: int) -> AnyExperiment:
     """The config with small batches, and with its cache where it doesn't stay."""
-    size = experiment.data.batch_size
-    data = experiment.data.model_copy(update={"cache": folder, "batch_size": min(FEW, size) if few else size})
+    size = min(count, experiment.data.batch_size)
+    data = experiment.data.model_copy(update={"cache": folder, "batch_size": size})
     return experiment.model_copy(update={"data": data})
 
 
 def _check_space(folder: Path, loop: TrainingLoop, resumed: bool) -> None:
-    """Raises ``UsageError`` where the bundle and, of a new run, the last and the best checkpoint won't fit."""
+    """Raises ``UsageError`` where what the run writes won't fit: the last and the best checkpoint, and the bundle."""
     weights = _bytes([*loop.network.parameters(), *loop.network.buffers()])
     states = loop.optimizer.optimizer.state.values()
     average = {} if loop.average is None else loop.average.average
     checkpoint = weights + _bytes([*average.values(), *(value for state in states for value in state.values())])
-    needed, free = weights + (0 if resumed else 2 * checkpoint), shutil.disk_usage(nearest_existing(folder)).free
+    # A checkpoint is written beside the one that it replaces.
+    needed = checkpoint if resumed else 2 * checkpoint + weights
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if needed > free:
         raise UsageError(
             f"the run needs at least {needed / MB:,.1f} MB for its bundle and checkpoints, and {folder} has "
@@ -229,7 +232,7 @@ def _explained(part: str) -> Iterator[None]:
                 ) from error
             case UnicodeEncodeError():
                 raise DataError(f"a class has a name that isn't Unicode text, rename it ({reason})") from error
-            case OSError():
+            case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EACCES | errno.EROFS):
                 raise UsageError(
                     f"{part} failed in the run's folder ({reason}): free some space, or choose another by out=..."
                 ) from error

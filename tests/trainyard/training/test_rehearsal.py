@@ -146,6 +146,21 @@ def test_what_cannot_be_saved_is_told_with_its_cause(
     assert failure.value.exit_code == 1
 
 
+def test_an_optimizer_whose_state_cannot_be_saved(
+    digits_experiment: DigitsExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Odd(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:
+            super().step()
+            for state in self.state.values():
+                state["closure"] = lambda: None
+
+    monkeypatch.setattr("toy.train.SGD", Odd)
+
+    with pytest.raises(TrainyardError, match="the rehearsal of saving a checkpoint failed"):
+        rehearse(digits_experiment())
+
+
 def test_a_class_whose_name_is_not_unicode(digits_experiment: DigitsExperiment) -> None:
     made = prepared(digits_experiment())
     odd = replace(made.dataset, classes=("caf\udce9", *made.dataset.classes[1:]))
