@@ -16,6 +16,7 @@ from trainyard.data.examples import NAME_COLUMNS, find_examples, item_columns, m
 from trainyard.data.folders import read_folder
 from trainyard.data.records import Found, LazyItems, Split, split_named
 from trainyard.preprocess.base import Item
+from trainyard.preprocess.folders import IMAGE_SUFFIXES
 from trainyard.preprocess.items import image_item
 from trainyard.preprocess.rows import MissingColumn, Table, find_column
 from trainyard.preprocess.tables import TABLE_SUFFIXES
@@ -112,8 +113,9 @@ def _load(name: str, data: ImagesConfig | TextsConfig) -> dict[str, datasets.Dat
             loaded = datasets.load_from_disk(str(folder), keep_in_memory=False)
         elif folder.is_dir():
             cache = Path(data.cache).expanduser() / "hub"
-            # Its reader of CSV would take the labels NA, None and null for missing ones.
-            words: dict[str, bool] = {"keep_default_na": False} if any(folder.rglob("*.csv")) else {}
+            # Its reader of CSV would take the labels NA, None and null for missing ones. Others do not know the word.
+            is_csv = {path.suffix.lower() for path in folder.rglob("*")} & {*DATA_SUFFIXES, *IMAGE_SUFFIXES} == {".csv"}
+            words: dict[str, bool] = {"keep_default_na": False} if is_csv else {}
             loaded = datasets.load_dataset(
                 str(folder.absolute()), data.subset, cache_dir=str(cache), keep_in_memory=False, **words
             )

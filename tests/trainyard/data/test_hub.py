@@ -132,3 +132,10 @@ def test_labels_that_pandas_takes_for_missing_are_labels(tmp_path: Path, texts: 
     assert by_hub.splits["train"].items == own.splits["train"].items
     assert by_hub.splits["train"].labels == own.splits["train"].labels
     assert not by_hub.bad
+
+
+def test_a_table_beside_images_does_no_harm(tmp_path: Path, images: Images, write_images: Callable[..., None]) -> None:
+    write_images(tmp_path / "set", {"cat": 10, "dog": 10})
+    (tmp_path / "set" / "notes.csv").write_text("day,rain\n1,no\n")
+
+    assert load_dataset(images(f"hub:{tmp_path / 'set'}"), seed=0).classes == ("cat", "dog")
