@@ -125,10 +125,13 @@ class _Reader:
         if isinstance(table, Found) and isinstance(self.data, TextsConfig):
             return table
         classes = list(filter(self._holds_examples, place.folders))
+        numbered = len({re.sub(r"\d", "", folder.name) for folder in classes}) == 1
         inner = self._wrapped(classes or place.folders)
         if inner and split and not table:
             return self._read_part(self._look(inner), split)
         doubt = self._doubt(place, classes, inner)
+        if table and classes and (numbered or isinstance(self.data, TextsConfig)):
+            doubt = doubt or f"move the tables away if {self._listed(classes)} are classes"
         items = [row for rows in table.splits.values() for row in rows.items[:100]] if isinstance(table, Found) else []
         fits = any(not isinstance(item, Path) or os.path.exists(item) for item in items)
         if table and (doubt or len(classes) < 2) and (fits or not inner):

@@ -477,6 +477,29 @@ def test_a_file_that_is_no_text_is_bad(tmp_path: Path, texts: Texts) -> None:
     }
 
 
+@pytest.mark.parametrize("names", [("part_1", "part_2"), ("images_001", "images_002", "images_003")])
+def test_parts_of_the_images_of_a_table_are_no_classes(
+    tmp_path: Path, images: Images, write_images: Callable[..., None], names: tuple[str, ...]
+) -> None:
+    write_images(tmp_path / "d", dict.fromkeys(names, 2))
+    (tmp_path / "d" / "labels.csv").write_text("image_id,dx\n000,nevus\n001,mole\n")
+
+    with pytest.raises(DataError, match=r"labels\.csv has no column 'image'.*move the tables away if \w+, .* are c"):
+        read_source(images(tmp_path / "d"))
+
+
+def test_a_wrong_column_is_said_also_where_folders_hold_texts(
+    tmp_path: Path, texts: Texts, write_csv: Callable[..., Path]
+) -> None:
+    write_csv(tmp_path / "d" / "train.csv", 3)
+    for name in ("docs", "src"):
+        (tmp_path / "d" / name).mkdir()
+        (tmp_path / "d" / name / "LICENSE").write_text("words")
+
+    with pytest.raises(DataError, match=r"train\.csv has no column 'body'.*move the tables away if docs, src are"):
+        read_source(texts(tmp_path / "d", text="body"))
+
+
 def test_tables_of_texts_come_before_folders_of_texts(
     tmp_path: Path, texts: Texts, write_csv: Callable[..., Path]
 ) -> None:

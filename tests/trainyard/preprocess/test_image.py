@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -218,6 +219,15 @@ def test_a_missing_file_and_a_text_are_item_errors(tmp_path: Path) -> None:
     for item in (tmp_path / "none.png", "a text"):
         with pytest.raises(ItemError):
             ImagePreprocessor(8, 8).encode(item)
+
+
+def test_a_file_that_is_waited_for_without_end_is_an_item_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+
+    for name in ("pipe.png", "device.png"):
+        with pytest.raises(ItemError, match=f"{name} isn't a regular file"):
+            ImagePreprocessor(8, 8).encode(tmp_path / name)
 
 
 def test_images_are_collated_channels_first() -> None:
