@@ -197,7 +197,7 @@ class _Reader:
         if isinstance(self.data, TextsConfig) and self.data.pair:
             raise DataError(f"{place.path} has single texts in folders, and data.pair=true takes tables: leave it out")
         unlabelled = [folder for folder in place.folders if folder.name.lower() in UNLABELLED]
-        parts, others, lost = [], [], []
+        parts, others, lost, around = [], [], [], []
         for folder in (one for one in place.folders if one not in unlabelled):
             files = list(files_below(folder, above=(self.root, place.path)))
             examples = [path for path in files if self._is_example(path)]
@@ -205,12 +205,19 @@ class _Reader:
                 others += [path for path in files if not self._is_example(path)]
             parts.append(self._read_class(_class_name(folder), examples, split or "train"))
             lost += [] if parts[-1].splits else [folder]
+            ends = {path.relative_to(folder).parts[0] for path in (*examples[:1], *examples[-1:])}
+            around += [folder] if len(ends) > 1 and examples[0].parent != folder else []  # what is inside comes first
         self.lost.extend(lost if split != "train" else [])
         found, kind, beside = merge(parts), self.data.kind, "lie beside the folders of the classes and"
         self._unused(found, place.files, f"{kind} {beside}", "move them into one, or away")
         self._unused(found, place.tables, f"tables {beside}", GIVE_OR_MOVE)
         self._unused(found, others, f"files aren't {kind} by their suffix and", "convert them, or move them away")
         self._unused(found, lost, f"folders hold no {kind} that can be read, so no class, and", "convert the files")
+        if len(around) == len(parts) > 1:
+            found.warnings.append(
+                f"all classes ({self._listed(around)}) hold nothing but folders, and each is read as one class: if the "
+                "classes are inside, give one as data.path"
+            )
         self._unused(found, unlabelled, "folders have no label, by their names, and", "rename them if they are classes")
         return found
 

@@ -82,6 +82,8 @@ def local_path(path: str) -> Path:
 def _read_file(path: Path, data: ImagesConfig | TextsConfig) -> Found:
     if not path.exists():
         raise _missing(path, data)
+    if not path.is_file():
+        raise UsageError(f"data.path={data.path} isn't a regular file: give a folder or a table")
     if table_format(path):
         return read_examples(path, path.name, data)
     if is_image(path):

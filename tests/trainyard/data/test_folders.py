@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard.base.errors import DataError
+from trainyard.base.errors import DataError, UsageError
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Found
@@ -298,6 +298,27 @@ def test_loose_files_do_not_make_a_class_of_what_is_around_classes(tmp_path: Pat
 
     with pytest.raises(DataError, match=r"the same folders \(ham, spam\) in each of enron1, enron2"):
         read_source(texts(tmp_path / "d"))
+
+
+def test_classes_that_hold_nothing_but_folders_are_warned_of(
+    tmp_path: Path, images: Images, write_images: Callable[..., None]
+) -> None:
+    write_images(tmp_path / "d" / "animals", {"cat": 1, "dog": 1})
+    write_images(tmp_path / "d" / "plants", {"fern": 1, "rose": 1})
+    found = read_source(images(tmp_path / "d"))
+
+    assert counts(found) == {"train": {"animals": 2, "plants": 2}}
+    assert "all classes (animals, plants) hold nothing but folders" in found.warnings[0]
+
+    write_images(tmp_path / "d", {"plants": 1})
+    assert not read_source(images(tmp_path / "d")).warnings
+
+
+def test_a_pipe_is_no_table(tmp_path: Path, texts: Texts) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+
+    with pytest.raises(UsageError, match=r"t\.csv isn't a regular file"):
+        read_source(texts(tmp_path / "t.csv"))
 
 
 def test_texts_in_folders_are_no_pairs(tmp_path: Path, texts: Texts) -> None:
