@@ -97,11 +97,14 @@ class HubImages(LazyItems):
 
 
 def _is_of_files(folder: Path, data: ImagesConfig | TextsConfig) -> bool:
-    """Whether a local folder holds a file for each example and nothing that only ``datasets`` knows how to read."""
+    """Whether a local folder is for our own reader: a file for each example, and nothing that says more of them."""
     card = folder / "README.md"
     if not folder.is_dir() or data.subset is not None or (card.exists() and b"configs:" in card.read_bytes()):
         return False
-    return not any(path.suffix.lower() in DATA_SUFFIXES for path in (*folder.glob("*"), *folder.glob("*/*")))
+    # Beside images, a table called metadata is for `datasets`; of any other our reader says whether it is taken.
+    suffixes = {".parquet", ".arrow", ".zip", ".tar"} if isinstance(data, ImagesConfig) else DATA_SUFFIXES
+    paths = (*folder.glob("*"), *folder.glob("*/*"))
+    return not any(path.suffix.lower() in suffixes or path.stem == "metadata" for path in paths)
 
 
 def _load(name: str, data: ImagesConfig | TextsConfig) -> dict[str, datasets.Dataset]:

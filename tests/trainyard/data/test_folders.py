@@ -359,8 +359,9 @@ def test_a_table_beside_the_classes_is_refused_if_it_can_be_read_too(
     table = tmp_path / "d" / place / "notes.csv"
     table.write_text("image,label\ncat/000.png,wet\ndog/000.png,dry\n")
 
-    with pytest.raises(DataError, match=rf"a table or .*cat, .*dog\): say data\.path={table}, or move the table"):
-        read_source(images(tmp_path / "d"))
+    for path in (tmp_path / "d", f"hub:{tmp_path / 'd'}"):
+        with pytest.raises(DataError, match=rf"a table or .*cat, .*dog\): say data\.path={table}, or move the table"):
+            read_source(images(path))
     assert counts(read_source(images(table))) == {"train": {"dry": 1, "wet": 1}}
 
 
