@@ -77,7 +77,7 @@ def train(config: Config) -> Path:
     run.rehearse(dataset, preprocessor, task, train_split, val_split)
     with run.opened(dataset, preprocessor):
         loop = run.fit(task, train_split, val_split)
-        # The test split is read here for the first time, by the code with which anyone scores the bundle again.
+        # The test split is scored here, by the code with which anyone scores the bundle again.
         run.finish(loop)
     return run.folder
 
