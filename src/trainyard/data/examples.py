@@ -47,7 +47,9 @@ def read_examples(path: Path, name: str, data: ImagesConfig | TextsConfig, split
             "give positions, such as data.text=0 data.label=1"
         )
     try:
-        table = read_table(path, name, wanted, dividing, Dialect.of(dict(data)), data.label)
+        # One that was named has to be there; that of the default name need not.
+        named_split = dividing if data.split != type(data).model_fields["split"].default else []
+        table = read_table(path, name, [*wanted, *named_split], dividing, Dialect.of(dict(data)), data.label)
     except MissingColumn as error:
         if error.column == data.label and split in ("val", "test"):
             return Found({}, warnings=[f"{name} has no column {data.label!r} of labels and isn't used"])

@@ -174,6 +174,14 @@ def test_a_column_called_split_is_said_and_can_be_left_alone(tmp_path: Path, tex
     assert not whole.notes
 
 
+def test_a_column_of_splits_that_is_named_has_to_be_there(tmp_path: Path, texts: Texts) -> None:
+    (tmp_path / "t.csv").write_text("text,label,part\nx,a,train\ny,b,test\n")
+
+    assert set(read_source(texts(tmp_path / "t.csv", split="part")).splits) == {"train", "test"}
+    with pytest.raises(DataError, match="has no column 'fold'"):
+        read_source(texts(tmp_path / "t.csv", split="fold"))
+
+
 def test_a_table_to_be_predicted_is_no_test_split(tmp_path: Path, texts: Texts) -> None:
     (tmp_path / "train.csv").write_text("id,text,label\n1,x,a\n2,y,b\n")
     (tmp_path / "test.csv").write_text("id,text\n3,z\n")
