@@ -89,7 +89,9 @@ class Rehearsal:
         began = time.perf_counter()
         with alone(), _generators_kept(self.fabric.device), StopSignal() as stop:
             try:
-                done = self._go_through(FEW)
+                # On a busy machine, several threads wait for each other far longer than four examples take.
+                with _threads(1):
+                    done = self._go_through(FEW)
             except UsageError:
                 raise
             except TrainyardError as error:
@@ -255,6 +257,16 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
             if gpus:  # which has no room for a copy that waits for the garbage collector
                 gc.collect()
                 torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Rehearsed(Exception):

@@ -67,7 +67,7 @@ def texts_experiment(tmp_path: Path, digits_experiment: DigitsExperiment) -> Con
 
 
 def test_nothing_is_changed(digits_experiment: DigitsExperiment, tmp_path: Path) -> None:
-    made = prepared(digits_experiment(optim={"ema": 0.9}, trainer={"accumulate": 2}))
+    made = prepared(digits_experiment(optim={"ema": 0.9}, trainer={"accumulate": 2, "threads": 2}))
     weights = copy.deepcopy(made.task.state_dict())
     generators = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     files, threads = sorted(tmp_path.rglob("*")), torch.get_num_threads()
