@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import UsageError
 from trainyard.cli.app import AUTO_OR_FORMATS, Expect, Run, check_format
 
 if TYPE_CHECKING:
-    from trainyard.artifacts.export_record import Opened
+    from trainyard.artifacts.export_record import FormatName, Opened
     from trainyard.torchserve.settings import Chosen, Device, Settings
 
 DEFAULT_P99 = 100.0
