@@ -8,7 +8,12 @@ from typing import NamedTuple
 
 from trainyard.base.errors import EXIT_FAILED, EXIT_USAGE, TrainyardError
 
-DISTRIBUTIONS = {"mlflow": "mlflow-skinny", "sklearn": "scikit-learn", "ts": "torchserve"}
+DISTRIBUTIONS = {
+    "mlflow": "mlflow-skinny",
+    "python_calamine": "python-calamine",
+    "sklearn": "scikit-learn",
+    "ts": "torchserve",
+}
 """What brings a package, where it is called otherwise."""
 BY_CONFIG = "choose another folder by out=... and data.cache=..."
 BY_OUT = "choose another place by --out"

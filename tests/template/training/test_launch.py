@@ -164,9 +164,10 @@ say("ready")
 time.sleep(60)
 """
 LAUNCH = """
-import sys
+import signal, sys
 from trainyard.config.experiment import TrainerConfig
 from trainyard.training.launch import launch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background of a shell ignore it
 code = launch(sys.argv[1:], TrainerConfig(devices=2))
 assert "torch" not in sys.modules
 sys.exit(code)

@@ -36,7 +36,8 @@ print("fingerprint", dataset.fingerprint, dataset.splits["train"].decoded.file.p
 """
 
 SLOW = r"""
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background of a shell ignore it
 from trainyard.config.data import ImagesConfig
 from trainyard.data.load import load_dataset
 from trainyard.preprocess.image import ImagePreprocessor
