@@ -325,7 +325,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(copied_run: Path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("held", ["model.onnx", "export.json", "manifest.json", "the export"])
+@pytest.mark.parametrize("held", ["model.onnx", "manifest.json", "the export"])
 def test_killed_at_any_moment_nothing_is_half_there(copied_run: Path, tmp_path: Path, held: str) -> None:
     """Killed before the rename of a file in it, or of the whole folder; the next export clears up."""
     before = verify(copied_run / "bundle")
