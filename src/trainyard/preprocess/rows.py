@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from trainyard.base.errors import DataError
 
@@ -32,7 +32,7 @@ class Dialect:
     @staticmethod
     def of(data: Mapping[str, object]) -> Dialect:
         """What a config's section ``data`` says; one that was sealed before a key existed doesn't have it."""
-        return Dialect(**{key: data.get(key) for key in ("header", "delimiter", "encoding", "quoting")})  # type: ignore[arg-type]
+        return Dialect(**{key.name: data.get(key.name) for key in fields(Dialect)})  # type: ignore[arg-type]
 
 
 class MissingColumn(DataError):
