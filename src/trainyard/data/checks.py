@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.image_cache import DecodedImages, Inspection, inspect_images
+from trainyard.data.labels import folded
 from trainyard.data.records import BadExample, Rows, Split
 from trainyard.preprocess.base import Item
 
@@ -92,4 +92,4 @@ def _digest(text: Item) -> bytes:
 def _folded(text: Item) -> Item:
     if isinstance(text, tuple):
         return (str(_folded(text[0])), str(_folded(text[1])))
-    return " ".join(unicodedata.normalize("NFKC", str(text)).casefold().split()).rstrip(".!?,;: ")
+    return folded(str(text)).rstrip(".!?,;: ")

@@ -29,7 +29,7 @@ def label_name(value: object) -> str:
     """
     is_number = isinstance(value, float) and value == value  # which isn't NaN; 1.0 is 1 only if all are whole
     text = str(value) if is_number else cell_text(value, "label")
-    name = unicodedata.normalize("NFC", text).translate(_INVISIBLE).strip()
+    name = _composed(text)
     if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
         raise ItemError(f"the label {name!r} isn't Unicode: give it another name")
     return name
@@ -54,13 +54,18 @@ def twin_warnings(counts: Mapping[str, int]) -> list[str]:
     """A warning of names that differ in case, spaces or the form of letters only, with how many examples have each."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in counts:
-        alike[" ".join(unicodedata.normalize("NFKC", _plain(name)).casefold().split())].append(name)
+        alike[folded(_plain(name))].append(name)
     twins = [sorted(names) for names in alike.values() if len(names) > 1]
     if not twins:
         return []
     shown = "; ".join(" and ".join(f"{name!r} ({counts[name]:,})" for name in names) for names in twins[:SHOWN])
     more = f"; and {len(twins) - SHOWN} more" if len(twins) > SHOWN else ""
     return [f"classes that read as one are several: {shown}{more}; write them alike if they are meant to be one"]
+
+
+def folded(text: str) -> str:
+    """What is left of a text without case, the form of its letters, and how many spaces lie between its words."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def check_labels(labels: Sequence[str], column: object) -> list[str]:
@@ -100,7 +105,11 @@ def check_labels(labels: Sequence[str], column: object) -> list[str]:
 def _plain(name: str) -> str:
     """As names are read today."""
     whole = _WHOLE.fullmatch(name)
-    return whole[1] if whole else unicodedata.normalize("NFC", name).translate(_INVISIBLE).strip()
+    return whole[1] if whole else _composed(name)
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text).translate(_INVISIBLE).strip()
 
 
 def _is_number(name: str) -> bool:
