@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,8 @@ def build_model(experiment: Experiment, classes: tuple[str, ...], preprocessor: 
     if experiment.trainer.channels_last:
         model.network.to(memory_format=torch.channels_last)
     if experiment.trainer.compile:
+        # Its advice about TF32 is for those who call torch themselves; here trainer.precision decides.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         # In place, so that the weights keep their names (no "_orig_mod.").
         model.network.compile()
     return model
