@@ -116,9 +116,8 @@ def _share(part: int, whole: int) -> float:
 
 
 def _calibration_error(logits: Tensor, right: Tensor) -> float:
-    """Top-label ECE: that of the binary forecast "my prediction is right"."""
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    # torchmetrics puts 1.0 into a bin of its own beyond the last one; in the paper it belongs to the last.
-    confidence = logits.softmax(dim=1).amax(dim=1).clamp(max=math.nextafter(1.0, 0.0))
-    return float(binary_calibration_error(confidence, right.long(), n_bins=ECE_BINS))
+    """ECE (Guo et al. 2017): how far the answers of a bin are from the confidence in them, over bins ((m-1)/M, m/M]."""
+    confidence = logits.softmax(dim=1).amax(dim=1).double()
+    bins = (confidence * ECE_BINS).ceil().long() - 1
+    gaps = bins.bincount(confidence - right.double(), minlength=ECE_BINS)
+    return float(gaps.abs().sum() / len(right))

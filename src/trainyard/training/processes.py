@@ -23,6 +23,7 @@ from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.config.experiment import TrainerConfig
 from trainyard.evaluation.predict import place
 from trainyard.training.launch import LAUNCHER, LISTENER, launched, meeting_failure, meeting_seconds, processes
+from trainyard.training.lightning import import_lightning
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -63,6 +64,7 @@ def check_hardware(config: TrainerConfig) -> None:
 
 def start_fabric(config: TrainerConfig) -> Fabric:
     """Joins the processes of the job, or makes a job of this one alone."""
+    import_lightning()
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
@@ -91,6 +93,7 @@ def start_fabric(config: TrainerConfig) -> Fabric:
 
 def lone_fabric(config: TrainerConfig, device: torch.device) -> Fabric:
     """A fabric of this process alone, on a device of its own, which talks to no other process of the job."""
+    import_lightning()
     from lightning.fabric import Fabric
     from lightning.fabric.strategies.single_device import SingleDeviceStrategy
 
