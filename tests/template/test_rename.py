@@ -72,9 +72,10 @@ def pyproject(folder: Path) -> dict[str, dict[str, dict[str, object]]]:
     return tomllib.loads((folder / "pyproject.toml").read_text())
 
 
-def test_the_library_stays_and_gets_one_page(clone: Path) -> None:
+def test_the_library_stays_and_gets_two_pages(clone: Path) -> None:
     changed = git("diff", "--name-status", "HEAD~1", "HEAD", "--", *LIBRARY, "*.lock", cwd=clone)
-    assert changed == "A\tdocs/trainyard.md\n"
+    assert changed == "A\tdocs/changelog.md\nA\tdocs/trainyard.md\n"
+    assert not (clone / "CHANGELOG.md").exists()  # the owner's own, if he wants one
     assert git("status", "--porcelain", cwd=clone) == ""
 
 
