@@ -114,6 +114,8 @@ def migrate(git: Git, owner: Owner, merged: Merged, configs: list[str], report: 
     if clean:
         command = (str(PYTHON), "-m", "trainyard", "config", "--migrate", *clean)
         done = call(*command, folder=git.folder, PYTHONPATH=str(git.folder / "src"))
+        for line in done.stdout.splitlines():
+            report.tell("migrated", line)
         if done.returncode == REFUSED:
             report.ask("to do", "configs", done.stderr.strip())
         elif done.returncode:
