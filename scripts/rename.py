@@ -124,9 +124,11 @@ def renamed_pyproject(text: str, old: str, name: str, record: dict[str, str]) ->
     return f"{text}\n\n[tool.trainyard]\n{''.join(lines)}"
 
 
-def move_readme(package: str) -> None:
-    """Ours becomes a page of the library's; the owner's begins with what a reader looks for first."""
-    readme = ROOT / "README.md"
+def move_pages(package: str) -> None:
+    """Our README and CHANGELOG become pages of the library's; the owner writes his own, and no update meets them."""
+    readme, changelog = ROOT / "README.md", ROOT / "CHANGELOG.md"
+    if changelog.exists():
+        changelog.rename(ROOT / "docs/changelog.md")
     page = re.sub(r"\]\((?!\w+:|#)", "](../", readme.read_text()).replace("](../docs/", "](")
     (ROOT / "docs/trainyard.md").write_text(page)
     readme.write_text(README.format(title=package.replace("_", " ").capitalize(), package=package))
@@ -158,7 +160,7 @@ def rename(name: str) -> str:
         record = {**(earlier or git.origin()), "package": package}
         files = [ROOT / file for file in git("ls-files", "-z").split("\0") if not file.startswith(KEPT)]
         if not earlier:
-            move_readme(package)
+            move_pages(package)
             shutil.rmtree(ROOT / SHIPPED_TESTS, ignore_errors=True)
         pyproject.write_text(renamed_pyproject(pyproject.read_text(), old, name, record))
         for file in files:

@@ -13,6 +13,12 @@ case ${1:-} in
 esac
 [[ ! ${1:-} =~ ^--(library|all)$ ]] || shift
 
+# What an update or a merge left undecided, in a file of any kind; without git there was no merge.
+if marked=$(git grep -lI -e '^<<<<<<< ' -e '^>>>>>>> ' 2>/dev/null); then
+  printf 'test: a conflict is undecided, as its markers say, in: %s\n' "${marked//$'\n'/, }" >&2
+  exit 3
+fi
+
 scripts/setup.sh
 PATH=$PWD/.venv/bin:$PATH
 ruff check .

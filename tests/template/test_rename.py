@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from clones import commit, copy, git, run
 
 from trainyard.base.version import VERSION
 
@@ -26,42 +26,16 @@ rename = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(rename)
 
 
-def run(*command: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    # Without git's own variables, which point at the outer repository inside a commit hook.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | more
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-
-
-def git(*arguments: str, cwd: Path) -> str:
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "core.autocrlf=false")
-    result = run("git", *identity, *arguments, cwd=cwd)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 def call(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
     return run("bash", "scripts/rename.sh", name, cwd=folder, PYTHON=sys.executable)
-
-
-def copy(folder: Path) -> Path:
-    """The files as they are here, committed or not, without a history."""
-    if run("git", "rev-parse", "--is-inside-work-tree", cwd=ROOT).returncode:
-        pytest.skip("not a git work tree")
-    for relative in git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0"):
-        if relative and (ROOT / relative).is_file():  # not what is deleted but still in the index
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / relative, folder / relative)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository that was renamed and committed; don't change it."""
     folder = copy(tmp_path_factory.mktemp("clone"))
-    git("init", "--quiet", cwd=folder)
+    commit(folder, "All")
     git("remote", "add", "origin", "https://me:secret@example.org/trainyard.git", cwd=folder)
-    git("add", "--all", cwd=folder)
-    git("commit", "--quiet", "--message", "All", cwd=folder)
     result = call(folder, NAME)
     assert result.returncode == 0, result.stderr
     git("commit", "--quiet", "--message", "Rename", cwd=folder)
@@ -72,9 +46,10 @@ def pyproject(folder: Path) -> dict[str, dict[str, dict[str, object]]]:
     return tomllib.loads((folder / "pyproject.toml").read_text())
 
 
-def test_the_library_stays_and_gets_one_page(clone: Path) -> None:
+def test_the_library_stays_and_gets_two_pages(clone: Path) -> None:
     changed = git("diff", "--name-status", "HEAD~1", "HEAD", "--", *LIBRARY, "*.lock", cwd=clone)
-    assert changed == "A\tdocs/trainyard.md\n"
+    assert changed == "A\tdocs/changelog.md\nA\tdocs/trainyard.md\n"
+    assert not (clone / "CHANGELOG.md").exists()  # the owner's own, if he wants one
     assert git("status", "--porcelain", cwd=clone) == ""
 
 
@@ -122,8 +97,7 @@ def test_the_same_name_does_nothing_and_another_one_renames_again(clone: Path, t
     (again / "tests" / "test_mine.py").write_text('"""zoo_shop is not zoo_shops."""\nfrom zoo_shop import project\n')
     dirty = call(again, "app")
     assert (dirty.returncode, "uncommitted" in dirty.stderr) == (2, True)
-    git("add", "--all", cwd=again)
-    git("commit", "--quiet", "--message", "Mine", cwd=again)
+    commit(again, "Mine")
 
     assert call(again, "app").returncode == 0
 

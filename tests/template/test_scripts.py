@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from clones import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ["train", "evaluate", "export", "serve"]
@@ -39,6 +40,27 @@ def test_directory_arguments_and_exit_code_are_kept(verb, tmp_path):
     result = call(script, "a b", "seed=1", cwd=elsewhere, TRAINYARD_PYTHON=str(stub))
     assert result.returncode == 3
     assert result.stdout == f"{elsewhere}\n-m|trainyard|{verb}|a b|seed=1|"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_red"),
+    [
+        ("<<<<<<< yours\na\n=======\nb\n>>>>>>> v9.0.0\n", True),
+        ("left over\n>>>>>>> v9.0.0\n", True),
+        ("Heading\n=======\n\n>>>>>>>> x\n <<<<<<< y\n<<<<<<<\n", False),
+    ],
+)
+def test_a_conflict_that_was_committed_is_red(text, is_red, tmp_path):
+    (tmp_path / "scripts").mkdir()
+    script = Path(shutil.copy(ROOT / "scripts" / "test.sh", tmp_path / "scripts"))
+    (tmp_path / "scripts" / "setup.sh").write_text("#!/bin/sh\nexit 9\n")  # what comes next
+    (tmp_path / "scripts" / "setup.sh").chmod(0o755)
+    (tmp_path / "a page.md").write_text(text)
+    if is_red:
+        assert call(script, cwd=tmp_path).returncode == 9  # without git there was no merge
+    commit(tmp_path, "All")
+    result = call(script, cwd=tmp_path)
+    assert (result.returncode, "in: a page.md\n" in result.stderr) == ((3, True) if is_red else (9, False))
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda path: path.name)

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from trainyard.config.data import DATA_KINDS
 from trainyard.config.experiment import Settings
 from trainyard.config.kinds import experiment_class, kinds, model_class
+from trainyard.config.moved import moved_keys
 from trainyard.config.schema import describe
 
 
@@ -95,10 +96,12 @@ def _shown(value: object) -> str:
 
 
 def _nearest_key(key: str, tree: Mapping[str, object]) -> str:
-    """Looks among all keys for the same last word first (``lr`` -> ``optim.lr``), then for one spelt like it.
+    """Looks among the keys that were moved, then all for the same last word (``lr`` -> ``optim.lr``) or one like it.
 
     A slip within one of the library's sections is told without the project, whose code takes seconds to import.
     """
+    if today := moved_keys().get(key):
+        return f"; did you mean '{today}'?"
     section, _, last = key.rpartition(".")
     if section in Settings.model_fields:
         siblings = {name.rpartition(".")[2]: name for name in _siblings(key, list(_keys(Settings, tree)))}

@@ -128,11 +128,7 @@ def dump_yaml(experiment: Experiment) -> str:
 
 def _read_tree(path: Path, overrides: Sequence[str]) -> Tree:
     try:
-        tree = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no config file {path}{_nearest_file(path)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the config {path} can't be read ({error}): give a UTF-8 file that you may read") from error
+        tree = read_yaml(read_text(path))
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
         raise UsageError(f"{path} isn't valid YAML; mend it, or put the value in quotes: {where}") from error
@@ -141,6 +137,20 @@ def _read_tree(path: Path, overrides: Sequence[str]) -> Tree:
     expanded = cast(Tree, _expand(tree))
     apply_overrides(expanded, overrides)
     return expanded
+
+
+def read_text(path: Path) -> str:
+    """A config as it is written, line ends included.
+
+    Raises:
+        UsageError: it is missing, or can't be read.
+    """
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no config file {path}{_nearest_file(path)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the config {path} can't be read ({error}): give a UTF-8 file that you may read") from error
 
 
 def _nearest_file(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Checks of the machine: Python, memory, disk, ports. Packages, GPUs and Java have files of their own."""
+"""Checks of the machine: Python, memory, disk, ports. Packages, GPUs, Java and the library have files of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from trainyard.base.memory import memory
 from trainyard.doctor.checks import Check
 from trainyard.doctor.gpu import check_gpu
 from trainyard.doctor.java import check_java
+from trainyard.doctor.library import check_library
 from trainyard.doctor.packages import SETUP, check_packages
 
 PYTHONS = ((3, 11), (3, 13))
@@ -37,6 +38,7 @@ def check_machine(folders: Sequence[Path] = FOLDERS, ports: Sequence[int] = PORT
     return [
         check_python(),
         *check_packages(),
+        *check_library(),
         check_gpu(),
         check_memory(),
         *(check_disk(folder) for folder in folders),

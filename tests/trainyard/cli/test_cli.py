@@ -274,3 +274,21 @@ def test_doctor_checks_a_configs_data(path: str, code: int, tmp_path: Path, caps
     assert ("duplicates none" in shown) == (code == 0)
     assert ("ok rehearsal the model takes a step" in shown) == (code == 0)
     assert not (tmp_path / "runs").exists(), "nothing was trained"
+
+
+def test_renamed_keys_are_moved_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad, link = tmp_path / "good.yaml", tmp_path / "bad.yaml", tmp_path / "link.yaml"
+    good.write_text("data:\n  path: x\n  flip: none # yes\n")
+    bad.write_text("data: {flip: none}\n")
+    link.symlink_to(good)
+
+    assert run("config", "--migrate", str(bad), str(link)) == 3
+
+    out, error = capsys.readouterr()
+    assert out == f"{link}: data.flip is augment.flip now\n"
+    assert error.startswith(f"{bad}: 'data.flip' is 'augment.flip' now")
+    assert good.read_text() == "data:\n  path: x\naugment:\n  flip: none # yes\n"
+    assert (bad.read_text(), link.is_symlink()) == ("data: {flip: none}\n", True)
+    assert run("config", "--migrate", str(good)) == 0
+    assert run("config", "--migrate") == 2
+    assert run("config", "--migrate", str(tmp_path / "none.yaml")) == 2

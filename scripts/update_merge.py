@@ -1,0 +1,231 @@
+"""The merge of scripts/update.py: both versions under the owner's name, his files three ways, the locks by packages."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from update_git import ALONE, REFUSED, Files, Git, StopError, call
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ("src/trainyard/", "tests/trainyard/")
+"""Replaced as a whole."""
+PAGES = ("docs/", "benchmarks/")
+"""The library's as well, but a file of the owner's may lie beside ours."""
+RECORD = re.compile(r"(?m)^\[tool\.trainyard\]\r?\n(?:\w+ = .*\n)*")
+SHOWN = 20
+"""Names in one message."""
+
+
+@dataclass
+class Report:
+    """What the owner is told at the end, and what of it he has to decide."""
+
+    lines: list[str] = field(default_factory=list)
+    code: int = 0
+
+    def tell(self, what: str, name: str, why: str = "") -> None:
+        self.lines.append(f"  {what:<10}{name}{why and f'  ({why})'}")
+
+    def ask(self, what: str, name: str, why: str = "") -> None:
+        self.tell(what, name, why)
+        self.code = REFUSED
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The clone as it is committed: its files, its name, and what it records of the library."""
+
+    git: Git
+    head: str
+    files: Files
+    name: str
+    record: dict[str, str]
+    block: str
+    """The record as it is written."""
+
+    @property
+    def has_wheel(self) -> bool:
+        """Whether the library is pinned as a wheel by scripts/vendor.sh, and has no folder here."""
+        return "wheel" in self.record
+
+    def block_of(self, tag: str, tree: str) -> str:
+        """The record with another version of the library; that of a pin is moved with it, by scripts/vendor.sh."""
+        if self.has_wheel:
+            return self.block
+        block = re.sub(r'(?m)^version = ".*"', f'version = "{tag.removeprefix("v")}"', self.block)
+        return re.sub(r'(?m)^tree = ".*"', f'tree = "{tree}"', block)
+
+    @classmethod
+    def read(cls) -> Owner:
+        """Raises: StopError: there is nothing to update here, or not now."""
+        git = Git(ROOT)
+        if (found := [int(number) for number in re.findall(r"\d+", git("version"))[:2]]) < [2, 38]:
+            raise StopError(f"git is {found[0]}.{found[1]}, and merges without touching a file since 2.38; update it.")
+        code, top, _ = git.run("rev-parse", "--show-toplevel")
+        if code or git.run("rev-parse", "--verify", "--quiet", "HEAD")[0]:
+            raise StopError("nothing is committed here: git init && git add --all && git commit -m Begin")
+        if Path(top.rstrip("\n")).resolve() != ROOT:
+            raise StopError(f"this is a folder of {top.strip()}: an update needs a repository of the project's own.")
+        if git("status", "--porcelain", "--untracked-files=no"):
+            raise StopError("there are uncommitted changes; commit or stash them first.")
+        head = git.word("rev-parse", "HEAD")
+        files = git.files(head)
+        text = git.text(files["pyproject.toml"]) if "pyproject.toml" in files else ""
+        try:
+            project = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise StopError(f"pyproject.toml is no TOML ({error}): mend and commit it first.") from None
+        record, block = project.get("tool", {}).get("trainyard"), RECORD.search(text)
+        if not record or not block or not {"version", "tree", "package"} <= record.keys():
+            raise StopError("there is no record of a version here; scripts/rename.sh NAME makes the clone yours first.")
+        name = str(project["project"]["name"])
+        name = name if name.replace("-", "_") == record["package"] else record["package"]
+        return cls(git, head, files, name, record, block[0])
+
+
+def is_in(path: str, folders: Sequence[str]) -> bool:
+    return path.startswith(tuple(folders))
+
+
+def is_lock(path: str) -> bool:
+    return re.fullmatch(r"requirements[\w-]*\.lock", path) is not None
+
+
+def renamed(scratch: Git, commit: str, owner: Owner, folder: Path, block: str) -> Files:
+    """The files of a version as its own script renames them for this owner, with that record in pyproject.toml."""
+    git = scratch.beside(folder)
+    if RECORD.search(scratch("cat-file", "blob", f"{commit}:pyproject.toml")):
+        raise StopError("the source has a renamed project, not Trainyard; say where that is: --from URL_OR_PATH")
+    git.check_out(commit)
+    done = call(sys.executable, "scripts/rename.py", owner.name, folder=folder, **ALONE)
+    record = RECORD.search((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    if done.returncode or not record:
+        why = done.stderr.strip() or "it is older than the record of a version in pyproject.toml; see docs/updating.md"
+        raise StopError(f"that version can't take the name {owner.name}: {why}")
+    git("add", "--all", "--force")
+    files = scratch.files(git.word("write-tree"))
+    text = RECORD.sub(lambda _: block, git.text(files["pyproject.toml"]))
+    return {**files, "pyproject.toml": git.blob(text)}
+
+
+def check_library(base: Files, owner: Owner) -> None:
+    """Raises: StopError: the library's folders differ from those of the version that they are said to be."""
+    paths = sorted(path for path in base.keys() | owner.files.keys() if is_in(path, LIBRARY))
+    edited = [path for path in paths if base.get(path) != owner.files.get(path)]
+    if edited:
+        names = "\n".join(f"  {path}" for path in edited[:SHOWN])
+        more = f"\n  and {len(edited) - SHOWN} more" if len(edited) > SHOWN else ""
+        sentence = "the library was edited here; take that back, or have it merged with --keep-library:"
+        raise StopError(f"{sentence}\n{names}{more}", REFUSED)
+
+
+def sides(base: Files, owner: Owner, theirs: Files, keep_library: bool, report: Report) -> tuple[Files, Files, Files]:
+    """What is merged of each side: no locks, no library unless the owner insists, and its pages without his edits."""
+    library = () if keep_library else LIBRARY
+    ours, shipped = dict(owner.files), LIBRARY + PAGES
+    if owner.has_wheel:
+        base, theirs = (
+            {path: what for path, what in files.items() if not is_in(path, shipped)} for files in (base, theirs)
+        )
+        library = ()
+    for path in base.keys() & ours.keys():
+        if is_in(path, PAGES) and ours[path] != base[path]:
+            report.tell("replaced", path, "your edit of it is in git's history; the page is the library's")
+            ours[path] = base[path]
+    base, ours, theirs = (
+        {path: what for path, what in files.items() if not is_in(path, library) and not is_lock(path)}
+        for files in (base, ours, theirs)
+    )
+    return base, ours, theirs
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The files of a merge, and for each path in conflict what its sides are, by git's number of the stage."""
+
+    files: Files
+    conflicts: dict[str, dict[str, str]]
+
+
+def merge(scratch: Git, trees: tuple[Files, Files, Files], tag: str, report: Report) -> Merged:
+    """Three ways: files that were moved are followed, one that the owner deleted stays so."""
+    base, ours, theirs = (scratch.tree(files) for files in trees)
+    root = scratch.word("commit-tree", "-m", "base", base)
+    for name, tree in (("yours", ours), (tag, theirs)):
+        scratch("update-ref", f"refs/heads/{name}", scratch.word("commit-tree", "-m", name, "-p", root, tree))
+    code, output, complaint = scratch.run("merge-tree", "--write-tree", "-z", "yours", tag)
+    if code > 1:
+        raise StopError(f"the merge failed: {' '.join(complaint.split())}", REFUSED)
+    tree, *rest = output.split("\0")
+    files, conflicts = scratch.files(tree), dict[str, dict[str, str]]()
+    entries = rest[: rest.index("")] if code else []
+    for entry in entries:
+        about, _, path = entry.partition("\t")
+        mode, item, stage = about.split()
+        conflicts.setdefault(path, {})[stage] = f"{mode} {item}"
+    for path, stages in list(conflicts.items()):
+        if stages.keys() == {"1", "3"}:
+            del files[path], conflicts[path]
+            report.tell("deleted", path.removesuffix(f"~{tag}"), f"by you, so it stays deleted; {tag} changed it")
+        elif stages.keys() == {"1", "2"}:
+            del conflicts[path]
+            report.tell("kept", path, f"as you changed it; {tag} has it no more")
+        else:
+            report.ask("conflict", path)
+    return Merged(files, conflicts)
+
+
+def packages(lock: str) -> dict[str, str]:
+    """What a lock says of each package, without the comments, which name the project too."""
+    said: dict[str, str] = {}
+    for block in re.findall(r"(?m)^[\w.-].*\n(?:[ \t].*\n)*", lock):
+        name = re.split(r"[^\w.-]", block, maxsplit=1)[0]
+        said[name] = said.get(name, "") + re.sub(r"(?m)^ *#.*\n", "", block)
+    return said
+
+
+def merge_locks(scratch: Git, base: Files, owner: Owner, theirs: Files) -> tuple[Files, list[str]]:
+    """The locks, and which of them have to be solved anew: those in which the owner has packages of his own choice.
+
+    Package by package, so that what is solved starts from versions that were tested, and is of use if it can't be.
+    """
+    locks, edited = dict[str, str](), list[str]()
+    for path in filter(is_lock, theirs.keys() | owner.files.keys()):
+        if path not in theirs or path not in owner.files:
+            if path not in base:
+                locks[path] = (owner.files | theirs)[path]
+            continue
+        was, his, new = (
+            packages(scratch.text(files[path])) if path in files else {} for files in (base, owner.files, theirs)
+        )
+        chosen = {name: his.get(name) for name in was.keys() | his.keys() if his.get(name) != was.get(name)}
+        merged = {name: said for name, said in (new | chosen).items() if said is not None}
+        locks[path] = theirs[path]
+        if merged != new:
+            header = "# Merged package by package by scripts/update.sh; scripts/lock.sh solves it anew.\n"
+            locks[path] = scratch.blob(header + "".join(merged[name] for name in sorted(merged)))
+            edited += [path] if chosen.keys() - {"trainyard"} else []
+    return locks, edited
+
+
+def solve_locks(git: Git, files: Files, edited: list[str], reason: str, report: Report) -> Files:
+    """The locks as the merged project's own script solves them anew, unless there is a reason not to."""
+    if not edited:
+        return {}
+    if not reason:
+        done = call("bash", "scripts/lock.sh", folder=git.folder)
+        reason = (done.stderr.strip().splitlines() or ["scripts/lock.sh failed"])[-1] if done.returncode else ""
+    if reason:
+        why = f"merged package by package, not solved anew: {reason}; then: scripts/lock.sh"
+        report.ask("to do", ", ".join(sorted(edited)), why)
+        return {}
+    return {path: git.blob(read(git.folder / path)) for path in files if is_lock(path)}
+
+
+def read(path: Path) -> str:
+    return path.read_bytes().decode(errors="surrogateescape")
