@@ -51,16 +51,22 @@ class Git:
     index: Path | None = None
     """Another index than the folder's."""
 
-    def __call__(self, *arguments: str) -> str:
+    def __call__(self, *arguments: str, given: bytes = b"") -> str:
         """The output, without the newline at its end."""
-        more = {"GIT_INDEX_FILE": str(self.index)} if self.index else {}
+        variables = {**os.environ, **({"GIT_INDEX_FILE": str(self.index)} if self.index else {})}
         command = ["git", "-c", "core.autocrlf=false", "-c", "core.quotePath=false", *arguments]
-        done = subprocess.run(
-            command, check=False, cwd=self.folder, env={**os.environ, **more}, capture_output=True, text=True
-        )
+        done = subprocess.run(command, check=False, cwd=self.folder, env=variables, input=given, capture_output=True)
         if done.returncode:
-            raise StopError(f"git {arguments[0]} failed: {' '.join(done.stderr.split())}")
-        return done.stdout.removesuffix("\n")
+            raise StopError(f"git {arguments[0]} failed: {' '.join(done.stderr.decode(errors='replace').split())}")
+        return done.stdout.decode().removesuffix("\n")
+
+    def put(self, files: Mapping[str, bytes | None]) -> None:
+        """Writes files into the index in one step, and takes those of no content out of it; not into the folder."""
+        lines = []
+        for path, content in files.items():
+            item = "0" * 40 if content is None else self("hash-object", "-w", "--stdin", given=content)
+            lines.append(f"{'0' if content is None else '100644'} {item}\t{path}\n")
+        self("update-index", "--index-info", given="".join(lines).encode())
 
 
 git = Git()
@@ -204,14 +210,6 @@ def stage(index: Git) -> None:
     git("read-tree", "-m", "-u", "HEAD", index("write-tree"))
 
 
-def put(index: Git, path: str, content: bytes) -> None:
-    """Writes a file into an index, and no further."""
-    file = Path(f"{index.index}-file")
-    file.write_bytes(content)
-    item = index("hash-object", "-w", "--no-filters", str(file))
-    index("update-index", "--add", "--cacheinfo", f"100644,{item},{path}")
-
-
 def remove_leftovers(folder: Path) -> None:
     """What Python and setuptools left where the library was: an empty package there would hide the wheel from mypy."""
     for name in ("__pycache__", "*.egg-info"):
@@ -241,10 +239,9 @@ def off(by_git: bool) -> str:
         index("read-tree", "HEAD")
         pages = [f"docs/{page}.md" for page in PAGES]
         index("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *FOLDERS, *pages)
-        if pin.content:
-            put(index, pin.wheel, pin.content)
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-        put(index, "pyproject.toml", pin.written_to(text, record).encode())
+        files = {pin.wheel: pin.content} if pin.content else {}
+        index.put({**files, "pyproject.toml": pin.written_to(text, record).encode()})
         stage(index)
     for folder in FOLDERS:
         remove_leftovers(ROOT / folder)
@@ -271,11 +268,10 @@ def on(address: str | None) -> str:
         index = Git(index=Path(scratch) / "index")
         index("read-tree", "HEAD")
         index(f"--work-tree={release.folder}", "add", "--force", "--", *(path for path in paths))
-        if not record["wheel"].startswith("git+"):
-            index("rm", "--cached", "--quiet", "--", record["wheel"])
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         kept = {key: value for key, value in record.items() if key not in ("wheel", "sha256")}
-        put(index, "pyproject.toml", recorded(text, kept, f'path = "{FOLDER}"').encode())
+        gone = {} if record["wheel"].startswith("git+") else {record["wheel"]: None}
+        index.put({**gone, "pyproject.toml": recorded(text, kept, f'path = "{FOLDER}"').encode()})
         stage(index)
     return f"The library's folder is back, {FOLDER} of v{record['version']}."
 
@@ -296,17 +292,17 @@ def move_pin(ref: str) -> str:
     assert version
     by_git = record["wheel"].startswith("git+")
     pin = pin_commit(record["source"], commit) if by_git else pin_file(commit)
-    before, moved = file.read_bytes(), {**record, "version": version[1], "tree": tree}
-    after = pin.written_to(before.decode(), moved).encode()
-    paths = ["pyproject.toml"]
-    if pin.content:
-        paths.append(pin.wheel)
-        (ROOT / VENDOR).mkdir(exist_ok=True)
-        (ROOT / pin.wheel).write_bytes(pin.content)
-    file.write_bytes(after)
-    git("add", "--force", "--", *paths)
-    if not by_git and record["wheel"] != pin.wheel:
-        git("rm", "--force", "--quiet", "--ignore-unmatch", "--", record["wheel"])
+    moved = {**record, "version": version[1], "tree": tree}
+    files: dict[str, bytes | None] = {record["wheel"]: None, pin.wheel: pin.content}  # it may be the same
+    files = {} if by_git else files
+    files["pyproject.toml"] = pin.written_to(file.read_text(encoding="utf-8"), moved).encode()
+    git.put(files)
+    for path, content in files.items():
+        if content is None:
+            (ROOT / path).unlink(missing_ok=True)
+        else:
+            (ROOT / path).parent.mkdir(exist_ok=True)
+            (ROOT / path).write_bytes(content)
     return f"The pin is {pin.wheel} now. What that library needs may differ: scripts/lock.sh, where uv is."
 
 
