@@ -303,7 +303,7 @@ def move_pin(ref: str) -> str:
         else:
             (ROOT / path).parent.mkdir(exist_ok=True)
             (ROOT / path).write_bytes(content)
-    return f"The pin is {pin.wheel} now. What that library needs may differ: scripts/lock.sh, where uv is."
+    return f"The pin is {pin.wheel} now, staged. Should that library need other packages: scripts/lock.sh"
 
 
 def main(arguments: list[str]) -> int:
@@ -326,9 +326,9 @@ def main(arguments: list[str]) -> int:
             print(build_wheel(options.ref, options.folder.resolve()))
             return 0
         if options.verb == "pin":
-            said = move_pin(options.ref)
-        else:
-            said = off(options.git) if options.verb == "off" else on(options.address)
+            print(move_pin(options.ref))
+            return 0
+        said = off(options.git) if options.verb == "off" else on(options.address)
     except StopError as stop:
         print(f"vendor: {stop}", file=sys.stderr)
         return stop.code

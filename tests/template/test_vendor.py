@@ -80,6 +80,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git("tag", "--annotate", "--message", VERSION, f"v{VERSION}", cwd=folder)
     version = folder / "src/trainyard/base/version.py"
     version.write_text(version.read_text().replace(VERSION, NEXT))
+    (folder / "src/trainyard/base/new.py").touch()
+    (folder / "docs/new.md").touch()
+    with (folder / "CONTRIBUTING.md").open("a") as file:
+        file.write("\nOne more line.\n")
     commit(folder, NEXT)
     git("tag", f"v{NEXT}", cwd=folder)
     git("checkout", "--quiet", f"v{VERSION}", cwd=folder)
@@ -194,6 +198,19 @@ def test_the_pin_moves_beside_staged_changes(source: Path, pinned: Path, tmp_pat
     assert after["source"] == record(pinned)["source"]
 
 
+@pytest.mark.skipif(not (ROOT / "scripts/update.sh").is_file(), reason="there is no update.sh yet")
+def test_an_update_moves_the_pin_and_brings_nothing_else_of_the_library(pinned: Path, tmp_path: Path) -> None:
+    folder = clone(pinned, tmp_path / "updated")
+    (folder / "README.md").write_text("# Ours\n")
+    commit(folder, "Edit")
+    updated = run("bash", "scripts/update.sh", cwd=folder)
+    assert updated.returncode == 0, updated.stderr + updated.stdout
+    staged = set(git("diff", "--cached", "--no-renames", "--name-only", cwd=folder).splitlines())
+    assert staged == {"CONTRIBUTING.md", "pyproject.toml", WHEEL, WHEEL.replace(VERSION, NEXT)}
+    assert not git("diff", "--name-only", cwd=folder)
+    assert record(folder)["version"] == NEXT
+
+
 def test_a_commit_can_be_pinned_in_place_of_a_file(source: Path, renamed: Path, tmp_path: Path) -> None:
     folder = clone(renamed, tmp_path / "by commit")
     vendor(folder, "off", "--git")
@@ -254,9 +271,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_pinned_library_is_installed_trains_and_exports(
-    source: Path, pinned: Path, site: Path, tmp_path: Path
-) -> None:
+def test_a_pinned_library_is_installed_and_used(source: Path, pinned: Path, site: Path, tmp_path: Path) -> None:
     folder = clone(pinned, tmp_path / "used")
     (folder / "requirements.lock").write_text("")
     commit(folder, "Install nothing else")
