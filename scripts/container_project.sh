@@ -9,7 +9,11 @@ build() { # build FOLDER...: writes their wheels into wheels/
   python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels "$@"
 }
 
-pinned=$(sed -n 's/^wheel = "\(.*\)"$/\1/p' pyproject.toml)
+recorded() { # recorded KEY: of the library, as scripts/setup.sh reads it
+  sed -n "/^\[tool\.trainyard\]/,/^\[/s/^$1 = \"\(.*\)\"\$/\1/p" pyproject.toml
+}
+
+pinned=$(recorded wheel)
 case $pinned in
   '') build ./src/trainyard ;;
   git+*)
@@ -19,7 +23,7 @@ case $pinned in
   *)
     mkdir wheels
     mv -- "${pinned##*/}" wheels/
-    printf '%s  wheels/%s\n' "$(sed -n 's/^sha256 = "\(.*\)"$/\1/p' pyproject.toml)" "${pinned##*/}" | sha256sum --check --quiet
+    printf '%s  wheels/%s\n' "$(recorded sha256)" "${pinned##*/}" | sha256sum --check --quiet
     ;;
 esac
 build .

@@ -26,9 +26,9 @@ FOLDERS = (FOLDER, "tests/trainyard", "tests/template", "benchmarks")
 PAGES = ("changelog", "container", "data", "exports", "figures", "requests", "trainyard", "updating", "your-project")
 """And which pages of ``docs/`` are the library's; any other there is the owner's."""
 VENDOR = "vendor"
-SOURCE_LINE = re.compile(r"(?m)^trainyard = \{.*\}$")
+SOURCE_LINE = re.compile(r"(?m)^trainyard = \{[^}\n]*\}")
 """Of ``[tool.uv.sources]``: where scripts/lock.sh reads what the library needs."""
-RECORD = re.compile(r"(?m)^\[tool\.trainyard\]\n((?:\w+ = .*\n)*)")
+RECORD = re.compile(r"(?m)^\[tool\.trainyard\]\n(?:\w+ = .*(?:\n|\Z))*")
 TIME = "315532800"
 """When each file of a wheel was written, in seconds: the first day that a zip can name. The wheel then depends on the
 library's tree alone, not on the commit that it is built from, so that each clone of a release has the same bytes."""
@@ -83,18 +83,36 @@ class Pin:
     def written_to(self, text: str, record: Mapping[str, str]) -> str:
         """The root's pyproject.toml with this pin in its record, and as the place that locks are made from."""
         digest = hashlib.sha256(self.content).hexdigest() if self.content else ""
-        source = f"path = {json.dumps(self.wheel)}"
+        source = {"path": self.wheel}
         if not self.content:
             url, _, commit = self.wheel.removeprefix("git+").partition("#")[0].rpartition("@")
-            source = f'git = {json.dumps(url)}, rev = "{commit}", subdirectory = "{FOLDER}"'
+            source = {"git": url, "rev": commit, "subdirectory": FOLDER}
         return recorded(text, {**record, "wheel": self.wheel, "sha256": digest}, source)
 
 
-def recorded(text: str, record: Mapping[str, str], source: str) -> str:
-    """The root's pyproject.toml with that record, and that place of the library for uv."""
-    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in record.items() if value)
-    text = RECORD.sub(lambda _: f"[tool.trainyard]\n{lines}", text)
-    return SOURCE_LINE.sub(lambda _: f"trainyard = {{ {source} }}", text)
+def recorded(text: str, record: Mapping[str, str], source: Mapping[str, str]) -> str:
+    """The root's pyproject.toml with that record, and that place of the library for uv.
+
+    Raises:
+        StopError: the owner has written either in another way, which isn't understood here.
+    """
+    record = {key: value for key, value in record.items() if value}
+    lines, places = (
+        [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+        for table in (record, source)
+    )
+    text = RECORD.sub(lambda _: "\n".join(["[tool.trainyard]", *lines, ""]), text)
+    text = SOURCE_LINE.sub(lambda _: f"trainyard = {{ {', '.join(places)} }}", text)
+    try:
+        tool = tomllib.loads(text)["tool"]
+        understood = (tool["trainyard"], tool["uv"]["sources"]["trainyard"]) == (record, source)
+    except (tomllib.TOMLDecodeError, KeyError):
+        understood = False
+    if not understood:
+        raise StopError(
+            "pyproject.toml has [tool.trainyard], or trainyard of [tool.uv.sources], not as it was shipped."
+        )
+    return text
 
 
 def read_record() -> dict[str, str]:
@@ -271,7 +289,7 @@ def on(address: str | None) -> str:
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         kept = {key: value for key, value in record.items() if key not in ("wheel", "sha256")}
         gone = {} if record["wheel"].startswith("git+") else {record["wheel"]: None}
-        index.put({**gone, "pyproject.toml": recorded(text, kept, f'path = "{FOLDER}"').encode()})
+        index.put({**gone, "pyproject.toml": recorded(text, kept, {"path": FOLDER}).encode()})
         stage(index)
     return f"The library's folder is back, {FOLDER} of v{record['version']}."
 

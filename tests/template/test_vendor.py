@@ -244,6 +244,33 @@ def test_what_would_not_be_a_pin_of_a_release_is_refused(source: Path, renamed: 
     assert (code, complaint.splitlines()[1:]) == (3, ["  base/cpu.py"])
 
 
+@pytest.mark.parametrize(
+    ("shipped", "edited"),
+    [
+        ('trainyard = { path = "src/trainyard" }\n', '[tool.uv.sources.trainyard]\npath = "src/trainyard"\n'),
+        ('\npackage = "', '\n# a remark\npackage = "'),
+    ],
+    ids=["a table of its own", "a remark in the record"],
+)
+def test_what_can_not_be_rewritten_is_refused(renamed: Path, tmp_path: Path, shipped: str, edited: str) -> None:
+    folder = clone(renamed, tmp_path / "edited")
+    pyproject = folder / "pyproject.toml"
+    assert shipped in pyproject.read_text()
+    pyproject.write_text(pyproject.read_text().replace(shipped, edited))
+    commit(folder, "Write it in another way")
+    code, complaint = refused(folder, "off")
+    assert (code, "not as it was shipped" in complaint) == (2, True)
+
+
+def test_an_editor_may_take_the_last_newline(renamed: Path, tmp_path: Path) -> None:
+    folder = clone(renamed, tmp_path / "edited")
+    pyproject = folder / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().rstrip())
+    commit(folder, "Save it")
+    vendor(folder, "off")
+    assert record(folder) == {**record(renamed), "wheel": WHEEL, "sha256": record(folder)["sha256"]}
+
+
 def test_a_pin_is_not_moved_into_a_conflict(pinned: Path, tmp_path: Path) -> None:
     folder = clone(pinned, tmp_path / "conflict")
     code, complaint = refused(folder, "pin", "HEAD")
