@@ -87,8 +87,11 @@ sys.exit(hashlib.sha256(pathlib.Path(sys.argv[1]).read_bytes()).hexdigest() != s
 install_library() { # its folder, the commit that is pinned, or the wheel by its hash
   case $wheel in
     '') install --no-build-isolation --editable src/trainyard ;;
-    git+*) install --no-build-isolation --force-reinstall "trainyard @ $wheel" ;;
-    *) install --force-reinstall --no-index --require-hashes --requirement <(printf '%s --hash=sha256:%s\n' "./$wheel" "$(recorded sha256)") ;;
+    git+*) install --no-build-isolation --force-reinstall "$wheel" ;;
+    *)
+      install --force-reinstall --no-index --require-hashes \
+        --requirement <(printf './%s --hash=sha256:%s\n' "$wheel" "$(recorded sha256)")
+      ;;
   esac
 }
 

@@ -338,3 +338,13 @@ def test_a_pinned_library_is_installed_and_used(source: Path, pinned: Path, site
     wheel.unlink()
     missing = set_up(folder, site)
     assert (missing.returncode, missing.stderr.count("\n"), "git checkout --" in missing.stderr) == (2, 1, True)
+
+    git("checkout", "--", "vendor", cwd=folder)
+    commit(folder, "Update")
+    for words in (["on"], ["off", "--git"]):
+        vendor(folder, *words)
+        commit(folder, " ".join(words))
+    fetched = set_up(folder, site)
+    assert fetched.returncode == 0, fetched.stderr
+    version, where = call("-c", "import trainyard; print(trainyard.__version__, trainyard.__file__)").split(" ", 1)
+    assert (version, Path(where).is_relative_to(folder / ".venv")) == (NEXT, True)
