@@ -31,7 +31,7 @@ SOURCE_LINE = re.compile(r"(?m)^trainyard = \{[^}\n]*\}")
 RECORD = re.compile(r"(?m)^\[tool\.trainyard\]\n(?:\w+ = .*(?:\n|\Z))*")
 TIME = "315532800"
 """When each file of a wheel was written, in seconds: the first day that a zip can name. The wheel then depends on the
-library's tree alone, not on the commit that it is built from, so that each clone of a release has the same bytes."""
+library's tree (and on Python and the locked backend) alone: each clone of a release has the same bytes."""
 USAGE, REFUSED = 2, 3
 
 
@@ -350,6 +350,8 @@ def main(arguments: list[str]) -> int:
     except StopError as stop:
         print(f"vendor: {stop}", file=sys.stderr)
         return stop.code
+    except KeyboardInterrupt:
+        return 130
     print(said)
     if "nothing to do" not in said:
         print("It is staged, not committed: git diff --cached --stat. Next: scripts/setup.sh && scripts/test.sh")
