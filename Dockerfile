@@ -26,13 +26,12 @@ COPY scripts/container_packages.sh scripts/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     /usr/local/bin/python -m venv --without-pip /opt/venv \
     && scripts/container_packages.sh /opt/venv "${VARIANT}"
-COPY pyproject.toml README.md LICENSE ./
+# vendor* has no match where the library is a folder; else it is what scripts/vendor.sh has pinned.
+COPY pyproject.toml README.md LICENSE vendor* ./
 COPY src src
-# Where an installed package looks for what is deployed.
-COPY serving src/trainyard/torchserve/deployment
-RUN python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir wheels ./src/trainyard . \
-    && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --quiet \
-       --no-deps --no-index wheels/*.whl \
+COPY serving serving
+COPY scripts/container_project.sh scripts/
+RUN scripts/container_project.sh /opt/venv \
     && cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
        --output-file /opt/venv/sbom.cdx.json /opt/venv/bin/python
 

@@ -18,8 +18,11 @@ lock() { # lock FILE [uv's options]
 }
 
 same=(--constraints requirements.lock) # the versions that the project was tested with
+groups=(--group dev)
+# What the library's tests need, where they are: not beside a wheel that scripts/vendor.sh has pinned.
+[[ ! -f src/trainyard/pyproject.toml ]] || groups+=(--group src/trainyard/pyproject.toml:test)
 # The library's own dependencies come by way of the project's: setup.sh installs both from this clone.
-lock requirements.lock pyproject.toml --extra train --group dev --group src/trainyard/pyproject.toml:test "$@"
+lock requirements.lock pyproject.toml --extra train "${groups[@]}" "$@"
 # The serving image's: without torch and all that only training needs.
 lock requirements-serve.lock pyproject.toml "${same[@]}" "$@"
 # Its variants': the same with torch, and both builds of onnxruntime, of which scripts/container_packages.sh takes one.

@@ -162,6 +162,7 @@ def rename(name: str) -> str:
         if not earlier:
             move_pages(package)
             shutil.rmtree(ROOT / SHIPPED_TESTS, ignore_errors=True)
+            (ROOT / "scripts/release.sh").unlink(missing_ok=True)  # it releases Trainyard
         pyproject.write_text(renamed_pyproject(pyproject.read_text(), old, name, record))
         for file in files:
             rewrite(file, old, package)

@@ -73,6 +73,28 @@ install_packages() {
     fail "the installed packages contradict each other; 'pip check' says how: $venv/bin/python -m pip check"
 }
 
+recorded() { # recorded KEY: of the library, where scripts/vendor.sh has pinned it; else nothing
+  sed -n "/^\[tool\.trainyard\]/,/^\[/s/^$1 = \"\(.*\)\"\$/\1/p" pyproject.toml
+}
+
+check_wheel() { # the pinned wheel is there, and is the one that was pinned
+  [[ -f $wheel ]] || fail "$wheel, the pinned library, isn't there; bring it back: git checkout -- $wheel"
+  "$python" -c 'import hashlib, pathlib, sys
+sys.exit(hashlib.sha256(pathlib.Path(sys.argv[1]).read_bytes()).hexdigest() != sys.argv[2])' "$wheel" "$(recorded sha256)" ||
+    fail "$wheel has other bytes than those pinned in pyproject.toml; bring them back: git checkout -- $wheel"
+}
+
+install_library() { # its folder, the commit that is pinned, or the wheel by its hash
+  case $wheel in
+    '') install --no-build-isolation --editable src/trainyard ;;
+    git+*) install --no-build-isolation --force-reinstall "$wheel" ;;
+    *)
+      install --force-reinstall --no-index --require-hashes \
+        --requirement <(printf './%s --hash=sha256:%s\n' "$wheel" "$(recorded sha256)")
+      ;;
+  esac
+}
+
 installed_projects() { # the names of the distributions that say that they are a project, one a line
   "$venv/bin/python" -c '
 from importlib.metadata import entry_points
@@ -87,7 +109,8 @@ install_project() {
   earlier=$(installed_projects)
   [[ -z $earlier ]] || xargs "$venv/bin/python" -m pip uninstall --disable-pip-version-check --yes --quiet <<<"$earlier"
   # The build backend is in the lock, so that nothing unchecked is downloaded to build with.
-  install --no-build-isolation --editable src/trainyard --editable .
+  install_library
+  install --no-build-isolation --editable .
 }
 
 # Two calls at a time would tear the environment apart. (macOS has no flock; there it is the user's to watch.)
@@ -101,6 +124,13 @@ verbosity=--progress-bar=on
 python=$(find_python)
 [[ -n ${TORCH_INDEX+set} || ! -f $venv/torch-index ]] || TORCH_INDEX=$(<"$venv/torch-index")
 torch_index=${TORCH_INDEX:-}
+wheel=$(recorded wheel)
+library=src/trainyard/pyproject.toml # what says whether the library has to be installed anew
+case $wheel in
+  '') ;;
+  git+*) library=pyproject.toml ;;
+  *) library=$wheel && check_wheel ;;
+esac
 
 # The folder is part of it because an environment that was moved or copied does not work.
 packages=$(fingerprint "$PWD $("$python" -VV) $torch_index" requirements.lock)
@@ -110,7 +140,7 @@ if [[ ! -f $packages_stamp || $(<"$packages_stamp") != "$packages" ]]; then
   printf '%s\n' "$packages" >"$packages_stamp"
 fi
 
-project=$(fingerprint "$packages" pyproject.toml src/trainyard/pyproject.toml)
+project=$(fingerprint "$packages" pyproject.toml "$library")
 if [[ ! -f $project_stamp || $(<"$project_stamp") != "$project" ]]; then
   rm -f -- "$project_stamp"
   install_project

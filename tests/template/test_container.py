@@ -35,9 +35,12 @@ def copied() -> list[str]:
 
 def test_all_that_is_copied_reaches_the_builder():
     assert {"src", "serving", "requirements-serve.lock"} <= set(copied())
+    assert "vendor*" in copied()  # what scripts/vendor.sh makes of the library, and none where it is a folder
+    assert reaches_the_builder("vendor/trainyard-0.1.0-py3-none-any.whl")
     for source in copied():
-        assert (ROOT / source).exists()
-        assert reaches_the_builder(source), source
+        if source != "vendor*":
+            assert (ROOT / source).exists()
+            assert reaches_the_builder(source), source
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,8 @@ def test_every_stage_has_the_pinned_base():
 
 def test_what_is_installed_is_hashed():
     """A package index and the wheel of this project aside: the one by choice, the other without any download."""
-    commands = DOCKERFILE + (ROOT / "scripts/container_packages.sh").read_text()
+    scripts = (ROOT / f"scripts/container_{part}.sh" for part in ("packages", "project"))
+    commands = DOCKERFILE + "".join(script.read_text() for script in scripts)
     installs = re.findall(r"pip install(?:[^\n]|\\\n)*|(?m:^ +install .*)", commands.replace("\\\n", " "))
     assert len(installs) >= 5
     for line in installs:

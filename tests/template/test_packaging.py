@@ -130,7 +130,6 @@ def test_both_wheels_are_built_and_nothing_is_left_in_the_library(tmp_path):
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "serving", tmp_path / "src/trainyard/torchserve/deployment")  # as the Dockerfile does
     before = sorted((tmp_path / "src/trainyard").rglob("*"))
     words = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "wheels", "./src/trainyard", "."]
     command = [sys.executable, "-m", "pip", "wheel", *words]

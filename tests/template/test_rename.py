@@ -67,6 +67,7 @@ def test_what_the_library_was_is_recorded(clone: Path) -> None:
     record = {"version": VERSION, "source": "https://example.org/trainyard.git", "tree": tree, "package": PACKAGE}
     assert pyproject(clone)["tool"]["trainyard"] == record
     assert not (clone / "tests/template").exists()
+    assert not (clone / "scripts/release.sh").exists()
 
 
 def test_the_project_is_found_under_its_name(clone: Path) -> None:

@@ -1,0 +1,164 @@
+"""scripts/release.sh in a repository made here: what takes long (the fixture, its tests, the SBOM's tool) is a stub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from trainyard.base.version import VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
+NEW = "9.0.0"
+FIXTURE = f"tests/template/fixtures/{NEW}"
+
+MAKE = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir(parents=True)
+(folder / "tickets.mar").write_text("an archive")
+(folder / "answers.json").write_text("{}")
+"""
+TEST = """
+from pathlib import Path
+
+def test_fixture():
+    assert (Path(__file__).parent / "fixtures/9.0.0/answers.json").read_text() == "{}"
+    assert not Path("broken").exists()
+"""
+TOOL = """#!/bin/sh
+while [ "$1" != --output-file ]; do shift; done
+printf '{"metadata": {"component": {"name": "trainyard"}}, "components": []}' >"$2"
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "PYTHONPATH"))}
+    names = {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = kept | names | {"TRAINYARD_PYTHON": sys.executable}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    result = run("git", *arguments, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def release(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run("bash", "scripts/release.sh", *words, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with what the script reads, the last release tagged and a commit behind it; don't change it."""
+    folder = tmp_path_factory.mktemp("shipped") / "template"
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src/trainyard", folder / "src/trainyard", ignore=ignored)
+    for name in ("scripts/release.sh", "scripts/vendor.sh", "scripts/vendor.py", "CHANGELOG.md", ".gitignore"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    for name, text in (
+        ("requirements.lock", ""),
+        ("tests/template/fixtures/make.py", MAKE),
+        ("tests/template/test_earlier_releases.py", TEST),
+        (".cache/release-tools/bin/cyclonedx-py", TOOL),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / ".cache/release-tools/bin/cyclonedx-py").chmod(0o755)
+    git("init", "--quiet", "--initial-branch=main", cwd=folder)
+    git("add", "--all", cwd=folder)
+    git("commit", "--quiet", "--message", "All", cwd=folder)
+    git("tag", "v0.0.9", cwd=folder)
+    git("tag", "v0.0.10", cwd=folder)
+    git("commit", "--quiet", "--allow-empty", "--message", "More", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def template(shipped: Path, tmp_path: Path) -> Path:
+    """Such a repository of the test's own."""
+    return Path(shutil.copytree(shipped, tmp_path / "template"))
+
+
+def test_a_release_is_committed_tagged_and_built(template: Path) -> None:
+    done = release(template, NEW, "--tested")
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert git("rev-parse", f"v{NEW}^{{commit}}", cwd=template) == git("rev-parse", "HEAD", cwd=template)
+    assert git("status", "--porcelain", cwd=template) == ""
+    changed = set(git("diff", "--name-only", "HEAD~1", cwd=template).splitlines())
+    fixture = {f"{FIXTURE}/answers.json", f"{FIXTURE}/tickets.mar"}  # archives are ignored elsewhere
+    assert changed == {"src/trainyard/base/version.py", "CHANGELOG.md", *fixture}
+    text = (template / "CHANGELOG.md").read_text()
+    assert f"## [Unreleased]\n\n## [{NEW}] - 20" in text
+    assert text.count(f"[{NEW}]") == 1
+
+    wheel = template / f"dist/trainyard-{NEW}-py3-none-any.whl"
+    digest, name = Path(f"{wheel}.sha256").read_text().split()
+    assert (digest, name) == (hashlib.sha256(wheel.read_bytes()).hexdigest(), wheel.name)
+    assert f'VERSION = "{NEW}"' in zipfile.ZipFile(wheel).read("trainyard/base/version.py").decode()
+    parts = json.loads(wheel.with_suffix(".cdx.json").read_text())
+    assert parts["metadata"]["component"] == {"name": "trainyard", "version": NEW}
+
+    # The same again builds the same, and adds no commit; another commit can't have the number.
+    before = git("rev-parse", "HEAD", cwd=template)
+    assert release(template, NEW).returncode == 0
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == digest
+    assert git("rev-parse", "HEAD", cwd=template) == before
+    git("commit", "--quiet", "--allow-empty", "--message", "More", cwd=template)
+    again = release(template, NEW)
+    assert (again.returncode, "another commit" in again.stderr) == (2, True)
+
+
+def test_a_release_whose_tests_fail_is_not_tagged_and_goes_on_later(template: Path) -> None:
+    (template / ".git/info/exclude").write_text("broken\n")
+    (template / "broken").touch()
+    failed = release(template, NEW, "--tested")
+    assert failed.returncode not in (0, 2)
+    assert git("tag", "--list", f"v{NEW}", cwd=template) == ""
+    assert git("rev-parse", "HEAD~1", cwd=template) == git("rev-parse", "v0.0.10", cwd=template)
+    made = (template / FIXTURE / "answers.json").stat().st_mtime_ns
+
+    (template / "broken").unlink()
+    assert release(template, NEW, "--tested").returncode == 0
+    assert (template / FIXTURE / "answers.json").stat().st_mtime_ns == made, "it isn't made twice"
+    assert git("log", "--format=%s", "-1", cwd=template) == f"Release {NEW}"
+    assert (template / "CHANGELOG.md").read_text().count(f"[{NEW}]") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "say which version"),
+        (["1.0"], "say which version"),
+        (["v9.0.0"], "say which version"),
+        (["09.0.0"], "say which version"),
+        ([NEW, "--teste"], "say which version"),
+        (["0.0.9"], "of another commit"),
+        (["0.0.10rc1"], "isn't newer than the last release, 0.0.10"),
+        (["0.0.8"], "isn't newer"),
+    ],
+)
+def test_another_number_is_refused(shipped: Path, words: list[str], reason: str) -> None:
+    refused = release(shipped, *words)
+    assert (refused.returncode, reason in refused.stderr, refused.stderr.count("\n")) == (2, True, 1)
+    assert f'"{VERSION}"' in (shipped / "src/trainyard/base/version.py").read_text()
+
+
+def test_a_release_is_made_of_what_is_committed_on_main(template: Path) -> None:
+    (template / "src/trainyard/base/cpu.py").write_text("")
+    dirty = release(template, NEW)
+    assert (dirty.returncode, "uncommitted" in dirty.stderr) == (2, True)
+    git("checkout", "--quiet", "-b", "topic", cwd=template)
+    git("commit", "--quiet", "--all", "--message", "Topic", cwd=template)
+    branch = release(template, NEW)
+    assert (branch.returncode, "git switch main" in branch.stderr) == (2, True)
