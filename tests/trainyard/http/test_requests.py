@@ -96,6 +96,7 @@ def test_the_open_inference_protocol_is_told_by_its_key() -> None:
         assert parse(tensor(data, [2, 2]), PAIRS).items == (("a", "b"), ("c", "d"))
     wanted = {"outputs": [{"name": "label", "parameters": {"binary_data": False}}], "parameters": {"a": 1}}
     assert parse({**tensor(["a"], parameters={}), **wanted}).outputs == ("label",)
+    assert parse({**tensor(["a"]), "model_name": "m"}).model == "m"
 
 
 # What isn't
@@ -273,6 +274,7 @@ def test_a_part_of_another_type_is_its_own_fault() -> None:
         ({"inputs": tensor(["a"])["inputs"] * 2}, "list of one input"),  # type: ignore[operator]
         ({**tensor(["a"]), "text": "a"}, "unknown key 'text'"),
         ({**tensor(["a"]), "id": 7}, "id isn't"),
+        ({**tensor(["a"]), "model_name": 7}, "model_name isn't"),
         ({**tensor(["a"]), "id": "\ud83d"}, "id isn't"),
         ({**tensor(["a"]), "parameters": []}, "parameters"),
         ({**tensor(["a"]), "parameters": {"a": {}}}, "parameters"),
