@@ -9,12 +9,13 @@ from trainyard.base.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from trainyard.base.project import Project
-    from trainyard.client.client import Client
+    from trainyard.client.client import AsyncClient, Client
     from trainyard.inference.predictor import Predictor
 
-__all__ = ["Client", "Predictor", "Project", "__version__"]
+__all__ = ["AsyncClient", "Client", "Predictor", "Project", "__version__"]
 
 _MODULES = {
+    "AsyncClient": "trainyard.client.client",
     "Client": "trainyard.client.client",
     "Predictor": "trainyard.inference.predictor",
     "Project": "trainyard.base.project",

@@ -6,25 +6,31 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import ItemError, TrainyardError
-from trainyard.client.calls import Call
-from trainyard.client.retry import PASSING, Lost, Outcome, Reply
+from trainyard.client.retry import PASSING, Reply
 from trainyard.heads.base import Prediction
 from trainyard.inference.inputs import Reads
 from trainyard.inference.predictor import Deployed
-from trainyard.preprocess.base import Kind
-from trainyard.preprocess.rows import Dialect
 
 T = TypeVar("T")
 
 MOST_REASON = 300
 """Characters shown of what a server says."""
 REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+"""Statuses whose reason may be that of some items alone, or of their number."""
+
+
+def _pair(score: object) -> object:
+    return (score.get("label"), score.get("probability")) if isinstance(score, dict) else score
+
+
+def _renamed(deployed: object) -> object:
+    """Older servers call the format a rung."""
+    return {{"rung": "format"}.get(key, key): deployed[key] for key in deployed} if isinstance(deployed, dict) else None
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,10 @@ class Answer(Prediction):
         deployed: The bundle's digest, the export's id and the format.
     """
 
+    top: list[Annotated[tuple[str, float], BeforeValidator(_pair)]]
     model: str
     version: str
-    deployed: Deployed
+    deployed: Annotated[Deployed, BeforeValidator(_renamed)]
 
 
 @dataclass(frozen=True)
@@ -83,146 +90,69 @@ class NotServed(ServerError):
     """The server doesn't have this model, or this version of it."""
 
 
-class _Deployed(BaseModel):
-    bundle: str
-    export: str | None
-    format: FormatName = Field(validation_alias=AliasChoices("format", "rung"))  # as older servers call it
+_OBJECT = TypeAdapter(dict[str, Any])
+_ROWS = TypeAdapter(list[dict[str, Any]])
+_ANSWER = TypeAdapter(Answer)
+_MODEL = TypeAdapter(ServedModel)
+_NAMES = TypeAdapter(list[str])
 
 
-class _Score(BaseModel):
-    label: str
-    probability: float
-
-
-class _Prediction(_Score):
-    top: list[_Score]
-
-
-class _Failed(BaseModel):
-    error: str
-
-
-class _Parameters(BaseModel):
-    columns: list[int | str]
-    header: bool = False
-    label: int | str | None = None
-
-
-class _Input(BaseModel):
-    name: Kind
-    shape: list[int]
-    parameters: _Parameters | None = None
-
-    def reads(self) -> Reads:
-        """Where the server tells no columns, they are called as the input, or are a pair's first two."""
-        pair = len(self.shape) > 1
-        known = self.parameters or _Parameters(columns=[0, 1] if pair else [self.name])
-        return Reads(self.name, pair, tuple(known.columns), Dialect(header=known.header), known.label)
-
-
-class _Model(BaseModel):
-    name: str
-    versions: list[str]
-    inputs: Annotated[list[_Input], Field(min_length=1, max_length=1)]
-
-
-class _Names(BaseModel):
-    models: list[str]
-
-
-class _Origin(BaseModel):
-    model: str
-    version: str
-    deployed: _Deployed
-
-
-class _Several(_Origin):
-    predictions: list[_Prediction | _Failed]
-
-
-class _One(_Origin, _Prediction):
-    """The answer to one image that was sent as it is."""
-
-
-def is_refused_whole(outcome: Outcome, call: Call) -> bool:
-    """Whether a call failed for a reason that may be that of some items alone, or of their number."""
-    return len(call.sent) > 1 and isinstance(outcome, Reply) and outcome.status in REFUSALS
-
-
-def read_answers(outcome: Outcome, call: Call, url: str) -> list[Answer | ItemError]:
-    """The answers to a call's items, in order.
+def read_answers(reply: Reply, count: int, url: str) -> list[Answer | ItemError]:
+    """The answers to so many items, in order.
 
     Raises:
         ServerError: there are none. That a lone item was refused is that item's error.
     """
-    if len(call.sent) == 1 and isinstance(outcome, Reply) and outcome.status in REFUSALS:
-        refused: list[Answer | ItemError] = [ItemError(reason_of(outcome))]
-        return call.fill(refused)
-    if call.is_raw:
-        one = read(outcome, url, _One.model_validate_json)
-        return call.fill([_answer(one, one)])
-    several = read(outcome, url, _Several.model_validate_json)
-    if len(several.predictions) != len(call.sent):
-        raise _nonsense(outcome, url, f"{len(several.predictions)} predictions for {len(call.sent)} items")
-    return call.fill([_answer(row, several) for row in several.predictions])
+    if count == 1 and reply.status in REFUSALS:
+        return [ItemError(reason_of(reply))]
+
+    def make(told: dict[str, Any]) -> list[Answer | ItemError]:
+        rows = _ROWS.validate_python([told] if "label" in told else told.get("predictions"))
+        if len(rows) != count:
+            raise ValueError(f"{len(rows)} predictions for {count} items")
+        return [
+            ItemError(str(row["error"])) if "error" in row else _ANSWER.validate_python({**told, **row}) for row in rows
+        ]
+
+    return _read(reply, url, make)
 
 
-def read_model(outcome: Outcome, url: str) -> ServedModel:
+def read_model(reply: Reply, url: str) -> ServedModel:
     """What a reply tells of a model, by the Open Inference Protocol.
 
     Raises:
         ServerError: nothing.
     """
-    told = read(outcome, url, _Model.model_validate_json)
-    [given] = told.inputs
-    return ServedModel(told.name, tuple(told.versions), given.reads())
+    return _read(reply, url, lambda told: _MODEL.validate_python({**told, "reads": _reads(told.get("inputs"))}))
 
 
-def read_names(outcome: Outcome, url: str) -> list[str]:
+def read_names(reply: Reply, url: str) -> list[str]:
     """The names of a server's models.
 
     Raises:
         ServerError: there are none to be read.
     """
-    return read(outcome, url, _Names.model_validate_json).models
+    return _read(reply, url, lambda told: _NAMES.validate_python(told.get("models")))
 
 
-def is_ready(outcome: Outcome, url: str) -> bool:
+def is_ready(reply: Reply, url: str) -> bool:
     """Whether a server says that it can answer.
 
     Raises:
         ServerError: it says neither.
     """
-    if isinstance(outcome, Lost) or outcome.status in PASSING:
-        return False
-    if outcome.status != HTTPStatus.OK:
-        raise error_of(outcome, url)
-    return True
-
-
-def read(outcome: Outcome, url: str, parse: Callable[[bytes], T]) -> T:
-    """What a reply of status 200 holds.
-
-    Raises:
-        ServerError: it has another status, can't be parsed, or there is none.
-    """
-    if isinstance(outcome, Lost):
-        message = f"{url} gives no answer ({outcome.reason}): check the URL, and that the server is up"
-        raise Unreachable(message, None, outcome.reason)
-    if outcome.status != HTTPStatus.OK:
-        raise error_of(outcome, url)
-    try:
-        return parse(outcome.body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _nonsense(outcome, url, f"{where}: {first['msg']}" if where else first["msg"]) from error
+    if reply.status not in (None, HTTPStatus.OK, HTTPStatus.GATEWAY_TIMEOUT, *PASSING):
+        raise error_of(reply, url)
+    return reply.status == HTTPStatus.OK
 
 
 def error_of(reply: Reply, url: str) -> ServerError:
     """The error that a reply of another status than 200 is."""
     reason = reason_of(reply)
     match reply.status:
+        case None:
+            message = f"{url} gives no answer ({reason}): check the URL, and that the server is up"
+            return Unreachable(message, None, reason)
         case HTTPStatus.UNAUTHORIZED:  # the reason is this advice in the server's words
             message = f"{url} refuses a missing or wrong token: give the server's token file, or the token in it"
             return Unauthorised(message, reply.status, reason)
@@ -231,6 +161,9 @@ def error_of(reply: Reply, url: str) -> ServerError:
             return Unauthorised(message, reply.status, reason)
         case HTTPStatus.NOT_FOUND:
             return NotServed(f"{url} doesn't serve that ({reason}): check model, version and URL", reply.status, reason)
+        case HTTPStatus.GATEWAY_TIMEOUT:
+            message = f"{url} took too long over the request ({reason}): send smaller items, or fewer at once"
+            return ServerError(message, reply.status, reason)
         case status if status in PASSING:
             return ServerError(f"{url} is too busy or isn't ready ({reason}): try again later", reply.status, reason)
     return ServerError(f"{url} answered {reply.status} ({reason})", reply.status, reason)
@@ -246,24 +179,34 @@ def reason_of(reply: Reply) -> str:
     if isinstance(content, dict):
         content = content.get("error") or content.get("message") or text
     line = " ".join(str(content).split())
-    return line[:MOST_REASON] or _phrase(reply.status)
+    return line[:MOST_REASON] or next((one.phrase for one in HTTPStatus if one == reply.status), str(reply.status))
 
 
-def _answer(row: _Prediction | _Failed, origin: _Origin) -> Answer | ItemError:
-    if isinstance(row, _Failed):
-        return ItemError(row.error)
-    top = [(one.label, one.probability) for one in row.top]
-    deployed = Deployed(**origin.deployed.model_dump())
-    return Answer(row.label, row.probability, top, origin.model, origin.version, deployed)
+def _reads(inputs: object) -> dict[str, object]:
+    """Where the server tells no columns, they are called as the input, or are a pair's first two."""
+    [given] = _ROWS.validate_python(inputs)
+    shape, parameters = given.get("shape"), given.get("parameters")
+    pair = isinstance(shape, list) and len(shape) > 1
+    told = parameters if isinstance(parameters, dict) else {}
+    return {
+        "kind": given.get("name"),
+        "pair": pair,
+        "columns": told.get("columns", (0, 1) if pair else (given.get("name"),)),
+        "dialect": {"header": told.get("header", False)},
+        "label": told.get("label"),
+    }
 
 
-def _nonsense(outcome: Outcome, url: str, why: str) -> ServerError:
-    status = outcome.status if isinstance(outcome, Reply) else None
-    return ServerError(f"{url} answered what isn't an answer ({why}): check that it is a trainyard server", status, why)
-
-
-def _phrase(status: int) -> str:
+def _read(reply: Reply, url: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """What is made of a reply of status 200, an object of JSON."""
+    if reply.status != HTTPStatus.OK:
+        raise error_of(reply, url)
     try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return f"status {status}"
+        return make(_OBJECT.validate_json(reply.body))
+    except ValueError as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        message = f"{url} answered what isn't an answer ({why}): check that it is a trainyard server"
+        raise ServerError(message, reply.status, why) from error

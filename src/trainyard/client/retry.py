@@ -1,60 +1,40 @@
-"""What is sent again, when, and for how long: decided in one place, for the client that waits and for the async one.
+"""What is sent again, when, and for how long.
 
 A prediction changes nothing on the server and has the same answer every time, so that sending one twice does no harm,
-also where the first may have arrived.
+also where the first may have arrived. What was too much for the server isn't sent again: it would be once more.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeAlias
 
 log = logging.getLogger(__name__)
 
-PASSING = frozenset((429, 502, 503, 504))
+PASSING = frozenset((429, 502, 503))
 """Statuses that may be others a moment later: too busy, starting, restarting. All else would be the same again."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server sent back."""
+    """What came of an attempt.
 
-    status: int
+    Attributes:
+        status: Of HTTP; none if the connection failed or broke, or time ran out.
+        body: What the server sent; without a status, what happened.
+        retry_after: The header of this name.
+    """
+
+    status: int | None
     body: bytes
     retry_after: str | None = None
-    """The header of this name."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """No reply: the connection failed or broke, or time ran out."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Send:
-    """Asks for an attempt; its ``Reply`` or ``Lost`` is what the steps go on with."""
-
-    seconds: float
-    """After which it is lost."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Asks for a pause."""
-
-    seconds: float
-
-
-Outcome: TypeAlias = Reply | Lost
-Steps: TypeAlias = Generator[Send | Wait, Outcome | None, Outcome]
 
 
 @dataclass(frozen=True)
@@ -66,7 +46,7 @@ class Retries:
     Backoff And Jitter", AWS Architecture Blog, 2015). A server that says ``Retry-After`` gets that pause on top.
 
     Attributes:
-        timeout: Seconds that one attempt may take.
+        timeout: Seconds that one attempt may take: more than a server's own 60, whose word on it isn't to be missed.
         deadline: Seconds that all attempts of a request and the pauses between them may take.
         retries: Attempts after the first.
         first_pause: Longest pause before the second attempt, in seconds.
@@ -74,36 +54,41 @@ class Retries:
         most_asked: What the server asks for counts up to this many seconds.
     """
 
-    timeout: float = 30.0
+    timeout: float = 65.0
     deadline: float = 90.0
     retries: int = 4
     first_pause: float = 0.2
     most_pause: float = 10.0
     most_asked: float = 30.0
 
-    def steps(self, clock: Callable[[], float] = time.monotonic, draw: Callable[[], float] = random.random) -> Steps:
-        """The steps of one request; what the generator returns is its last outcome.
+    async def insist(
+        self,
+        attempt: Callable[[float], Awaitable[Reply]],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> Reply:
+        """Makes attempts until one isn't lost or refused in passing; the last one's reply.
 
         Args:
+            attempt: Told the seconds after which it is lost.
             clock: Seconds.
+            sleep: Waits for so many.
             draw: A random number from 0 to 1.
         """
         end = clock() + self.deadline
-        attempt = 0
-        while True:
-            outcome = yield Send(min(self.timeout, end - clock()))
-            assert outcome is not None, "an attempt has an outcome"
-            pause = self._pause(attempt, outcome, draw())
+        for number in itertools.count():
+            reply = await attempt(min(self.timeout, end - clock()))
+            asked = min(asked_seconds(reply.retry_after), self.most_asked)
+            pause = asked + draw() * min(self.most_pause, self.first_pause * 2.0**number)
+            passing = reply.status is None or reply.status in PASSING
             # Who would wake up after the deadline needn't sleep.
-            if attempt == self.retries or not _is_passing(outcome) or clock() + pause >= end:
-                return outcome
-            log.info("%s; trying again in %.1f s", _what_happened(outcome), pause)
-            yield Wait(pause)
-            attempt += 1
-
-    def _pause(self, attempt: int, outcome: Outcome, drawn: float) -> float:
-        asked = asked_seconds(outcome.retry_after) if isinstance(outcome, Reply) else 0.0
-        return min(asked, self.most_asked) + drawn * min(self.most_pause, self.first_pause * 2.0**attempt)
+            if number == self.retries or not passing or clock() + pause >= end:
+                break
+            what = f"no answer ({reply.body.decode()})" if reply.status is None else f"the server said {reply.status}"
+            log.info("%s; trying again in %.1f s", what, pause)
+            await sleep(pause)
+        return reply
 
 
 def asked_seconds(header: str | None) -> float:
@@ -118,11 +103,3 @@ def asked_seconds(header: str | None) -> float:
         return 0.0
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-
-
-def _what_happened(outcome: Outcome) -> str:
-    return f"no answer ({outcome.reason})" if isinstance(outcome, Lost) else f"the server answered {outcome.status}"
-
-
-def _is_passing(outcome: Outcome) -> bool:
-    return isinstance(outcome, Lost) or outcome.status in PASSING

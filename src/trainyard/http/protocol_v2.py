@@ -27,13 +27,14 @@ def v2_request(value: dict[str, Value], accepts: Accepts) -> Request:
     Raises:
         RequestError: the input has another name, datatype or shape, or a key is unknown.
     """
-    check_keys(value, ("id", "parameters", "inputs", "outputs"), "the JSON")
+    check_keys(value, ("id", "model_name", "parameters", "inputs", "outputs"), "the JSON")
     _check_parameters(value)
     inputs = value["inputs"]
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise RequestError(f'inputs isn\'t a list of one input, {{"name": "{accepts.kind}", ...}}')
     items = read_all(accepts.sent_item, _data(inputs[0], accepts))
-    return Request(items, "v2", id=_id(value.get("id")), outputs=_outputs(value.get("outputs", [])))
+    id, model = _text(value, "id"), _text(value, "model_name")
+    return Request(items, "v2", id=id, outputs=_outputs(value.get("outputs", [])), model=model)
 
 
 def v2_answer(
@@ -117,7 +118,8 @@ def _check_parameters(value: dict[str, Value]) -> None:
         raise RequestError("parameters isn't an object of strings, numbers and booleans")
 
 
-def _id(value: Value) -> str | None:
-    if value is None or (isinstance(value, str) and without_surrogates(value) == value):
-        return value
-    raise RequestError("id isn't a string of Unicode")
+def _text(value: dict[str, Value], key: str) -> str | None:
+    text = value.get(key)
+    if text is None or (isinstance(text, str) and without_surrogates(text) == text):
+        return text
+    raise RequestError(f"{key} isn't a string of Unicode")

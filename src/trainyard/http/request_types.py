@@ -163,6 +163,7 @@ class Request:
         top_k: Classes that an answer lists.
         id: The client's name for the request, in the Open Inference Protocol.
         outputs: The outputs that it wants, in the Open Inference Protocol; all if it names none.
+        model: The model that it names besides the path, as KServe's client does.
     """
 
     items: tuple[Item | ItemError, ...]
@@ -170,6 +171,7 @@ class Request:
     top_k: int = TOP_K
     id: str | None = None
     outputs: tuple[str, ...] = ()
+    model: str | None = None
 
 
 def check_keys(value: dict[str, Value], known: Iterable[str], where: str) -> None:

@@ -13,6 +13,7 @@ from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
 from trainyard.http.protocol_v2 import v2_answer
 from trainyard.http.request_types import Accepts, Request, RequestError
+from trainyard.http.strict_json import shown
 from trainyard.inference.predictor import Predictor
 
 Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
@@ -52,6 +53,7 @@ class Responder:
 
     def answer(self, requests: Sequence[Request | RequestError]) -> list[Reply]:
         """Answers each request, in their order; what is wrong with one touches no other."""
+        requests = [self._meant(request) for request in requests]
         good = [item for request in requests if isinstance(request, Request)
                 for item in request.items if not isinstance(item, ItemError)]  # fmt: skip
         scores = iter(self._predictor.score(good))
@@ -61,6 +63,11 @@ class Responder:
             else self._reply(request, [item if isinstance(item, ItemError) else next(scores) for item in request.items])
             for request in requests
         ]
+
+    def _meant(self, request: Request | RequestError) -> Request | RequestError:
+        if isinstance(request, RequestError) or request.model in (None, self._model):
+            return request
+        return RequestError(f"model_name is {shown(request.model)} in a request to the model {self._model}")
 
     def _reply(self, request: Request, scores: Scores) -> Reply:
         errors = [score for score in scores if isinstance(score, ItemError)]

@@ -32,19 +32,16 @@ def parse_json(body: bytes) -> Value:
     if _has_too_many_marks(body):
         raise JsonError("it has too many values")
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")  # with or without the mark that Windows puts before it
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
     except UnicodeDecodeError as error:
         raise JsonError(f"it isn't UTF-8 at byte {error.start}") from None
-    try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
-    except JsonError:
-        raise
     except json.JSONDecodeError as error:
         raise JsonError(f"{error.msg} at character {error.pos}") from None
     except RecursionError:
         raise JsonError("it is too deep") from None
-    except ValueError:  # Python reads no integer of more than 4,300 digits
-        raise JsonError("a number in it is too long") from None
+    except ValueError as error:  # Python reads no integer of more than 4,300 digits
+        raise error if isinstance(error, JsonError) else JsonError("a number in it is too long") from None
 
 
 def kind_of(value: Value) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import logging
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -277,7 +282,7 @@ def test_large_items_are_few_in_a_request(ask: Ask, server: Server) -> None:
     assert sorted(len(asked.instances) for asked in server.asked) == [1, 2, 2]
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 502, 503])
 def test_what_passes_is_tried_again(ask: Ask, server: Server, status: int) -> None:
     server.script = [says(status)] * 3
     assert labels(ask("predict", "m", ["a"])) == ["a"]
@@ -299,7 +304,7 @@ def test_an_attempt_that_takes_too_long_is_tried_again(ask: Ask, server: Server,
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 415, 500, 501, 507])
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 415, 500, 501, 504, 507])
 def test_what_would_be_the_same_again_is_not_tried_again(ask: Ask, server: Server, status: int) -> None:
     server.answer = says(status, {"error": "no"}, Location="/elsewhere")
     with pytest.raises(ServerError) as raised:
@@ -474,3 +479,81 @@ def test_many_threads_may_share_the_waiting_client(server: Server) -> None:
     with Client(server.url) as client, ThreadPoolExecutor(8) as pool:
         given = list(pool.map(lambda i: client.predict("m", [f"{i}"], 1), range(40)))
     assert [labels(one) for one in given] == [[f"{i}"] for i in range(40)]
+
+
+def test_the_waiting_client_works_where_a_loop_runs_and_after_a_fork(server: Server) -> None:
+    async def notebook() -> list[Answer | ItemError]:
+        return Client(server.url).predict("m", ["a"], 1)
+
+    assert labels(asyncio.run(notebook())) == ["a"]
+    code = f"""
+import os, warnings
+from trainyard import Client
+warnings.simplefilter("ignore")
+client = Client({server.url!r})
+client.predict("m", ["parent"], 1)
+child = os.fork()
+print(client.predict("m", ["child"], 1)[0].label, flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "child\nchild\n", "and a client that nobody closed keeps no process"
+
+
+def test_a_client_that_is_closed_or_forgotten_ends_its_thread_and_who_waits_in_it(server: Server) -> None:
+    def threads() -> int:
+        return sum(thread.name == "trainyard-client" for thread in threading.enumerate())
+
+    def wait(client: Client) -> None:
+        with pytest.raises(CancelledError):
+            client.predict("m", ["a"])
+
+    server.script = [sleeps]
+    client = Client(server.url)
+    waiting = threading.Thread(target=wait, args=(client,))
+    waiting.start()
+    while not server.asked:
+        time.sleep(0.01)
+    client.close()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert threads() == 0
+    server.answer = says(200, {"models": []})
+    assert client.models() == []
+    del client
+    gc.collect()
+    for _ in range(3000):
+        if threads() == 0:
+            break
+        time.sleep(0.01)
+    assert threads() == 0
+
+
+def test_what_took_the_server_too_long_is_told_so(ask: Ask, server: Server) -> None:
+    server.answer = says(504, {"error": "no answer within 30 s"}, Retry_After="1")
+    with pytest.raises(ServerError, match=r"took too long .*within 30 s.*: send smaller items, or fewer at once"):
+        ask("predict", "m", ["a", "b"])
+    assert len(server.asked) == 1
+    assert ask("ready") is False
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"inputs": []}, {"inputs": 3}, {"inputs": [{"name": "sound", "shape": [-1]}]},
+     {"inputs": [{"name": "text", "shape": 7, "parameters": {"columns": 3}}]}, {"inputs": [{"name": "text"}] * 2}],
+)  # fmt: skip
+def test_a_model_that_makes_no_sense_is_one_sentence(ask: Ask, server: Server, told: dict[str, object]) -> None:
+    server.answer = says(200, {"name": "m", "versions": ["1"], **told})
+    with pytest.raises(ServerError, match="what isn't an answer"):
+        ask("model", "m")
+
+
+@pytest.mark.parametrize(
+    "row", [{}, 7, {"label": "a"}, {"label": "a", "probability": 1, "top": [{"label": 3}]}, {"label": "a", "top": 3}]
+)
+def test_a_prediction_that_makes_no_sense_is_one_sentence(ask: Ask, server: Server, row: object) -> None:
+    for deployed in (DEPLOYED._asdict(), {}, 7, {"bundle": "b", "format": "none"}):
+        server.answer = says(200, {"predictions": [row], "model": "m", "version": "1", "deployed": deployed})
+        with pytest.raises(ServerError, match="what isn't an answer"):
+            ask("predict", "m", ["a"])

@@ -71,6 +71,7 @@ def test_a_text_is_utf_8(type: str) -> None:
 @pytest.mark.parametrize("type", ["application/json", "application/json; charset=utf-8", "Application/JSON;"])
 def test_json_is_one_item_or_several(type: str) -> None:
     assert parse({"text": "late", "top_k": 5}, TEXTS, type) == Request(("late",), "one", 5)
+    assert parse(b'\xef\xbb\xbf{"text": "late"}', TEXTS, type) == Request(("late",), "one")
     assert parse({"instances": [{"text": "a"}, {"text": "b"}]}, TEXTS, type) == Request(("a", "b"), "several")
     assert parse({"image": BASE64}, IMAGES, type) == Request((PIXELS,), "one")
     assert parse({"instances": [{"image": BASE64}]}, IMAGES, type) == Request((PIXELS,), "several")
@@ -95,6 +96,7 @@ def test_the_open_inference_protocol_is_told_by_its_key() -> None:
         assert parse(tensor(data, [2, 2]), PAIRS).items == (("a", "b"), ("c", "d"))
     wanted = {"outputs": [{"name": "label", "parameters": {"binary_data": False}}], "parameters": {"a": 1}}
     assert parse({**tensor(["a"], parameters={}), **wanted}).outputs == ("label",)
+    assert parse({**tensor(["a"]), "model_name": "m"}).model == "m"
 
 
 # What isn't
@@ -126,7 +128,7 @@ def test_a_type_that_does_not_fit_the_task_is_refused() -> None:
         (b"", "the body is empty"),
         (b"{", "isn't valid JSON: Expecting property name"),
         (b"\xff", "isn't UTF-8 at byte 0"),
-        (b"\xef\xbb\xbf{}", "Unexpected UTF-8 BOM"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", "Unexpected UTF-8 BOM"),
         (b'{"text": "a", "text": "a"}', "the key 'text' twice"),
         (b'{"instances": [{"text": "a", "text": "b"}]}', "the key 'text' twice"),
         (b'{"text": NaN}', "NaN isn't JSON"),
@@ -272,6 +274,7 @@ def test_a_part_of_another_type_is_its_own_fault() -> None:
         ({"inputs": tensor(["a"])["inputs"] * 2}, "list of one input"),  # type: ignore[operator]
         ({**tensor(["a"]), "text": "a"}, "unknown key 'text'"),
         ({**tensor(["a"]), "id": 7}, "id isn't"),
+        ({**tensor(["a"]), "model_name": 7}, "model_name isn't"),
         ({**tensor(["a"]), "id": "\ud83d"}, "id isn't"),
         ({**tensor(["a"]), "parameters": []}, "parameters"),
         ({**tensor(["a"]), "parameters": {"a": {}}}, "parameters"),

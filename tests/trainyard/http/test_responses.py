@@ -152,3 +152,10 @@ def test_all_requests_go_through_the_model_together(responder: Responder, sum_mo
     assert replies[1][1] == {"error": "the body is empty"}
     assert replies[0][1]["label"] == replies[2][1]["predictions"][2]["label"]  # type: ignore[index]
     assert responder.answer([]) == []
+
+
+def test_a_model_that_the_body_names_is_that_of_the_path(responder: Responder, sum_model: Model) -> None:
+    assert answer(responder, ["late"], "v2", model="tickets")["model_name"] == "tickets"
+    said = "model_name is 'digits' in a request to the model tickets"
+    assert answers(responder, Request(("late",), "v2", model="digits")) == [(400, {"error": said})]
+    assert sum_model.calls == [1], "what is meant for another model is not computed"
