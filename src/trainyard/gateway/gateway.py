@@ -10,13 +10,12 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from trainyard.client.access import KeyFile
 from trainyard.gateway.health import Health, Phase
@@ -25,11 +24,12 @@ from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
 if TYPE_CHECKING:
     import socket
 
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 log = logging.getLogger(__name__)
 
-PREDICT = re.compile(r"/predictions/(?P<model>[A-Za-z0-9_-]+)(/(?P<version>[A-Za-z0-9_.-]+))?")
-INFER = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_-]+)(/versions/(?P<version>[A-Za-z0-9_.-]+))?/infer")
-MODEL = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_-]+)(/versions/(?P<version>[A-Za-z0-9_.-]+))?(?P<ready>/ready)?")
+NAME = "{model:[A-Za-z0-9_-]+}"
+VERSION = "{version:[A-Za-z0-9_.-]+}"
 OPEN = ("/v2/health/live", "/v2/health/ready", "/ping")
 """Paths that need no token, and tell nothing but yes or no."""
 TYPES = re.compile(r"(image/[\w.+-]+|application/(octet-stream|json)|text/plain|multipart/form-data)", re.IGNORECASE)
@@ -41,6 +41,10 @@ IDLE_SECONDS = 75.0
 """Time for which a connection may be silent, or take for the head of a request."""
 LINGER_SECONDS = 1.0
 """Time in which the rest of a refused body is read, so that the client sees the answer."""
+CLOSE_SECONDS = 0.1
+"""At the end, time for what is still being written."""
+NOT_LOGGED = logging.Logger("aiohttp.access", logging.CRITICAL)
+"""For aiohttp, which logs no request to it."""
 QUIET_SECONDS = 0.3
 """Of a drain: time in which no request came in any more on the connections that are still open."""
 UNAUTHORIZED = {"WWW-Authenticate": 'Bearer realm="trainyard"'}
@@ -68,6 +72,9 @@ class Limits:
         return Limits(body, max(Limits.held, 4 * body))
 
 
+NO_HTTP = failure(400, "that isn't a request of HTTP")
+
+
 class Refused(Exception):
     """A request that is refused, with the answer to it."""
 
@@ -83,7 +90,7 @@ class Bodies:
         self._limits = limits
         self._held = 0
 
-    def check_length(self, request: web.BaseRequest) -> None:
+    def check_length(self, request: web.Request) -> None:
         """Refuses a body by its declared length, before any of it is read.
 
         Raises:
@@ -110,7 +117,7 @@ class _Room:
         self._bodies = bodies
         self.taken = 0
 
-    async def read(self, request: web.BaseRequest) -> bytes:
+    async def read(self, request: web.Request) -> bytes:
         """The whole body.
 
         Raises:
@@ -140,14 +147,6 @@ class _Room:
             raise Refused(failure(503, "too many large requests at once; try again", AGAIN))
         self._bodies._held += count
         self.taken += count
-
-
-class Target(NamedTuple):
-    """What a request asks for."""
-
-    model: str
-    version: str | None
-    is_v2: bool
 
 
 class Gateway:
@@ -180,15 +179,33 @@ class Gateway:
 
     async def open(self, listener: socket.socket) -> None:
         """Takes requests from now on; until the phase is ``SERVING``, those of probes alone."""
-        self._server = JsonServer(
-            self._handle,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-        )
+        loop = asyncio.get_running_loop()
         await self._proxy.open()
-        self._listener = await asyncio.get_running_loop().create_server(self._server, sock=listener)
+        self._runner = web.AppRunner(self._application(), shutdown_timeout=CLOSE_SECONDS)
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None, "setup() makes it"
+        self._listener = await loop.create_server(lambda: Connection(server, loop), sock=listener)
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[self._answer_all, self._check_token])
+        routes: dict[str, Handler] = {
+            **dict.fromkeys(OPEN, self._probe),
+            f"/predictions/{NAME}": self._predict,
+            f"/predictions/{NAME}/{VERSION}": self._predict,
+            f"/v2/models/{NAME}/infer": self._infer,
+            f"/v2/models/{NAME}/versions/{VERSION}/infer": self._infer,
+            "/v2/models": self._list,
+            f"/v2/models/{NAME}": self._describe,
+            f"/v2/models/{NAME}/versions/{VERSION}": self._describe,
+            f"/v2/models/{NAME}/ready": self._tell_ready,
+            f"/v2/models/{NAME}/versions/{VERSION}/ready": self._tell_ready,
+            "/{_:.*}": _no_such_path,
+        }
+        for path, handler in routes.items():
+            # With every method: aiohttp's own 405 and 417 come from outside the middlewares, and aren't JSON.
+            app.router.add_route("*", path, handler, expect_handler=_go_on_later)
+        return app
 
     async def drain(self, seconds: float) -> bool:
         """Takes no more connections, answers all requests that came in before, and says that connections close.
@@ -212,90 +229,94 @@ class Gateway:
     async def close(self) -> None:
         """Closes all connections."""
         self._listener.close()
-        await self._server.shutdown(timeout=0.1)
+        await self._runner.cleanup()
         await self._proxy.close()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    @web.middleware
+    async def _answer_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Counts requests, and answers those that are refused, or that we fail on, as all others."""
         self._requests += 1
         self._heard_at = asyncio.get_running_loop().time()
         try:
-            answer = await self._answer(request)
+            response = await handler(request)
         except Refused as refused:
-            answer = refused.answer
+            response = refused.answer.response()
+        except web.RequestPayloadError:
+            response = NO_HTTP.response()
+        except web.HTTPException as error:
+            response = failure(error.status, error.reason).response()
         finally:
             self._requests -= 1
-        response = web.Response(
-            body=answer.body, status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers}
-        )
-        response.headers["Server"] = "trainyard"
         if self.health.phase is Phase.DRAINING:
             response.force_close()
         return response
 
-    async def _answer(self, request: web.BaseRequest) -> Answer:
-        path = request.rel_url.raw_path
-        if path in OPEN:
-            return await self._probe(request, path)
-        if not self._token.accepts(request.headers.get("Authorization")):
-            error = "give the token of this server: Authorization: Bearer TOKEN"
-            return failure(401, error, UNAUTHORIZED)
-        if found := PREDICT.fullmatch(path):
-            return await self._predict(request, Target(found["model"], found["version"], is_v2=False))
-        if found := INFER.fullmatch(path):
-            return await self._predict(request, Target(found["model"], found["version"], is_v2=True))
-        if path == "/v2/models":
-            _check_method(request, "GET", "HEAD")
-            return Answer(200, json.dumps({"models": sorted(self._models)}).encode())
-        if found := MODEL.fullmatch(path):
-            return self._describe(request, found["model"], bool(found["ready"]))
-        return failure(404, "there is no such path; predictions are at /predictions/MODEL")
+    @web.middleware
+    async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.rel_url.raw_path not in OPEN and not self._token.accepts(request.headers.get("Authorization")):
+            raise Refused(failure(401, "give the token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
+        return await handler(request)
 
-    async def _probe(self, request: web.BaseRequest, path: str) -> Answer:
+    async def _probe(self, request: web.Request) -> web.Response:
         _check_method(request, "GET", "HEAD")
-        if path == "/v2/health/live":
+        if request.rel_url.raw_path == "/v2/health/live":
             return _yes_or_no("live", True)
         if request.rel_url.query.get("deep") in ("1", "true"):
             return _yes_or_no("ready", await self.health.is_deeply_ready())
         return _yes_or_no("ready", self.health.is_ready())
 
-    def _describe(self, request: web.BaseRequest, model: str, asks_ready: bool) -> Answer:
+    async def _list(self, request: web.Request) -> web.Response:
         _check_method(request, "GET", "HEAD")
-        self._check_model(model)
-        if asks_ready:
-            return _yes_or_no("ready", self.health.is_ready(model))
-        return Answer(200, json.dumps(self._models[model]).encode())
+        return _tell({"models": sorted(self._models)})
 
-    async def _predict(self, request: web.BaseRequest, target: Target) -> Answer:
+    async def _describe(self, request: web.Request) -> web.Response:
+        _check_method(request, "GET", "HEAD")
+        return _tell(self._models[self._checked_model(request)])
+
+    async def _tell_ready(self, request: web.Request) -> web.Response:
+        _check_method(request, "GET", "HEAD")
+        return _yes_or_no("ready", self.health.is_ready(self._checked_model(request)))
+
+    async def _predict(self, request: web.Request) -> web.Response:
+        return await self._ask(request, is_v2=False)
+
+    async def _infer(self, request: web.Request) -> web.Response:
+        return await self._ask(request, is_v2=True)
+
+    async def _ask(self, request: web.Request, is_v2: bool) -> web.Response:
         _check_method(request, "POST")
         self._check_phase(request)
-        self._check_model(target.model)
-        content_type = _checked_type(request, target)
+        model = self._checked_model(request)
+        content_type = _checked_type(request, is_v2)
         if query := request.rel_url.raw_query_string:
-            return failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON")
+            raise Refused(failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON"))
         self._bodies.check_length(request)
         if self._requests > self._limits.requests:
-            return failure(503, "too many requests at once; try again", AGAIN)
+            raise Refused(failure(503, "too many requests at once; try again", AGAIN))
         with self._bodies.room() as room:
             _go_on(request)
             body = await room.read(request)
-            return await self._proxy.predict(target.model, target.version, body, content_type)
+            answer = await self._proxy.predict(model, request.match_info.get("version"), body, content_type)
+        return answer.response()
 
-    def _check_phase(self, request: web.BaseRequest) -> None:
+    def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
         if self.health.phase is Phase.STARTING and not own:
             raise Refused(failure(503, "the models are being loaded; try again", AGAIN))
 
-    def _check_model(self, model: str) -> None:
+    def _checked_model(self, request: web.Request) -> str:
+        model = request.match_info["model"]
         if model not in self._models:
             raise Refused(failure(404, f"there is no model {model}; there are {', '.join(sorted(self._models))}"))
+        return model
 
 
-def _check_method(request: web.BaseRequest, *allowed: str) -> None:
+def _check_method(request: web.Request, *allowed: str) -> None:
     if request.method not in allowed:
         raise Refused(failure(405, f"{request.method} isn't allowed here", {"Allow": ", ".join(allowed)}))
 
 
-def _checked_type(request: web.BaseRequest, target: Target) -> str:
+def _checked_type(request: web.Request, is_v2: bool) -> str:
     """The type of a request's body, with its parameters, as the client gave it.
 
     Raises:
@@ -304,29 +325,54 @@ def _checked_type(request: web.BaseRequest, target: Target) -> str:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise Refused(failure(415, f"a body with Content-Encoding {encoding!r} isn't taken: send it as it is"))
-    if target.is_v2 and "Inference-Header-Content-Length" in request.headers:
+    if is_v2 and "Inference-Header-Content-Length" in request.headers:
         raise Refused(failure(415, "tensors in binary aren't taken: send all of the request as JSON"))
-    full = request.headers.get("Content-Type", JSON if target.is_v2 else "").strip()
+    full = request.headers.get("Content-Type", JSON if is_v2 else "").strip()
     short = full.partition(";")[0].strip()
-    fits = short.lower() == JSON if target.is_v2 else TYPES.fullmatch(short)
+    fits = short.lower() == JSON if is_v2 else TYPES.fullmatch(short)
     if not fits or not PRINTABLE.fullmatch(full):
-        wanted = JSON if target.is_v2 else EXAMPLES
+        wanted = JSON if is_v2 else EXAMPLES
         raise Refused(failure(415, f"Content-Type {short!r} isn't taken: it must be {wanted}"))
     return full
 
 
-def _go_on(request: web.BaseRequest) -> None:
+def _go_on(request: web.Request) -> None:
     """Tells a client that waits for it to send the body."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def _yes_or_no(name: str, value: bool) -> Answer:
-    return Answer(200 if value else 503, json.dumps({name: value}).encode())
+async def _go_on_later(_: web.Request) -> None:
+    """Says nothing yet to a client that waits: what can be refused by its head is, before the body is sent."""
 
 
-class JsonConnection(RequestHandler):
-    """A client's connection; what it says of requests that aren't HTTP is JSON, as all that we answer."""
+async def _no_such_path(_: web.Request) -> web.Response:
+    raise Refused(failure(404, "there is no such path; predictions are at /predictions/MODEL"))
+
+
+def _tell(content: Mapping[str, object]) -> web.Response:
+    return Answer(200, json.dumps(content).encode()).response()
+
+
+def _yes_or_no(name: str, value: bool) -> web.Response:
+    return Answer(200 if value else 503, json.dumps({name: value}).encode()).response()
+
+
+class Connection(web.RequestHandler):
+    """A client's connection; what it says of requests that aren't HTTP is JSON, as all that we answer.
+
+    They reach no middleware and no signal of the application: aiohttp answers them here.
+    """
+
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=NOT_LOGGED,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+        )
 
     def handle_error(
         self,
@@ -338,21 +384,7 @@ class JsonConnection(RequestHandler):
         """What is answered to a request that can't be read, and to one that we fail on."""
         if status >= 500:
             self.log_exception("Error handling a request", exc_info=exc)
-        answer = failure(
-            status, "that isn't a request of HTTP" if status < 500 else "the server failed on this request"
-        )
-        response = web.Response(body=answer.body, status=status, headers={"Content-Type": answer.content_type})
-        response.headers["Server"] = "trainyard"
+        answer = NO_HTTP if status < 500 else failure(status, "the server failed on this request")
+        response = answer.response()
         response.force_close()
         return response
-
-
-class JsonServer(web.Server):
-    """Makes such connections."""
-
-    def __call__(self) -> JsonConnection:
-        return JsonConnection(self, loop=asyncio.get_running_loop(), **self._options)
-
-    def __init__(self, handler: Any, **options: Any) -> None:
-        super().__init__(handler)
-        self._options = options

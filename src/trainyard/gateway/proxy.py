@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aiohttp import web
+
 from trainyard.client.access import KeyFile
 from trainyard.http.requests import ORIGINAL_TYPE
 
@@ -32,6 +34,11 @@ class Answer:
     body: bytes
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self) -> web.Response:
+        """It, as aiohttp sends it: one can't be sent twice."""
+        headers = {"Content-Type": self.content_type, "Server": "trainyard", **self.headers}
+        return web.Response(body=self.body, status=self.status, headers=headers)
 
 
 def failure(status: int, error: str, headers: dict[str, str] | None = None) -> Answer:
