@@ -63,7 +63,7 @@ def serve(
     Ends on Ctrl-C (exit 0) and SIGTERM (exit 143): it answers what came in before, and takes all processes down.
     """
     from trainyard.artifacts.manifest import check_digests
-    from trainyard.gateway.gateway import Limits
+    from trainyard.gateway.bodies import Limits
     from trainyard.torchserve.server import Options
     from trainyard.torchserve.server import serve as run_server
     from trainyard.torchserve.settings import Chosen

@@ -10,14 +10,14 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
+from trainyard.gateway.bodies import Bodies, Limits, Refused
+from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
 
@@ -37,116 +37,11 @@ EXAMPLES = "image/jpeg, application/json, text/plain, application/octet-stream o
 PRINTABLE = re.compile(r"[\x20-\x7e]+")
 FIRST = "X-Trainyard-First"
 """The header by which the server's own requests are let in while it starts."""
-IDLE_SECONDS = 75.0
-"""Time for which a connection may be silent, or take for the head of a request."""
-LINGER_SECONDS = 1.0
-"""Time in which the rest of a refused body is read, so that the client sees the answer."""
 CLOSE_SECONDS = 0.1
 """At the end, time for what is still being written."""
-NOT_LOGGED = logging.Logger("aiohttp.access", logging.CRITICAL)
-"""For aiohttp, which logs no request to it."""
 QUIET_SECONDS = 0.3
 """Of a drain: time in which no request came in any more on the connections that are still open."""
 UNAUTHORIZED = {"WWW-Authenticate": 'Bearer realm="trainyard"'}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of what clients may ask for.
-
-    Attributes:
-        body: Bytes of a request's body.
-        held: Bytes of all bodies that are held at once; TorchServe, whose memory is bounded, holds them again.
-        body_seconds: Time within which a body must have come in.
-        requests: Requests at once.
-    """
-
-    body: int = 16_000_000
-    held: int = 64_000_000
-    body_seconds: float = 30.0
-    requests: int = 512
-
-    @staticmethod
-    def of(body: int) -> Limits:
-        """Those of a largest body, of which a few must find room at once."""
-        return Limits(body, max(Limits.held, 4 * body))
-
-
-NO_HTTP = failure(400, "that isn't a request of HTTP")
-
-
-class Refused(Exception):
-    """A request that is refused, with the answer to it."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-class Bodies:
-    """Reads bodies, and counts what is held."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._held = 0
-
-    def check_length(self, request: web.Request) -> None:
-        """Refuses a body by its declared length, before any of it is read.
-
-        Raises:
-            Refused: it is too long.
-        """
-        if (request.content_length or 0) > self._limits.body:
-            raise Refused(self._too_large())
-
-    @contextmanager
-    def room(self) -> Iterator[_Room]:
-        """Room for one body, given back at the end."""
-        room = _Room(self)
-        try:
-            yield room
-        finally:
-            self._held -= room.taken
-
-    def _too_large(self) -> Answer:
-        return failure(413, f"the request has more than {self._limits.body} bytes")
-
-
-class _Room:
-    def __init__(self, bodies: Bodies) -> None:
-        self._bodies = bodies
-        self.taken = 0
-
-    async def read(self, request: web.Request) -> bytes:
-        """The whole body.
-
-        Raises:
-            Refused: it is too long or too slow, or too much is held already.
-        """
-        limits = self._bodies._limits
-        self._take(request.content_length or 0)
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                while chunk := await request.content.readany():
-                    size += len(chunk)
-                    if size > limits.body:
-                        raise Refused(self._bodies._too_large())
-                    self._take(size - self.taken)
-                    chunks.append(chunk)
-        except TimeoutError:
-            answer = failure(408, f"the request didn't come in within {limits.body_seconds:g} s")
-            raise Refused(answer) from None
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _take(self, count: int) -> None:
-        if count <= 0:
-            return
-        if self._bodies._held + count > self._bodies._limits.held:
-            raise Refused(failure(503, "too many large requests at once; try again", AGAIN))
-        self._bodies._held += count
-        self.taken += count
 
 
 class Gateway:
@@ -173,7 +68,8 @@ class Gateway:
     ) -> None:
         self._models, self._token, self._proxy, self.health = models, token, proxy, health
         self._limits, self._bodies = limits, Bodies(limits)
-        self._requests = 0
+        self._connections = Connections(limits.connections)
+        self._requests = self._asked = 0
         self._heard_at = 0.0
         self.first = secrets.token_urlsafe()
 
@@ -185,7 +81,10 @@ class Gateway:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "setup() makes it"
-        self._listener = await loop.create_server(lambda: Connection(server, loop), sock=listener)
+        connections = self._connections
+        self._listener = await loop.create_server(
+            lambda: Connection(server, loop, connections), sock=listener, backlog=connections.backlog
+        )
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._answer_all, self._check_token])
@@ -291,13 +190,22 @@ class Gateway:
         if query := request.rel_url.raw_query_string:
             raise Refused(failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON"))
         self._bodies.check_length(request)
-        if self._requests > self._limits.requests:
-            raise Refused(failure(503, "too many requests at once; try again", AGAIN))
+        self._check_load()
         with self._bodies.room() as room:
             _go_on(request)
             body = await room.read(request)
-            answer = await self._proxy.predict(model, request.match_info.get("version"), body, content_type)
+            self._check_load()  # again: many bodies may have come in meanwhile
+            self._asked += 1
+            try:
+                with self._connections.answering(request):
+                    answer = await self._proxy.predict(model, request.match_info.get("version"), body, content_type)
+            finally:
+                self._asked -= 1
         return answer.response()
+
+    def _check_load(self) -> None:
+        if self._asked >= self._limits.requests:
+            raise Refused(failure(503, "too many requests at once; try again", AGAIN))
 
     def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
@@ -356,35 +264,3 @@ def _tell(content: Mapping[str, object]) -> web.Response:
 
 def _yes_or_no(name: str, value: bool) -> web.Response:
     return Answer(200 if value else 503, json.dumps({name: value}).encode()).response()
-
-
-class Connection(web.RequestHandler):
-    """A client's connection; what it says of requests that aren't HTTP is JSON, as all that we answer.
-
-    They reach no middleware and no signal of the application: aiohttp answers them here.
-    """
-
-    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(
-            server,
-            loop=loop,
-            access_log=NOT_LOGGED,
-            auto_decompress=False,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-        )
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is answered to a request that can't be read, and to one that we fail on."""
-        if status >= 500:
-            self.log_exception("Error handling a request", exc_info=exc)
-        answer = NO_HTTP if status < 500 else failure(status, "the server failed on this request")
-        response = answer.response()
-        response.force_close()
-        return response

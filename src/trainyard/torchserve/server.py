@@ -13,7 +13,8 @@ from pathlib import Path
 from trainyard.base.errors import EXIT_SIGTERM
 from trainyard.base.signals import exit_on_sigterm
 from trainyard.client.access import KeyFile, prepare_token_file
-from trainyard.gateway.gateway import Gateway, Limits
+from trainyard.gateway.bodies import Limits
+from trainyard.gateway.gateway import Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
 from trainyard.torchserve.announce import announce

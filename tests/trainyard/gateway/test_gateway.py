@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -18,7 +19,9 @@ import pytest
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
-from trainyard.gateway.gateway import FIRST, Gateway, Limits
+from trainyard.gateway.bodies import Limits
+from trainyard.gateway.connections import Connections
+from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
 from trainyard.http.requests import ORIGINAL_TYPE
@@ -406,6 +409,91 @@ def test_what_isnt_http_is_refused_in_json_and_the_connection_closed(request_: b
         assert not up.fake.seen
 
     run(tmp_path, test)
+
+
+# One client against the others
+
+
+def head(length: int) -> bytes:
+    start = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n"
+    return f"{start}Content-Type: image/png\r\n\r\n".encode()
+
+
+@asynccontextmanager
+async def connections(up: Standing, starts: list[bytes]) -> AsyncIterator[list[asyncio.StreamReader]]:
+    async with contextlib.AsyncExitStack() as stack:
+        readers = []
+        for start in starts:
+            reader, writer = await stack.enter_async_context(connection(up))
+            writer.write(start)
+            readers.append(reader)
+        yield readers
+
+
+def test_declared_slow_idle_and_half_open_ones_cost_others_nothing(tmp_path: Path) -> None:
+    attack = [head(LIMITS.body)] * 20 + [head(20_000) + b"x" * 100] * 60 + [b""] * 30 + [b"POST /predictions/m HT"] * 30
+
+    async def test(up: Standing) -> None:
+        async with connections(up, attack) as readers:
+            for size in (10, 90_000) * 25:
+                assert (await up.post(data=b"x" * size))[0] == 200
+            for reader in readers[:80]:
+                assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+
+    run(tmp_path, test, limits=replace(LIMITS, requests=16, grace_seconds=0.5))
+
+
+def test_a_body_that_keeps_the_rate_may_take_longer_than_the_grace(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def steady() -> AsyncIterator[bytes]:
+            for _ in range(10):
+                await asyncio.sleep(0.05)
+                yield b"x" * 1000
+
+        assert (await up.post(data=steady()))[0] == 200
+        assert len(up.fake.seen[0][2]) == 10_000
+
+    run(tmp_path, test, limits=replace(LIMITS, grace_seconds=0.2, rate=1_000.0))
+
+
+def test_large_bodies_leave_room_for_small_ones(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async with connections(up, [head(95_000) + b"x" * 90_000] * 3):
+            await until(lambda: up.gateway._bodies._held == 270_000)
+            assert (await up.post(data=b"x" * 90_000))[0] == 503
+            assert (await up.post(data=b"x" * 10_000))[0] == 200
+
+    run(tmp_path, test, limits=replace(LIMITS, small=10_000))
+
+
+def test_one_connection_too_many_ends_the_longest_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(up: Standing) -> None:
+        go = asyncio.Event()
+
+        async def reply(body: bytes) -> web.Response:
+            await go.wait()
+            return web.json_response({})
+
+        up.fake.reply = reply
+        asked = asyncio.create_task(up.post())
+        await until(lambda: len(up.fake.seen) == 1)
+        async with connections(up, [b""] * 50) as readers:
+            for reader in readers[:41]:
+                assert await reader.read() == b""
+            assert not readers[-1].at_eof()
+            assert len(caplog.records) < 3, "a line a second"
+            go.set()
+            assert (await asked)[0] == 200, "what waits for an answer gets it"
+            assert (await up.post())[0] == 200
+
+    run(tmp_path, test, limits=replace(LIMITS, connections=10))
+    assert "10 connections fit at once" in caplog.text
+
+
+def test_there_are_fewer_connections_than_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    assert Connections(4096).most == 480
+    assert Connections(100).most == 100
 
 
 # What TorchServe answers
