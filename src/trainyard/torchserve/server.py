@@ -117,7 +117,8 @@ class Server:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
-        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds)
+        worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
+        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
         gateway = Gateway(about, self._token, proxy, self._health, self._options.limits)
         try:

@@ -71,7 +71,9 @@ class Standing:
 
 
 @asynccontextmanager
-async def standing(folder: Path, limits: Limits = LIMITS, seconds: float = GENEROUS) -> AsyncIterator[Standing]:
+async def standing(
+    folder: Path, limits: Limits = LIMITS, seconds: float = GENEROUS, worker_seconds: float = GENEROUS
+) -> AsyncIterator[Standing]:
     fake = Fake()
     inner = web.Server(fake.handle)
     server = await asyncio.get_running_loop().create_server(inner, "127.0.0.1", 0)
@@ -79,7 +81,7 @@ async def standing(folder: Path, limits: Limits = LIMITS, seconds: float = GENER
     for name, token in (("token", TOKEN), ("inner", INNER)):
         (folder / name).write_text(json.dumps({"inference": {"key": token}}))
     health = Health(frozenset({"m"}))
-    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds)
+    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
     gateway = Gateway({"m": {"name": "m"}}, KeyFile(folder / "token"), proxy, health, limits)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
@@ -544,6 +546,23 @@ def test_an_answer_that_never_comes_is_504(tmp_path: Path) -> None:
         assert (status, "0.1 s" in answer["error"]) == (504, True)
 
     run(tmp_path, test, seconds=0.1)
+
+
+def test_a_worker_that_took_too_long_is_504_and_one_that_died_is_503(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with standing(tmp_path, worker_seconds=0.2) as up:
+            for wait, expected in ((0.0, 503), (0.25, 504)):
+
+                async def reply(body: bytes, wait: float = wait) -> web.Response:
+                    await asyncio.sleep(wait)
+                    return web.json_response({"message": "Worker died."}, status=507)
+
+                up.fake.reply = reply
+                async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
+                    assert response.status == expected
+                    assert ("Retry-After" in response.headers) == (expected == 503)
+
+    asyncio.run(main())
 
 
 def test_without_torchserve_it_is_503(tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.artifacts.samples import golden_samples
 from trainyard.client.ready import NotReadyError, check_ready
 from trainyard.inference.predictor import Predictor
+from trainyard.torchserve.archive import make_archive
 from trainyard.torchserve.golden import request_of
 from trainyard.torchserve.running import NotServedError, Running, running
+from trainyard.torchserve.settings import Settings
 
 pytestmark = pytest.mark.slow
 GENEROUS = 120.0
@@ -242,6 +244,24 @@ def test_a_killed_worker_is_back_and_only_its_batch_failed(exported_images: Path
         assert set(load.statuses) <= {200, 503}
         assert load.statuses.count(503) <= 4
         until(lambda: _is_ready(server))
+
+
+def test_a_stuck_worker_is_504_and_the_log_tells_why(exported_images: Path, short_tmp: Path, tmp_path: Path) -> None:
+    settings = Settings(workers=1, response_timeout_s=5)
+    archive = make_archive(open_trusted(exported_images), "onnx", tmp_path / "d.mar", "digits", "1.0", settings)
+    with running([str(archive)], ["--workers", "1"]) as server:
+        body = golden_body(exported_images)
+        [stuck] = worker_pids(server, "digits")
+        os.kill(stuck, signal.SIGSTOP)
+        status, answer = ask(server, "digits", body)
+        assert (status, "within 5 s" in str(answer["error"])) == (504, True)
+        until(lambda: ask(server, "digits", body)[0] == 200)
+        assert "a worker of digits ended (it gave no answer within the response timeout)" in _said(server)
+
+
+def _said(server: Running) -> str:
+    """Its log so far: of the file, which has no name, as the process has it open."""
+    return Path(f"/proc/{server.pid}/fd/2").read_text()
 
 
 def _is_ready(server: Running) -> bool:
