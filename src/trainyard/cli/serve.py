@@ -42,7 +42,10 @@ def serve(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File with the token that clients show, made if it isn't there; by default a new token."),
+        typer.Option(
+            help="File with the token that clients show, or NAME TOKEN a line; followed as it changes, and made with a "
+            "new token if it isn't there. By default a new token."
+        ),
     ] = None,
     expect: Annotated[
         str | None,

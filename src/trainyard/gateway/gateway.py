@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from trainyard.client.access import KeyFile
 from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
+from trainyard.gateway.tokens import Tokens
 
 if TYPE_CHECKING:
     import socket
@@ -49,7 +49,7 @@ class Gateway:
 
     Args:
         models: Each model's description in the Open Inference Protocol, by its name.
-        token: The token that clients show.
+        tokens: Those that clients show.
         proxy: TorchServe.
         health: What is told to probes.
         limits: Bounds of requests.
@@ -61,12 +61,12 @@ class Gateway:
     def __init__(
         self,
         models: Mapping[str, Mapping[str, object]],
-        token: KeyFile,
+        tokens: Tokens,
         proxy: Proxy,
         health: Health,
         limits: Limits,
     ) -> None:
-        self._models, self._token, self._proxy, self.health = models, token, proxy, health
+        self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
         self._limits, self._bodies = limits, Bodies(limits)
         self._connections = Connections(limits.connections)
         self._requests = self._asked = 0
@@ -152,8 +152,9 @@ class Gateway:
 
     @web.middleware
     async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.rel_url.raw_path not in OPEN and not self._token.accepts(request.headers.get("Authorization")):
-            raise Refused(failure(401, "give the token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
+        name = self._tokens.name_of(request.headers.get("Authorization"))
+        if name is None and request.rel_url.raw_path not in OPEN:
+            raise Refused(failure(401, "give a token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
         return await handler(request)
 
     async def _probe(self, request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from trainyard.torchserve.store import Served
 
 HEADER = r"""sed -n '/"inference"/,/}/ s/.*"key": "\([^"]*\)".*/Authorization: Bearer \1/p'"""
 """Makes a header of a token file, which curl reads as a file: on a command line others could see it."""
-PLAIN_HEADER = "sed '1 s/^/Authorization: Bearer /'"
+PLAIN_HEADER = """awk 'NR == 1 {print "Authorization: Bearer " $NF}'"""
 # By what a model accepts and not asked of its preprocessor, which knows nothing of curl.
 EXAMPLES = {
     "image": '-H "Content-Type: image/jpeg" --data-binary @IMAGE',

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from trainyard.gateway.bodies import Limits
 from trainyard.gateway.gateway import Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
+from trainyard.gateway.tokens import Tokens, read_tokens
 from trainyard.torchserve.announce import announce
 from trainyard.torchserve.backend import Backend
 from trainyard.torchserve.checks import Prober, check_all
@@ -38,7 +40,7 @@ class Options:
         choices: How they are served.
         host: Address that others reach.
         port: Port there; 0 takes a free one.
-        token_file: File with the token that clients show; by default TorchServe's own, in the private folder.
+        token_file: File with the tokens that clients show; by default TorchServe's own, in the private folder.
         drain_seconds: At the end, time for answering what came in before.
         request_seconds: Limit of a request.
         limits: Bounds of requests.
@@ -68,6 +70,8 @@ def serve(options: Options) -> int:
     torchserve_home()
     java = find_java()
     token_file = prepare_token_file(options.token_file) if options.token_file else None
+    if token_file:
+        read_tokens(token_file)
     with listen(options.host, options.port) as listener, open_run_directory() as directory:
         models = collect(options.models, options.choices, directory)
         server = Server(options, models, directory, Backend(java, directory, _plan(models, options)), token_file)
@@ -92,7 +96,7 @@ class Server:
         models: What it serves.
         directory: The private folder.
         backend: TorchServe, not started yet.
-        token_file: The file with the clients' token; by default TorchServe's own.
+        token_file: The file with the clients' tokens; by default TorchServe's own.
     """
 
     def __init__(
@@ -105,7 +109,7 @@ class Server:
     ) -> None:
         self._options, self._models, self._backend = options, models, backend
         self._own_keys = KeyFile(directory.key_file)
-        self._token = KeyFile(token_file) if token_file else self._own_keys
+        self._tokens = Tokens(token_file or directory.key_file)
         self._health = Health(frozenset(model.name for model in models))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
@@ -117,10 +121,12 @@ class Server:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
+        if not sys.stdin.isatty():  # there it says that the terminal was closed
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
         worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
-        gateway = Gateway(about, self._token, proxy, self._health, self._options.limits)
+        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits)
         try:
             await gateway.open(listener)
             return await self._live(gateway, proxy, url_of(listener))
@@ -143,11 +149,11 @@ class Server:
         """Starts TorchServe, checks that it answers right, says so, and watches over it."""
         await self._backend.start()
         await self._backend.until_loaded()
-        await check_all(self._models, url, self._token.token(), gateway)
+        await check_all(self._models, url, self._tokens.any(), gateway)
         self._health.check_deeply_by(Prober(self._models, proxy))
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
-        announce(self._models, url, self._backend, self._token.path, self._options.as_json)
+        announce(self._models, url, self._backend, self._tokens.path, self._options.as_json)
         await self._backend.watch(self._health)
 
     async def _drain(self, gateway: Gateway) -> None:

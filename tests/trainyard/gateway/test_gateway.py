@@ -24,6 +24,7 @@ from trainyard.gateway.connections import Connections
 from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
+from trainyard.gateway.tokens import Tokens
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.torchserve.ports import listen, url_of
 
@@ -80,9 +81,10 @@ async def standing(
     fake.url = url_of(server.sockets[0])
     for name, token in (("token", TOKEN), ("inner", INNER)):
         (folder / name).write_text(json.dumps({"inference": {"key": token}}))
+        (folder / name).chmod(0o600)
     health = Health(frozenset({"m"}))
     proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
-    gateway = Gateway({"m": {"name": "m"}}, KeyFile(folder / "token"), proxy, health, limits)
+    gateway = Gateway({"m": {"name": "m"}}, Tokens(folder / "token"), proxy, health, limits)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
     await gateway.open(listener)
@@ -243,6 +245,7 @@ def test_a_renewed_token_ends_the_old_one_at_once(tmp_path: Path) -> None:
         os.replace(up.token_file, up.token_file.with_name("away"))
         assert (await up.post(headers={**PNG, "Authorization": "Bearer another1"}))[0] == 200, "until there is one"
         up.token_file.write_text("plain-text-token\n")
+        up.token_file.chmod(0o600)
         assert (await up.post(headers={**PNG, "Authorization": "Bearer plain-text-token"}))[0] == 200
         assert (await up.post(headers={**PNG, "Authorization": "Bearer another1"}))[0] == 401
 
