@@ -60,6 +60,9 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="Time to answer what came in before, when it is told to end.")
     ] = 30.0,
+    log_format: Annotated[
+        Literal["json", "text"], typer.Option(help="How the log on stderr is written; each request is a line of it.")
+    ] = "text",
 ) -> None:
     """Serve models with TorchServe; says that it is ready once their golden requests have come back right.
 
@@ -83,6 +86,7 @@ def serve(
         drain_seconds=drain_seconds,
         request_seconds=request_seconds,
         limits=Limits.of(int(max_body_mb * 1e6)),
+        log_format=log_format,
         as_json=as_json,
     )
     raise typer.Exit(run_server(options))

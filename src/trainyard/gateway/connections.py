@@ -129,6 +129,8 @@ class Connection(web.RequestHandler):
         """What is answered to a request that can't be read, and to one that we fail on."""
         if status >= 500:
             self.log_exception("Error handling a request", exc_info=exc)
+        else:
+            log.info("a client sent what isn't a request of HTTP")
         answer = NO_HTTP if status < 500 else failure(status, "the server failed on this request")
         response = answer.response()
         response.force_close()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from trainyard.gateway.access_log import ENTRY, LEFT, new_entry
 from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.health import Health, Phase
@@ -33,6 +34,8 @@ VERSION = "{version:[A-Za-z0-9_.-]+}"
 OPEN = ("/v2/health/live", "/v2/health/ready", "/ping")
 """Paths that need no token, and tell nothing but yes or no."""
 TYPES = re.compile(r"(image/[\w.+-]+|application/(octet-stream|json)|text/plain|multipart/form-data)", re.IGNORECASE)
+RAW = re.compile(r"image/|application/octet-stream|text/plain", re.IGNORECASE)
+"""Types of a body that is one item."""
 EXAMPLES = "image/jpeg, application/json, text/plain, application/octet-stream or multipart/form-data"
 PRINTABLE = re.compile(r"[\x20-\x7e]+")
 FIRST = "X-Trainyard-First"
@@ -133,26 +136,41 @@ class Gateway:
 
     @web.middleware
     async def _answer_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Counts requests, and answers those that are refused, or that we fail on, as all others."""
+        """Counts requests, answers those that are refused as all others, and logs what came of each."""
+        loop = asyncio.get_running_loop()
         self._requests += 1
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = loop.time()
+        began = loop.time()
+        entry = request[ENTRY] = new_entry(request)
         try:
-            response = await handler(request)
-        except Refused as refused:
-            response = refused.answer.response()
-        except web.RequestPayloadError:
-            response = NO_HTTP.response()
-        except web.HTTPException as error:
-            response = failure(error.status, error.reason).response()
+            response = await self._answer(request, handler)
+            entry.answered(response)
         finally:
             self._requests -= 1
+            entry.ms = round((loop.time() - began) * 1000, 1)
+            if request.transport is None:
+                entry.status = LEFT
+            entry.tell(is_quiet=entry.path in OPEN or self.health.phase is Phase.STARTING)
         if self.health.phase is Phase.DRAINING:
             response.force_close()
         return response
 
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refused as refused:
+            return refused.answer.response()
+        except web.RequestPayloadError:
+            return NO_HTTP.response()
+        except web.HTTPException as error:
+            return failure(error.status, error.reason).response()
+        except ConnectionError:  # the client left while it sent the body: nobody reads this
+            return web.Response(status=LEFT)
+
     @web.middleware
     async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         name = self._tokens.name_of(request.headers.get("Authorization"))
+        request[ENTRY].token = name
         if name is None and request.rel_url.raw_path not in OPEN:
             raise Refused(failure(401, "give a token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
         return await handler(request)
@@ -188,13 +206,18 @@ class Gateway:
         self._check_phase(request)
         model = self._checked_model(request)
         content_type = _checked_type(request, is_v2)
+        if RAW.match(content_type):
+            request[ENTRY].items = 1
         if query := request.rel_url.raw_query_string:
             raise Refused(failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON"))
         self._bodies.check_length(request)
         self._check_load()
         with self._bodies.room() as room:
             _go_on(request)
-            body = await room.read(request)
+            try:
+                body = await room.read(request)
+            finally:
+                request[ENTRY].bytes = room.taken
             self._check_load()  # again: many bodies may have come in meanwhile
             self._asked += 1
             try:
@@ -217,6 +240,8 @@ class Gateway:
         model = request.match_info["model"]
         if model not in self._models:
             raise Refused(failure(404, f"there is no model {model}; there are {', '.join(sorted(self._models))}"))
+        entry = request[ENTRY]
+        entry.model, entry.version = model, request.match_info.get("version")
         return model
 
 

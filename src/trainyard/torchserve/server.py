@@ -14,6 +14,7 @@ from pathlib import Path
 from trainyard.base.errors import EXIT_SIGTERM
 from trainyard.base.signals import exit_on_sigterm
 from trainyard.client.access import KeyFile, prepare_token_file
+from trainyard.gateway.access_log import LogFormat, write_log_as
 from trainyard.gateway.bodies import Limits
 from trainyard.gateway.gateway import Gateway
 from trainyard.gateway.health import Health, Phase
@@ -44,6 +45,7 @@ class Options:
         drain_seconds: At the end, time for answering what came in before.
         request_seconds: Limit of a request.
         limits: Bounds of requests.
+        log_format: How the log is written, with a line for each request.
         as_json: Says that it is ready as a line of JSON on stdout.
     """
 
@@ -55,6 +57,7 @@ class Options:
     drain_seconds: float = 30.0
     request_seconds: float = 60.0
     limits: Limits = field(default_factory=Limits)
+    log_format: LogFormat = "text"
     as_json: bool = False
 
 
@@ -66,6 +69,7 @@ def serve(options: Options) -> int:
         TrainyardError: a model doesn't load or answers wrong, or TorchServe ended.
     """
     exit_on_sigterm()
+    write_log_as(options.log_format)
     allow_many_files()
     torchserve_home()
     java = find_java()

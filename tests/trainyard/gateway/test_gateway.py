@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import resource
 import socket
@@ -19,6 +20,7 @@ import pytest
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
+from trainyard.gateway.access_log import LEFT, Entry
 from trainyard.gateway.bodies import Limits
 from trainyard.gateway.connections import Connections
 from trainyard.gateway.gateway import FIRST, Gateway
@@ -414,6 +416,58 @@ def test_what_isnt_http_is_refused_in_json_and_the_connection_closed(request_: b
         assert not up.fake.seen
 
     run(tmp_path, test)
+
+
+# The log
+
+
+def entries(caplog: pytest.LogCaptureFixture) -> list[Entry]:
+    return [record.entry for record in caplog.records if hasattr(record, "entry")]
+
+
+def test_each_request_is_a_line_of_the_log_with_an_id_that_the_client_gets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def test(up: Standing) -> None:
+        up.token_file.write_text(f"shop {TOKEN}\n")
+        headers = {**PNG, "X-Request-Id": "mine-1"}
+        async with up.session.post(up.url + "/predictions/m/1.0", data=b"image", headers=headers) as response:
+            assert response.headers["X-Request-Id"] == "mine-1"
+        assert (await up.post("/predictions/none?a=1"))[0] == 404
+        assert (await up.post(headers={}))[0] == 401
+        assert await up.get("/ping") == 200
+
+    run(tmp_path, test)
+    served, missing, unknown = entries(caplog)
+    assert served.ms > 0
+    assert replace(served, ms=0) == Entry("mine-1", "/predictions/m/1.0", "m", "1.0", "shop", 5, 1, 200)
+    assert (missing.path, missing.model, missing.token, missing.status) == ("/predictions/none", None, "shop", 404)
+    assert missing.reason == "there is no model none; there are m"
+    assert (unknown.token, unknown.status, unknown.bytes) == (None, 401, 0)
+
+
+@pytest.mark.parametrize("sent", [b"", b"xyz"])
+def test_a_client_that_leaves_is_a_line_at_debug(sent: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> web.Response:
+            await until(writer.is_closing)
+            await asyncio.sleep(0.1)
+            return web.json_response({})
+
+        up.fake.reply = reply
+        async with connection(up) as (_, writer):
+            writer.write(head(3) + sent)
+            await until(lambda: up.gateway._requests == 1 and len(up.fake.seen) == bool(sent))
+        await until(lambda: not up.gateway._requests)
+
+    run(tmp_path, test)
+    [entry] = entries(caplog)
+    assert (entry.status, entry.bytes) == (LEFT, len(sent))
+    assert not [record for record in caplog.records if record.levelno > logging.INFO or record.exc_info]
 
 
 # One client against the others
