@@ -57,6 +57,12 @@ def serve(
     ] = None,
     max_body_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of the largest request.")] = 16.0,
     request_seconds: Annotated[float, typer.Option(min=0.1, help="Time within which a request is answered.")] = 60.0,
+    lame_duck: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds after SIGTERM in which it tells probes that it isn't ready, and takes requests still."
+        ),
+    ] = 0.0,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="Time to answer what came in before, when it is told to end.")
     ] = 30.0,
@@ -83,6 +89,7 @@ def serve(
         host=host,
         port=port,
         token_file=token_file,
+        lame_duck=lame_duck,
         drain_seconds=drain_seconds,
         request_seconds=request_seconds,
         limits=Limits.of(int(max_body_mb * 1e6)),

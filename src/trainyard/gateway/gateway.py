@@ -109,6 +109,11 @@ class Gateway:
             app.router.add_route("*", path, handler, expect_handler=_go_on_later)
         return app
 
+    async def leave(self, seconds: float) -> None:
+        """Isn't ready any more, and takes requests for this time nevertheless."""
+        self.health.phase = Phase.LEAVING
+        await asyncio.sleep(seconds)
+
     async def drain(self, seconds: float) -> bool:
         """Takes no more connections, answers all requests that came in before, and says that connections close.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ class Options:
         host: Address that others reach.
         port: Port there; 0 takes a free one.
         token_file: File with the tokens that clients show; by default TorchServe's own, in the private folder.
+        lame_duck: Seconds after SIGTERM in which it isn't ready but takes requests, before it drains.
         drain_seconds: At the end, time for answering what came in before.
         request_seconds: Limit of a request.
         limits: Bounds of requests.
@@ -54,6 +55,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8080
     token_file: Path | None = None
+    lame_duck: float = 0.0
     drain_seconds: float = 30.0
     request_seconds: float = 60.0
     limits: Limits = field(default_factory=Limits)
@@ -125,7 +127,7 @@ class Server:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
-        if not sys.stdin.isatty():  # there it says that the terminal was closed
+        if not os.isatty(0):  # there it says that the terminal was closed
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
         worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
@@ -146,7 +148,7 @@ class Server:
             await serving
         serving.cancel()
         if self._health.phase is Phase.SERVING:
-            await self._drain(gateway)
+            await self._drain(gateway, self._options.lame_duck if told.result() == signal.SIGTERM else 0)
         return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
 
     async def _serve(self, gateway: Gateway, proxy: Proxy, url: str) -> None:
@@ -160,10 +162,17 @@ class Server:
         announce(self._models, url, self._backend, self._tokens.path, self._options.as_json)
         await self._backend.watch(self._health)
 
-    async def _drain(self, gateway: Gateway) -> None:
-        """Answers what came in before; a second signal ends that at once."""
-        log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
-        draining = asyncio.create_task(gateway.drain(self._options.drain_seconds))
+    async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
+        """Has others send no more requests and answers what came in before; a second signal ends that at once."""
+
+        async def drain() -> bool:
+            if lame_duck:
+                log.info("ending: not ready any more; requests are still taken for %g s", lame_duck)
+                await gateway.leave(lame_duck)
+            log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
+            return await gateway.drain(self._options.drain_seconds)
+
+        draining = asyncio.create_task(drain())
         again = asyncio.create_task(self._signals.get())
         await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
         if not draining.done():

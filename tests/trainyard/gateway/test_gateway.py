@@ -702,6 +702,20 @@ def test_while_it_starts_only_its_own_requests_are_let_in(tmp_path: Path) -> Non
 # The end
 
 
+def test_one_that_leaves_says_that_it_isnt_ready_and_takes_requests(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        leaving = asyncio.create_task(up.gateway.leave(0.2))
+        await until(lambda: up.gateway.health.phase is Phase.LEAVING)
+        while not leaving.done():
+            assert await up.get("/v2/health/ready") == await up.get("/v2/models/m/ready", **BEARER) == 503
+            assert await up.get("/v2/health/live") == 200
+            # On a connection of its own.
+            async with aiohttp.request("POST", up.url + "/predictions/m", data=b"x", headers=PNG) as response:
+                assert response.status == 200
+
+    run(tmp_path, test)
+
+
 def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
         go = asyncio.Event()

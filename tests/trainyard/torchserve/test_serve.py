@@ -232,6 +232,19 @@ def test_sigterm_under_load_answers_what_came_in(exported_images: Path, short_tm
         assert not list(short_tmp.iterdir())
 
 
+def test_after_sigterm_it_is_unready_before_it_refuses(exported_images: Path, short_tmp: Path) -> None:
+    with running([f"digits={exported_images}"], ["--workers", "1", "--lame-duck", "3"]) as server:
+        with Load(server, "digits", golden_body(exported_images)) as load:
+            until(lambda: len(load.statuses) > 20)
+            os.kill(server.pid, signal.SIGTERM)
+            until(lambda: not _is_ready(server))
+            done = len(load.statuses)
+            until(lambda: len(load.statuses) > done + 20)
+            assert set(load.statuses) == {200}, "unready, and no request is refused yet"
+            assert server.process.wait(GENEROUS) == 143
+        assert set(load.statuses) == {200, "refused"}
+
+
 def test_a_killed_worker_is_back_and_only_its_batch_failed(exported_images: Path, short_tmp: Path) -> None:
     with running([f"digits={exported_images}"], ["--workers", "1", "--batch-size", "4"]) as server:
         with Load(server, "digits", golden_body(exported_images)) as load:
