@@ -159,7 +159,8 @@ class Server:
         self._health.check_deeply_by(Prober(self._models, proxy))
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
-        announce(self._models, url, self._backend, self._tokens.path, self._options.as_json)
+        options = self._options
+        announce(self._models, url, self._backend, self._tokens.path, options.as_json, options.log_format)
         await self._backend.watch(self._health)
 
     async def _drain(self, gateway: Gateway, lame_duck: float) -> None:

@@ -555,6 +555,24 @@ def test_there_are_fewer_connections_than_open_files(monkeypatch: pytest.MonkeyP
     assert Connections(100).most == 100
 
 
+@pytest.mark.parametrize("body", [b"5\r\nabcXX\r\nzz\r\n", b"5\r\nab", b"-1\r\n\r\n"])
+def test_a_body_in_chunks_that_are_wrong_or_cut_off_reaches_no_model(
+    body: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(up: Standing) -> None:
+        start = head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        async with connection(up) as (reader, writer):
+            writer.write(start + body)
+            writer.write_eof()
+            answer = await reader.read()
+        assert not answer or answer.startswith(b"HTTP/1.1 400 ")
+        assert not up.fake.seen
+        assert (await up.post())[0] == 200
+
+    run(tmp_path, test)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO or record.exc_info]
+
+
 # What TorchServe answers
 
 

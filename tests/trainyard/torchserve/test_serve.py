@@ -233,7 +233,8 @@ def test_sigterm_under_load_answers_what_came_in(exported_images: Path, short_tm
 
 
 def test_after_sigterm_it_is_unready_before_it_refuses(exported_images: Path, short_tmp: Path) -> None:
-    with running([f"digits={exported_images}"], ["--workers", "1", "--lame-duck", "3"]) as server:
+    options = ["--workers", "1", "--lame-duck", "3", "--log-format", "json"]
+    with running([f"digits={exported_images}"], options) as server:
         with Load(server, "digits", golden_body(exported_images)) as load:
             until(lambda: len(load.statuses) > 20)
             os.kill(server.pid, signal.SIGTERM)
@@ -241,6 +242,8 @@ def test_after_sigterm_it_is_unready_before_it_refuses(exported_images: Path, sh
             done = len(load.statuses)
             until(lambda: len(load.statuses) > done + 20)
             assert set(load.statuses) == {200}, "unready, and no request is refused yet"
+            said = [json.loads(line) for line in _said(server).splitlines()]
+            assert {"request", "ready at"} <= {line["message"][:8].strip() for line in said}
             assert server.process.wait(GENEROUS) == 143
         assert set(load.statuses) == {200, "refused"}
 
