@@ -215,6 +215,9 @@ def test_a_token_file_of_ones_own_is_made_and_kept(exported_texts: Path, short_t
         assert ask(server, "t", golden_body(exported_texts))[0] == 200
         inner = json.loads(server.management_token_file.read_text())["inference"]["key"]
         assert ask(server, "t", golden_body(exported_texts), inner)[0] == 401
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: f"tokens of {tokens} were read: default" in _said(server))
+        assert ask(server, "t", golden_body(exported_texts))[0] == 200
     assert json.loads(tokens.read_text())["inference"]["key"] == token
     assert not list(short_tmp.iterdir())
 
@@ -337,6 +340,15 @@ def failed(
     assert not list(short_tmp.iterdir())
     assert len(caught.value.said.splitlines()) == 1, caught.value.said
     return caught.value
+
+
+def test_a_token_file_that_others_can_read_is_refused(exported_images: Path, short_tmp: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("shop aaaaaaaa")
+    tokens.chmod(0o644)
+    error = failed(short_tmp, [exported_images], ("--token-file", str(tokens)))
+    assert error.exit_code == 2
+    assert "chmod o-rwx" in str(error)
 
 
 def test_a_port_in_use_is_said_at_once(exported_images: Path, short_tmp: Path) -> None:
