@@ -52,5 +52,5 @@ USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
     CMD ["trainyard", "ready", "http://127.0.0.1:8080"]
-ENTRYPOINT ["trainyard", "serve", "--host", "0.0.0.0", "--port", "8080"]
+ENTRYPOINT ["trainyard", "serve", "--host", "0.0.0.0", "--port", "8080", "--lame-duck", "5"]
 CMD ["/models"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import secrets
+import subprocess
 import sys
 import tempfile
 import threading
@@ -222,7 +224,9 @@ def main(engine: str, image: str, *runs: str) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         token_file = Path(folder, "token")
         token_file.write_text(secrets.token_urlsafe())
-        token_file.chmod(0o444)  # the image's user reads it; nobody else comes into the folder
+        token_file.chmod(0o440)
+        # To the image's user; this one reads it as the group.
+        subprocess.run([*(["sudo"] if os.geteuid() else []), "chown", "10001", str(token_file)], check=True)
         options = (f"--memory={MEMORY_MB}m", "--tmpfs", f"/tmp:{TMPFS[variant]}")
         with started(engine, image, mounts(models), token_file, *options) as container:
             url = container.url()

@@ -42,7 +42,10 @@ def serve(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File with the token that clients show, made if it isn't there; by default a new token."),
+        typer.Option(
+            help="File with the token that clients show, or NAME TOKEN a line; followed as it changes, and made with a "
+            "new token if it isn't there. By default a new token."
+        ),
     ] = None,
     expect: Annotated[
         str | None,
@@ -54,16 +57,25 @@ def serve(
     ] = None,
     max_body_mb: Annotated[float, typer.Option(min=0.001, help="Megabytes of the largest request.")] = 16.0,
     request_seconds: Annotated[float, typer.Option(min=0.1, help="Time within which a request is answered.")] = 60.0,
+    lame_duck: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds after SIGTERM in which it tells probes that it isn't ready, and takes requests still."
+        ),
+    ] = 0.0,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="Time to answer what came in before, when it is told to end.")
     ] = 30.0,
+    log_format: Annotated[
+        Literal["json", "text"], typer.Option(help="How the log on stderr is written; each request is a line of it.")
+    ] = "text",
 ) -> None:
     """Serve models with TorchServe; says that it is ready once their golden requests have come back right.
 
     Ends on Ctrl-C (exit 0) and SIGTERM (exit 143): it answers what came in before, and takes all processes down.
     """
     from trainyard.artifacts.manifest import check_digests
-    from trainyard.gateway.gateway import Limits
+    from trainyard.gateway.bodies import Limits
     from trainyard.torchserve.server import Options
     from trainyard.torchserve.server import serve as run_server
     from trainyard.torchserve.settings import Chosen
@@ -77,9 +89,11 @@ def serve(
         host=host,
         port=port,
         token_file=token_file,
+        lame_duck=lame_duck,
         drain_seconds=drain_seconds,
         request_seconds=request_seconds,
         limits=Limits.of(int(max_body_mb * 1e6)),
+        log_format=log_format,
         as_json=as_json,
     )
     raise typer.Exit(run_server(options))

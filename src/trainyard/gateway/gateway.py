@@ -10,144 +10,41 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
-from trainyard.client.access import KeyFile
+from trainyard.gateway.access_log import ENTRY, LEFT, new_entry
+from trainyard.gateway.bodies import Bodies, Limits, Refused
+from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
+from trainyard.gateway.tokens import Tokens
 
 if TYPE_CHECKING:
     import socket
 
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 log = logging.getLogger(__name__)
 
-PREDICT = re.compile(r"/predictions/(?P<model>[A-Za-z0-9_-]+)(/(?P<version>[A-Za-z0-9_.-]+))?")
-INFER = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_-]+)(/versions/(?P<version>[A-Za-z0-9_.-]+))?/infer")
-MODEL = re.compile(r"/v2/models/(?P<model>[A-Za-z0-9_-]+)(/versions/(?P<version>[A-Za-z0-9_.-]+))?(?P<ready>/ready)?")
+NAME = "{model:[A-Za-z0-9_-]+}"
+VERSION = "{version:[A-Za-z0-9_.-]+}"
 OPEN = ("/v2/health/live", "/v2/health/ready", "/ping")
 """Paths that need no token, and tell nothing but yes or no."""
 TYPES = re.compile(r"(image/[\w.+-]+|application/(octet-stream|json)|text/plain|multipart/form-data)", re.IGNORECASE)
+RAW = re.compile(r"image/|application/octet-stream|text/plain", re.IGNORECASE)
+"""Types of a body that is one item."""
 EXAMPLES = "image/jpeg, application/json, text/plain, application/octet-stream or multipart/form-data"
 PRINTABLE = re.compile(r"[\x20-\x7e]+")
 FIRST = "X-Trainyard-First"
 """The header by which the server's own requests are let in while it starts."""
-IDLE_SECONDS = 75.0
-"""Time for which a connection may be silent, or take for the head of a request."""
-LINGER_SECONDS = 1.0
-"""Time in which the rest of a refused body is read, so that the client sees the answer."""
+CLOSE_SECONDS = 0.1
+"""At the end, time for what is still being written."""
 QUIET_SECONDS = 0.3
 """Of a drain: time in which no request came in any more on the connections that are still open."""
 UNAUTHORIZED = {"WWW-Authenticate": 'Bearer realm="trainyard"'}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of what clients may ask for.
-
-    Attributes:
-        body: Bytes of a request's body.
-        held: Bytes of all bodies that are held at once; TorchServe, whose memory is bounded, holds them again.
-        body_seconds: Time within which a body must have come in.
-        requests: Requests at once.
-    """
-
-    body: int = 16_000_000
-    held: int = 64_000_000
-    body_seconds: float = 30.0
-    requests: int = 512
-
-    @staticmethod
-    def of(body: int) -> Limits:
-        """Those of a largest body, of which a few must find room at once."""
-        return Limits(body, max(Limits.held, 4 * body))
-
-
-class Refused(Exception):
-    """A request that is refused, with the answer to it."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-class Bodies:
-    """Reads bodies, and counts what is held."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._held = 0
-
-    def check_length(self, request: web.BaseRequest) -> None:
-        """Refuses a body by its declared length, before any of it is read.
-
-        Raises:
-            Refused: it is too long.
-        """
-        if (request.content_length or 0) > self._limits.body:
-            raise Refused(self._too_large())
-
-    @contextmanager
-    def room(self) -> Iterator[_Room]:
-        """Room for one body, given back at the end."""
-        room = _Room(self)
-        try:
-            yield room
-        finally:
-            self._held -= room.taken
-
-    def _too_large(self) -> Answer:
-        return failure(413, f"the request has more than {self._limits.body} bytes")
-
-
-class _Room:
-    def __init__(self, bodies: Bodies) -> None:
-        self._bodies = bodies
-        self.taken = 0
-
-    async def read(self, request: web.BaseRequest) -> bytes:
-        """The whole body.
-
-        Raises:
-            Refused: it is too long or too slow, or too much is held already.
-        """
-        limits = self._bodies._limits
-        self._take(request.content_length or 0)
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                while chunk := await request.content.readany():
-                    size += len(chunk)
-                    if size > limits.body:
-                        raise Refused(self._bodies._too_large())
-                    self._take(size - self.taken)
-                    chunks.append(chunk)
-        except TimeoutError:
-            answer = failure(408, f"the request didn't come in within {limits.body_seconds:g} s")
-            raise Refused(answer) from None
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _take(self, count: int) -> None:
-        if count <= 0:
-            return
-        if self._bodies._held + count > self._bodies._limits.held:
-            raise Refused(failure(503, "too many large requests at once; try again", AGAIN))
-        self._bodies._held += count
-        self.taken += count
-
-
-class Target(NamedTuple):
-    """What a request asks for."""
-
-    model: str
-    version: str | None
-    is_v2: bool
 
 
 class Gateway:
@@ -155,7 +52,7 @@ class Gateway:
 
     Args:
         models: Each model's description in the Open Inference Protocol, by its name.
-        token: The token that clients show.
+        tokens: Those that clients show.
         proxy: TorchServe.
         health: What is told to probes.
         limits: Bounds of requests.
@@ -167,28 +64,55 @@ class Gateway:
     def __init__(
         self,
         models: Mapping[str, Mapping[str, object]],
-        token: KeyFile,
+        tokens: Tokens,
         proxy: Proxy,
         health: Health,
         limits: Limits,
     ) -> None:
-        self._models, self._token, self._proxy, self.health = models, token, proxy, health
+        self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
         self._limits, self._bodies = limits, Bodies(limits)
-        self._requests = 0
+        self._connections = Connections(limits.connections)
+        self._requests = self._asked = 0
         self._heard_at = 0.0
         self.first = secrets.token_urlsafe()
 
     async def open(self, listener: socket.socket) -> None:
         """Takes requests from now on; until the phase is ``SERVING``, those of probes alone."""
-        self._server = JsonServer(
-            self._handle,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-        )
+        loop = asyncio.get_running_loop()
         await self._proxy.open()
-        self._listener = await asyncio.get_running_loop().create_server(self._server, sock=listener)
+        self._runner = web.AppRunner(self._application(), shutdown_timeout=CLOSE_SECONDS)
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None, "setup() makes it"
+        connections = self._connections
+        self._listener = await loop.create_server(
+            lambda: Connection(server, loop, connections), sock=listener, backlog=connections.backlog
+        )
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[self._answer_all, self._check_token])
+        routes: dict[str, Handler] = {
+            **dict.fromkeys(OPEN, self._probe),
+            f"/predictions/{NAME}": self._predict,
+            f"/predictions/{NAME}/{VERSION}": self._predict,
+            f"/v2/models/{NAME}/infer": self._infer,
+            f"/v2/models/{NAME}/versions/{VERSION}/infer": self._infer,
+            "/v2/models": self._list,
+            f"/v2/models/{NAME}": self._describe,
+            f"/v2/models/{NAME}/versions/{VERSION}": self._describe,
+            f"/v2/models/{NAME}/ready": self._tell_ready,
+            f"/v2/models/{NAME}/versions/{VERSION}/ready": self._tell_ready,
+            "/{_:.*}": _no_such_path,
+        }
+        for path, handler in routes.items():
+            # With every method: aiohttp's own 405 and 417 come from outside the middlewares, and aren't JSON.
+            app.router.add_route("*", path, handler, expect_handler=_go_on_later)
+        return app
+
+    async def leave(self, seconds: float) -> None:
+        """Isn't ready any more, and takes requests for this time nevertheless."""
+        self.health.phase = Phase.LEAVING
+        await asyncio.sleep(seconds)
 
     async def drain(self, seconds: float) -> bool:
         """Takes no more connections, answers all requests that came in before, and says that connections close.
@@ -212,90 +136,126 @@ class Gateway:
     async def close(self) -> None:
         """Closes all connections."""
         self._listener.close()
-        await self._server.shutdown(timeout=0.1)
+        await self._runner.cleanup()
         await self._proxy.close()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    @web.middleware
+    async def _answer_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Counts requests, answers those that are refused as all others, and logs what came of each."""
+        loop = asyncio.get_running_loop()
         self._requests += 1
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = loop.time()
+        began = loop.time()
+        entry = request[ENTRY] = new_entry(request)
         try:
-            answer = await self._answer(request)
-        except Refused as refused:
-            answer = refused.answer
+            response = await self._answer(request, handler)
+            entry.answered(response)
         finally:
             self._requests -= 1
-        response = web.Response(
-            body=answer.body, status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers}
-        )
-        response.headers["Server"] = "trainyard"
+            entry.ms = round((loop.time() - began) * 1000, 1)
+            if request.transport is None:
+                entry.status = LEFT
+            entry.tell(is_quiet=entry.path in OPEN or self.health.phase is Phase.STARTING)
         if self.health.phase is Phase.DRAINING:
             response.force_close()
         return response
 
-    async def _answer(self, request: web.BaseRequest) -> Answer:
-        path = request.rel_url.raw_path
-        if path in OPEN:
-            return await self._probe(request, path)
-        if not self._token.accepts(request.headers.get("Authorization")):
-            error = "give the token of this server: Authorization: Bearer TOKEN"
-            return failure(401, error, UNAUTHORIZED)
-        if found := PREDICT.fullmatch(path):
-            return await self._predict(request, Target(found["model"], found["version"], is_v2=False))
-        if found := INFER.fullmatch(path):
-            return await self._predict(request, Target(found["model"], found["version"], is_v2=True))
-        if path == "/v2/models":
-            _check_method(request, "GET", "HEAD")
-            return Answer(200, json.dumps({"models": sorted(self._models)}).encode())
-        if found := MODEL.fullmatch(path):
-            return self._describe(request, found["model"], bool(found["ready"]))
-        return failure(404, "there is no such path; predictions are at /predictions/MODEL")
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refused as refused:
+            return refused.answer.response()
+        except web.RequestPayloadError:
+            return NO_HTTP.response()
+        except web.HTTPException as error:
+            return failure(error.status, error.reason).response()
+        except ConnectionError:  # the client left while it sent the body: nobody reads this
+            return web.Response(status=LEFT)
 
-    async def _probe(self, request: web.BaseRequest, path: str) -> Answer:
+    @web.middleware
+    async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        name = self._tokens.name_of(request.headers.get("Authorization"))
+        request[ENTRY].token = name
+        if name is None and request.rel_url.raw_path not in OPEN:
+            raise Refused(failure(401, "give a token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
+        return await handler(request)
+
+    async def _probe(self, request: web.Request) -> web.Response:
         _check_method(request, "GET", "HEAD")
-        if path == "/v2/health/live":
+        if request.rel_url.raw_path == "/v2/health/live":
             return _yes_or_no("live", True)
         if request.rel_url.query.get("deep") in ("1", "true"):
             return _yes_or_no("ready", await self.health.is_deeply_ready())
         return _yes_or_no("ready", self.health.is_ready())
 
-    def _describe(self, request: web.BaseRequest, model: str, asks_ready: bool) -> Answer:
+    async def _list(self, request: web.Request) -> web.Response:
         _check_method(request, "GET", "HEAD")
-        self._check_model(model)
-        if asks_ready:
-            return _yes_or_no("ready", self.health.is_ready(model))
-        return Answer(200, json.dumps(self._models[model]).encode())
+        return _tell({"models": sorted(self._models)})
 
-    async def _predict(self, request: web.BaseRequest, target: Target) -> Answer:
+    async def _describe(self, request: web.Request) -> web.Response:
+        _check_method(request, "GET", "HEAD")
+        return _tell(self._models[self._checked_model(request)])
+
+    async def _tell_ready(self, request: web.Request) -> web.Response:
+        _check_method(request, "GET", "HEAD")
+        return _yes_or_no("ready", self.health.is_ready(self._checked_model(request)))
+
+    async def _predict(self, request: web.Request) -> web.Response:
+        return await self._ask(request, is_v2=False)
+
+    async def _infer(self, request: web.Request) -> web.Response:
+        return await self._ask(request, is_v2=True)
+
+    async def _ask(self, request: web.Request, is_v2: bool) -> web.Response:
         _check_method(request, "POST")
         self._check_phase(request)
-        self._check_model(target.model)
-        content_type = _checked_type(request, target)
+        model = self._checked_model(request)
+        content_type = _checked_type(request, is_v2)
+        if RAW.match(content_type):
+            request[ENTRY].items = 1
         if query := request.rel_url.raw_query_string:
-            return failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON")
+            raise Refused(failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON"))
         self._bodies.check_length(request)
-        if self._requests > self._limits.requests:
-            return failure(503, "too many requests at once; try again", AGAIN)
+        self._check_load()
         with self._bodies.room() as room:
             _go_on(request)
-            body = await room.read(request)
-            return await self._proxy.predict(target.model, target.version, body, content_type)
+            try:
+                body = await room.read(request)
+            finally:
+                request[ENTRY].bytes = room.taken
+            self._check_load()  # again: many bodies may have come in meanwhile
+            self._asked += 1
+            try:
+                with self._connections.answering(request):
+                    answer = await self._proxy.predict(model, request.match_info.get("version"), body, content_type)
+            finally:
+                self._asked -= 1
+        return answer.response()
 
-    def _check_phase(self, request: web.BaseRequest) -> None:
+    def _check_load(self) -> None:
+        if self._asked >= self._limits.requests:
+            raise Refused(failure(503, "too many requests at once; try again", AGAIN))
+
+    def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
         if self.health.phase is Phase.STARTING and not own:
             raise Refused(failure(503, "the models are being loaded; try again", AGAIN))
 
-    def _check_model(self, model: str) -> None:
+    def _checked_model(self, request: web.Request) -> str:
+        model = request.match_info["model"]
         if model not in self._models:
             raise Refused(failure(404, f"there is no model {model}; there are {', '.join(sorted(self._models))}"))
+        entry = request[ENTRY]
+        entry.model, entry.version = model, request.match_info.get("version")
+        return model
 
 
-def _check_method(request: web.BaseRequest, *allowed: str) -> None:
+def _check_method(request: web.Request, *allowed: str) -> None:
     if request.method not in allowed:
         raise Refused(failure(405, f"{request.method} isn't allowed here", {"Allow": ", ".join(allowed)}))
 
 
-def _checked_type(request: web.BaseRequest, target: Target) -> str:
+def _checked_type(request: web.Request, is_v2: bool) -> str:
     """The type of a request's body, with its parameters, as the client gave it.
 
     Raises:
@@ -304,55 +264,34 @@ def _checked_type(request: web.BaseRequest, target: Target) -> str:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise Refused(failure(415, f"a body with Content-Encoding {encoding!r} isn't taken: send it as it is"))
-    if target.is_v2 and "Inference-Header-Content-Length" in request.headers:
+    if is_v2 and "Inference-Header-Content-Length" in request.headers:
         raise Refused(failure(415, "tensors in binary aren't taken: send all of the request as JSON"))
-    full = request.headers.get("Content-Type", JSON if target.is_v2 else "").strip()
+    full = request.headers.get("Content-Type", JSON if is_v2 else "").strip()
     short = full.partition(";")[0].strip()
-    fits = short.lower() == JSON if target.is_v2 else TYPES.fullmatch(short)
+    fits = short.lower() == JSON if is_v2 else TYPES.fullmatch(short)
     if not fits or not PRINTABLE.fullmatch(full):
-        wanted = JSON if target.is_v2 else EXAMPLES
+        wanted = JSON if is_v2 else EXAMPLES
         raise Refused(failure(415, f"Content-Type {short!r} isn't taken: it must be {wanted}"))
     return full
 
 
-def _go_on(request: web.BaseRequest) -> None:
+def _go_on(request: web.Request) -> None:
     """Tells a client that waits for it to send the body."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def _yes_or_no(name: str, value: bool) -> Answer:
-    return Answer(200 if value else 503, json.dumps({name: value}).encode())
+async def _go_on_later(_: web.Request) -> None:
+    """Says nothing yet to a client that waits: what can be refused by its head is, before the body is sent."""
 
 
-class JsonConnection(RequestHandler):
-    """A client's connection; what it says of requests that aren't HTTP is JSON, as all that we answer."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is answered to a request that can't be read, and to one that we fail on."""
-        if status >= 500:
-            self.log_exception("Error handling a request", exc_info=exc)
-        answer = failure(
-            status, "that isn't a request of HTTP" if status < 500 else "the server failed on this request"
-        )
-        response = web.Response(body=answer.body, status=status, headers={"Content-Type": answer.content_type})
-        response.headers["Server"] = "trainyard"
-        response.force_close()
-        return response
+async def _no_such_path(_: web.Request) -> web.Response:
+    raise Refused(failure(404, "there is no such path; predictions are at /predictions/MODEL"))
 
 
-class JsonServer(web.Server):
-    """Makes such connections."""
+def _tell(content: Mapping[str, object]) -> web.Response:
+    return Answer(200, json.dumps(content).encode()).response()
 
-    def __call__(self) -> JsonConnection:
-        return JsonConnection(self, loop=asyncio.get_running_loop(), **self._options)
 
-    def __init__(self, handler: Any, **options: Any) -> None:
-        super().__init__(handler)
-        self._options = options
+def _yes_or_no(name: str, value: bool) -> web.Response:
+    return Answer(200 if value else 503, json.dumps({name: value}).encode()).response()

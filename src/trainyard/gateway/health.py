@@ -12,10 +12,14 @@ DEEP_KEPT = 5.0
 
 
 class Phase(Enum):
-    """Where the server is in its life."""
+    """Where the server is in its life.
+
+    It is leaving while it takes requests but tells probes no, so that whoever sends it requests stops before it drains.
+    """
 
     STARTING = "starting"
     SERVING = "serving"
+    LEAVING = "leaving"
     DRAINING = "draining"
 
 

@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from aiohttp import web
 
 from trainyard.client.access import KeyFile
 from trainyard.http.requests import ORIGINAL_TYPE
@@ -33,6 +35,11 @@ class Answer:
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
 
+    def response(self) -> web.Response:
+        """It, as aiohttp sends it: one can't be sent twice."""
+        headers = {"Content-Type": self.content_type, "Server": "trainyard", **self.headers}
+        return web.Response(body=self.body, status=self.status, headers=headers)
+
 
 def failure(status: int, error: str, headers: dict[str, str] | None = None) -> Answer:
     """An answer that says what is wrong."""
@@ -47,10 +54,13 @@ class Proxy:
         keys: TorchServe's own key file.
         seconds: Limit of one request, waiting in TorchServe's queue included: to a model that died for good, TorchServe
             answers never.
+        worker_seconds: For each model, the time after which TorchServe ends a worker that doesn't answer.
     """
 
-    def __init__(self, url: Callable[[], str], keys: KeyFile, seconds: float) -> None:
-        self._url, self._keys, self._seconds = url, keys, seconds
+    def __init__(
+        self, url: Callable[[], str], keys: KeyFile, seconds: float, worker_seconds: Mapping[str, float]
+    ) -> None:
+        self._url, self._keys, self._seconds, self._worker_seconds = url, keys, seconds, worker_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -77,6 +87,7 @@ class Proxy:
         """
         import aiohttp
 
+        began = asyncio.get_running_loop().time()
         path = f"/predictions/{model}/{version}" if version else f"/predictions/{model}"
         try:
             async with asyncio.timeout(self._seconds):
@@ -84,10 +95,14 @@ class Proxy:
                 if _is_stale_key(answer):  # it was renewed between our look at the file and TorchServe's
                     answer = await self._post(path, body, content_type)
         except TimeoutError:
-            return failure(504, f"no answer within {self._seconds:g} s", AGAIN)
+            return failure(504, f"no answer within {self._seconds:g} s")
         except (aiohttp.ClientError, OSError) as error:
             log.debug("TorchServe: %r", error)
             return failure(503, "the model's server can't be reached; try again", AGAIN)
+        limit = self._worker_seconds[model]
+        if _is_lost(answer) and asyncio.get_running_loop().time() - began >= limit:
+            # TorchServe says the same of a worker that died: but no worker has a request for longer than this.
+            return failure(504, f"the worker gave no answer within {limit:g} s, and was ended")
         return _plain(answer, model, version)
 
     async def _post(self, path: str, body: bytes, content_type: str) -> Answer:
@@ -107,6 +122,10 @@ def _is_stale_key(answer: Answer) -> bool:
     return answer.status == 400 and b'"InvalidKeyException"' in answer.body
 
 
+def _is_lost(answer: Answer) -> bool:
+    return answer.status in (500, 507) and (b"Worker died" in answer.body or b"scaled down" in answer.body)
+
+
 def _plain(answer: Answer, model: str, version: str | None) -> Answer:
     """What the handler answered, as it is; what TorchServe says of its own accord, in our words."""
     match answer.status:
@@ -117,7 +136,7 @@ def _plain(answer: Answer, model: str, version: str | None) -> Answer:
         case 503 if b"has no worker" in answer.body:
             # TorchServe's words for a full queue, too.
             return failure(503, "too many requests are waiting for this model; try again", AGAIN)
-        case 507 | 500 if b"Worker died" in answer.body or b"scaled down" in answer.body:
+        case _ if _is_lost(answer):
             return failure(503, "the worker ended while it had this request; try again", AGAIN)
         case 507:
             return failure(503, "the worker is out of memory; try again", AGAIN)

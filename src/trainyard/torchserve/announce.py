@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainyard.gateway.access_log import LogFormat
 from trainyard.torchserve.backend import Backend
 from trainyard.torchserve.store import Served
 
+log = logging.getLogger(__name__)
+
 HEADER = r"""sed -n '/"inference"/,/}/ s/.*"key": "\([^"]*\)".*/Authorization: Bearer \1/p'"""
 """Makes a header of a token file, which curl reads as a file: on a command line others could see it."""
-PLAIN_HEADER = "sed '1 s/^/Authorization: Bearer /'"
+PLAIN_HEADER = """awk 'NR == 1 {print "Authorization: Bearer " $NF}'"""
 # By what a model accepts and not asked of its preprocessor, which knows nothing of curl.
 EXAMPLES = {
     "image": '-H "Content-Type: image/jpeg" --data-binary @IMAGE',
@@ -23,13 +27,21 @@ EXAMPLES = {
 }
 
 
-def announce(models: Sequence[Served], url: str, backend: Backend, token_file: Path, as_json: bool) -> None:
-    """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout."""
+def announce(
+    models: Sequence[Served], url: str, backend: Backend, token_file: Path, as_json: bool, log_format: LogFormat
+) -> None:
+    """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout.
+
+    A log in JSON is read by a program: there it is a record, and nobody is told how to ask.
+    """
     names = ", ".join(f"{model.name} ({model.facts.format})" for model in models)
-    print(f"ready at {url}: {names}", file=sys.stderr)
-    print(f"the token is in {token_file}; ask in bash:", file=sys.stderr)
-    for model in models:
-        print(f"  {curl_line(model, url, token_file)}", file=sys.stderr, flush=True)
+    ready = f"ready at {url}: {names}"
+    if log_format == "json":
+        log.info(ready)
+    else:
+        print(f"{ready}\nthe token is in {token_file}; ask in bash:", file=sys.stderr)
+        for model in models:
+            print(f"  {curl_line(model, url, token_file)}", file=sys.stderr, flush=True)
     if as_json:
         facts = {
             "inference": url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -13,9 +14,12 @@ from pathlib import Path
 from trainyard.base.errors import EXIT_SIGTERM
 from trainyard.base.signals import exit_on_sigterm
 from trainyard.client.access import KeyFile, prepare_token_file
-from trainyard.gateway.gateway import Gateway, Limits
+from trainyard.gateway.access_log import LogFormat, write_log_as
+from trainyard.gateway.bodies import Limits
+from trainyard.gateway.gateway import Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
+from trainyard.gateway.tokens import Tokens, read_tokens
 from trainyard.torchserve.announce import announce
 from trainyard.torchserve.backend import Backend
 from trainyard.torchserve.checks import Prober, check_all
@@ -37,10 +41,12 @@ class Options:
         choices: How they are served.
         host: Address that others reach.
         port: Port there; 0 takes a free one.
-        token_file: File with the token that clients show; by default TorchServe's own, in the private folder.
+        token_file: File with the tokens that clients show; by default TorchServe's own, in the private folder.
+        lame_duck: Seconds after SIGTERM in which it isn't ready but takes requests, before it drains.
         drain_seconds: At the end, time for answering what came in before.
         request_seconds: Limit of a request.
         limits: Bounds of requests.
+        log_format: How the log is written, with a line for each request.
         as_json: Says that it is ready as a line of JSON on stdout.
     """
 
@@ -49,9 +55,11 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8080
     token_file: Path | None = None
+    lame_duck: float = 0.0
     drain_seconds: float = 30.0
     request_seconds: float = 60.0
     limits: Limits = field(default_factory=Limits)
+    log_format: LogFormat = "text"
     as_json: bool = False
 
 
@@ -63,10 +71,13 @@ def serve(options: Options) -> int:
         TrainyardError: a model doesn't load or answers wrong, or TorchServe ended.
     """
     exit_on_sigterm()
+    write_log_as(options.log_format)
     allow_many_files()
     torchserve_home()
     java = find_java()
     token_file = prepare_token_file(options.token_file) if options.token_file else None
+    if token_file:
+        read_tokens(token_file)
     with listen(options.host, options.port) as listener, open_run_directory() as directory:
         models = collect(options.models, options.choices, directory)
         server = Server(options, models, directory, Backend(java, directory, _plan(models, options)), token_file)
@@ -91,7 +102,7 @@ class Server:
         models: What it serves.
         directory: The private folder.
         backend: TorchServe, not started yet.
-        token_file: The file with the clients' token; by default TorchServe's own.
+        token_file: The file with the clients' tokens; by default TorchServe's own.
     """
 
     def __init__(
@@ -104,7 +115,7 @@ class Server:
     ) -> None:
         self._options, self._models, self._backend = options, models, backend
         self._own_keys = KeyFile(directory.key_file)
-        self._token = KeyFile(token_file) if token_file else self._own_keys
+        self._tokens = Tokens(token_file or directory.key_file)
         self._health = Health(frozenset(model.name for model in models))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
@@ -116,9 +127,12 @@ class Server:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
-        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds)
+        if not os.isatty(0):  # there it says that the terminal was closed
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
+        worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
+        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
-        gateway = Gateway(about, self._token, proxy, self._health, self._options.limits)
+        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits)
         try:
             await gateway.open(listener)
             return await self._live(gateway, proxy, url_of(listener))
@@ -134,24 +148,32 @@ class Server:
             await serving
         serving.cancel()
         if self._health.phase is Phase.SERVING:
-            await self._drain(gateway)
+            await self._drain(gateway, self._options.lame_duck if told.result() == signal.SIGTERM else 0)
         return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
 
     async def _serve(self, gateway: Gateway, proxy: Proxy, url: str) -> None:
         """Starts TorchServe, checks that it answers right, says so, and watches over it."""
         await self._backend.start()
         await self._backend.until_loaded()
-        await check_all(self._models, url, self._token.token(), gateway)
+        await check_all(self._models, url, self._tokens.any(), gateway)
         self._health.check_deeply_by(Prober(self._models, proxy))
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
-        announce(self._models, url, self._backend, self._token.path, self._options.as_json)
+        options = self._options
+        announce(self._models, url, self._backend, self._tokens.path, options.as_json, options.log_format)
         await self._backend.watch(self._health)
 
-    async def _drain(self, gateway: Gateway) -> None:
-        """Answers what came in before; a second signal ends that at once."""
-        log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
-        draining = asyncio.create_task(gateway.drain(self._options.drain_seconds))
+    async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
+        """Has others send no more requests and answers what came in before; a second signal ends that at once."""
+
+        async def drain() -> bool:
+            if lame_duck:
+                log.info("ending: not ready any more; requests are still taken for %g s", lame_duck)
+                await gateway.leave(lame_duck)
+            log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
+            return await gateway.drain(self._options.drain_seconds)
+
+        draining = asyncio.create_task(drain())
         again = asyncio.create_task(self._signals.get())
         await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
         if not draining.done():

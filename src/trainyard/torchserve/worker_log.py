@@ -19,6 +19,8 @@ STARTED = "s_name_part0="
 """What a worker says first."""
 ENDED = "Retry worker: "
 """What TorchServe says when a worker has ended and it will start another."""
+UNANSWERED = "Number or consecutive unsuccessful inference"
+"""What TorchServe says before it ends a worker that took too long for a batch."""
 LOAD_FAILED = re.compile(r"Failed to load model \S+, exception (?P<text>.*)")
 OWN_ERRORS = "trainyard.base.errors."
 
@@ -36,6 +38,7 @@ class WorkerLog:
         self._server: deque[str] = deque(maxlen=KEPT)
         self._workers: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._last: dict[str, str] = {}
+        self._unanswered: set[str] = set()
 
     def add(self, line: str) -> None:
         """Takes a line of TorchServe's stdout."""
@@ -51,9 +54,12 @@ class WorkerLog:
             if found["logger"] == "MODEL_LOG":
                 if text.startswith(STARTED):
                     self._workers[key].clear()
+                    self._unanswered.discard(key)
                 self._workers[key].append(text)
             else:
                 self._server.append(line)
+                if text.startswith(UNANSWERED):
+                    self._unanswered.add(key)
         if text.startswith(ENDED):
             self._last[model] = key
             self._ended(model)
@@ -61,7 +67,10 @@ class WorkerLog:
     def worker_reason(self, model: str) -> str:
         """Why the worker of a model that ended last did so, as far as it said."""
         with self._lock:
-            lines = list(self._workers[self._last.get(model, "")])
+            key = self._last.get(model, "")
+            lines = list(self._workers[key])
+            if key in self._unanswered:
+                return "it gave no answer within the response timeout"
         for line in lines:
             if failed := LOAD_FAILED.fullmatch(line):
                 return failed["text"]

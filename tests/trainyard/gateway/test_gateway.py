@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -18,9 +20,13 @@ import pytest
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
-from trainyard.gateway.gateway import FIRST, Gateway, Limits
+from trainyard.gateway.access_log import LEFT, Entry
+from trainyard.gateway.bodies import Limits
+from trainyard.gateway.connections import Connections
+from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.proxy import Proxy
+from trainyard.gateway.tokens import Tokens
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.torchserve.ports import listen, url_of
 
@@ -68,16 +74,19 @@ class Standing:
 
 
 @asynccontextmanager
-async def standing(folder: Path, limits: Limits = LIMITS, seconds: float = GENEROUS) -> AsyncIterator[Standing]:
+async def standing(
+    folder: Path, limits: Limits = LIMITS, seconds: float = GENEROUS, worker_seconds: float = GENEROUS
+) -> AsyncIterator[Standing]:
     fake = Fake()
     inner = web.Server(fake.handle)
     server = await asyncio.get_running_loop().create_server(inner, "127.0.0.1", 0)
     fake.url = url_of(server.sockets[0])
     for name, token in (("token", TOKEN), ("inner", INNER)):
         (folder / name).write_text(json.dumps({"inference": {"key": token}}))
+        (folder / name).chmod(0o600)
     health = Health(frozenset({"m"}))
-    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds)
-    gateway = Gateway({"m": {"name": "m"}}, KeyFile(folder / "token"), proxy, health, limits)
+    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
+    gateway = Gateway({"m": {"name": "m"}}, Tokens(folder / "token"), proxy, health, limits)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
     await gateway.open(listener)
@@ -238,6 +247,7 @@ def test_a_renewed_token_ends_the_old_one_at_once(tmp_path: Path) -> None:
         os.replace(up.token_file, up.token_file.with_name("away"))
         assert (await up.post(headers={**PNG, "Authorization": "Bearer another1"}))[0] == 200, "until there is one"
         up.token_file.write_text("plain-text-token\n")
+        up.token_file.chmod(0o600)
         assert (await up.post(headers={**PNG, "Authorization": "Bearer plain-text-token"}))[0] == 200
         assert (await up.post(headers={**PNG, "Authorization": "Bearer another1"}))[0] == 401
 
@@ -408,6 +418,161 @@ def test_what_isnt_http_is_refused_in_json_and_the_connection_closed(request_: b
     run(tmp_path, test)
 
 
+# The log
+
+
+def entries(caplog: pytest.LogCaptureFixture) -> list[Entry]:
+    return [record.entry for record in caplog.records if hasattr(record, "entry")]
+
+
+def test_each_request_is_a_line_of_the_log_with_an_id_that_the_client_gets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def test(up: Standing) -> None:
+        up.token_file.write_text(f"shop {TOKEN}\n")
+        headers = {**PNG, "X-Request-Id": "mine-1"}
+        async with up.session.post(up.url + "/predictions/m/1.0", data=b"image", headers=headers) as response:
+            assert response.headers["X-Request-Id"] == "mine-1"
+        assert (await up.post("/predictions/none?a=1"))[0] == 404
+        assert (await up.post(headers={}))[0] == 401
+        assert await up.get("/ping") == 200
+
+    run(tmp_path, test)
+    served, missing, unknown = entries(caplog)
+    assert served.ms > 0
+    assert replace(served, ms=0) == Entry("mine-1", "/predictions/m/1.0", "m", "1.0", "shop", 5, 1, 200)
+    assert (missing.path, missing.model, missing.token, missing.status) == ("/predictions/none", None, "shop", 404)
+    assert missing.reason == "there is no model none; there are m"
+    assert (unknown.token, unknown.status, unknown.bytes) == (None, 401, 0)
+
+
+@pytest.mark.parametrize("sent", [b"", b"xyz"])
+def test_a_client_that_leaves_is_a_line_at_debug(sent: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> web.Response:
+            await until(writer.is_closing)
+            await asyncio.sleep(0.1)
+            return web.json_response({})
+
+        up.fake.reply = reply
+        async with connection(up) as (_, writer):
+            writer.write(head(3) + sent)
+            await until(lambda: up.gateway._requests == 1 and len(up.fake.seen) == bool(sent))
+        await until(lambda: not up.gateway._requests)
+
+    run(tmp_path, test)
+    [entry] = entries(caplog)
+    assert (entry.status, entry.bytes) == (LEFT, len(sent))
+    assert not [record for record in caplog.records if record.levelno > logging.INFO or record.exc_info]
+
+
+# One client against the others
+
+
+def head(length: int) -> bytes:
+    start = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n"
+    return f"{start}Content-Type: image/png\r\n\r\n".encode()
+
+
+@asynccontextmanager
+async def connections(up: Standing, starts: list[bytes]) -> AsyncIterator[list[asyncio.StreamReader]]:
+    async with contextlib.AsyncExitStack() as stack:
+        readers = []
+        for start in starts:
+            reader, writer = await stack.enter_async_context(connection(up))
+            writer.write(start)
+            readers.append(reader)
+        yield readers
+
+
+def test_declared_slow_idle_and_half_open_ones_cost_others_nothing(tmp_path: Path) -> None:
+    attack = [head(LIMITS.body)] * 20 + [head(20_000) + b"x" * 100] * 60 + [b""] * 30 + [b"POST /predictions/m HT"] * 30
+
+    async def test(up: Standing) -> None:
+        async with connections(up, attack) as readers:
+            for size in (10, 90_000) * 25:
+                assert (await up.post(data=b"x" * size))[0] == 200
+            for reader in readers[:80]:
+                assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+
+    run(tmp_path, test, limits=replace(LIMITS, requests=16, grace_seconds=0.5))
+
+
+def test_a_body_that_keeps_the_rate_may_take_longer_than_the_grace(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def steady() -> AsyncIterator[bytes]:
+            for _ in range(10):
+                await asyncio.sleep(0.05)
+                yield b"x" * 1000
+
+        assert (await up.post(data=steady()))[0] == 200
+        assert len(up.fake.seen[0][2]) == 10_000
+
+    run(tmp_path, test, limits=replace(LIMITS, grace_seconds=0.2, rate=1_000.0))
+
+
+def test_large_bodies_leave_room_for_small_ones(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async with connections(up, [head(95_000) + b"x" * 90_000] * 3):
+            await until(lambda: up.gateway._bodies._held == 270_000)
+            assert (await up.post(data=b"x" * 90_000))[0] == 503
+            assert (await up.post(data=b"x" * 10_000))[0] == 200
+
+    run(tmp_path, test, limits=replace(LIMITS, small=10_000))
+
+
+def test_one_connection_too_many_ends_the_longest_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(up: Standing) -> None:
+        go = asyncio.Event()
+
+        async def reply(body: bytes) -> web.Response:
+            await go.wait()
+            return web.json_response({})
+
+        up.fake.reply = reply
+        asked = asyncio.create_task(up.post())
+        await until(lambda: len(up.fake.seen) == 1)
+        async with connections(up, [b""] * 50) as readers:
+            for reader in readers[:41]:
+                assert await reader.read() == b""
+            assert not readers[-1].at_eof()
+            assert len(caplog.records) < 3, "a line a second"
+            go.set()
+            assert (await asked)[0] == 200, "what waits for an answer gets it"
+            assert (await up.post())[0] == 200
+
+    run(tmp_path, test, limits=replace(LIMITS, connections=10))
+    assert "10 connections fit at once" in caplog.text
+
+
+def test_there_are_fewer_connections_than_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    assert Connections(4096).most == 480
+    assert Connections(100).most == 100
+
+
+@pytest.mark.parametrize("body", [b"5\r\nabcXX\r\nzz\r\n", b"5\r\nab", b"-1\r\n\r\n"])
+def test_a_body_in_chunks_that_are_wrong_or_cut_off_reaches_no_model(
+    body: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(up: Standing) -> None:
+        start = head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+        async with connection(up) as (reader, writer):
+            writer.write(start + body)
+            writer.write_eof()
+            answer = await reader.read()
+        assert not answer or answer.startswith(b"HTTP/1.1 400 ")
+        assert not up.fake.seen
+        assert (await up.post())[0] == 200
+
+    run(tmp_path, test)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO or record.exc_info]
+
+
 # What TorchServe answers
 
 
@@ -456,6 +621,23 @@ def test_an_answer_that_never_comes_is_504(tmp_path: Path) -> None:
         assert (status, "0.1 s" in answer["error"]) == (504, True)
 
     run(tmp_path, test, seconds=0.1)
+
+
+def test_a_worker_that_took_too_long_is_504_and_one_that_died_is_503(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with standing(tmp_path, worker_seconds=0.2) as up:
+            for wait, expected in ((0.0, 503), (0.25, 504)):
+
+                async def reply(body: bytes, wait: float = wait) -> web.Response:
+                    await asyncio.sleep(wait)
+                    return web.json_response({"message": "Worker died."}, status=507)
+
+                up.fake.reply = reply
+                async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
+                    assert response.status == expected
+                    assert ("Retry-After" in response.headers) == (expected == 503)
+
+    asyncio.run(main())
 
 
 def test_without_torchserve_it_is_503(tmp_path: Path) -> None:
@@ -536,6 +718,20 @@ def test_while_it_starts_only_its_own_requests_are_let_in(tmp_path: Path) -> Non
 
 
 # The end
+
+
+def test_one_that_leaves_says_that_it_isnt_ready_and_takes_requests(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        leaving = asyncio.create_task(up.gateway.leave(0.2))
+        await until(lambda: up.gateway.health.phase is Phase.LEAVING)
+        while not leaving.done():
+            assert await up.get("/v2/health/ready") == await up.get("/v2/models/m/ready", **BEARER) == 503
+            assert await up.get("/v2/health/live") == 200
+            # On a connection of its own.
+            async with aiohttp.request("POST", up.url + "/predictions/m", data=b"x", headers=PNG) as response:
+                assert response.status == 200
+
+    run(tmp_path, test)
 
 
 def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:

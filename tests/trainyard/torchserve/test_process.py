@@ -160,6 +160,16 @@ def test_only_the_last_life_of_a_worker_counts() -> None:
     assert log.worker_reason("my-model").startswith("it said nothing")
 
 
+def test_a_worker_that_took_too_long_said_nothing_of_it() -> None:
+    log = WorkerLog(lambda model: None)
+    for line in [LINES[0], "ERROR|WorkerThread|W-9000-my-model_1.0|Number or consecutive unsuccessful inference 1",
+                 "ERROR|WorkerThread|W-9000-my-model_1.0|Backend worker error", LINES[-1]]:  # fmt: skip
+        log.add(line)
+    assert log.worker_reason("my-model") == "it gave no answer within the response timeout"
+    log.add(LINES[0])
+    assert log.worker_reason("my-model").startswith("it said nothing")
+
+
 def test_why_torchserve_ended() -> None:
     log = WorkerLog(lambda model: None)
     assert log.server_reason() == "it said nothing"

@@ -26,8 +26,10 @@ from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.artifacts.samples import golden_samples
 from trainyard.client.ready import NotReadyError, check_ready
 from trainyard.inference.predictor import Predictor
+from trainyard.torchserve.archive import make_archive
 from trainyard.torchserve.golden import request_of
 from trainyard.torchserve.running import NotServedError, Running, running
+from trainyard.torchserve.settings import Settings
 
 pytestmark = pytest.mark.slow
 GENEROUS = 120.0
@@ -213,6 +215,9 @@ def test_a_token_file_of_ones_own_is_made_and_kept(exported_texts: Path, short_t
         assert ask(server, "t", golden_body(exported_texts))[0] == 200
         inner = json.loads(server.management_token_file.read_text())["inference"]["key"]
         assert ask(server, "t", golden_body(exported_texts), inner)[0] == 401
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: f"tokens of {tokens} were read: default" in _said(server))
+        assert ask(server, "t", golden_body(exported_texts))[0] == 200
     assert json.loads(tokens.read_text())["inference"]["key"] == token
     assert not list(short_tmp.iterdir())
 
@@ -230,6 +235,22 @@ def test_sigterm_under_load_answers_what_came_in(exported_images: Path, short_tm
         assert not list(short_tmp.iterdir())
 
 
+def test_after_sigterm_it_is_unready_before_it_refuses(exported_images: Path, short_tmp: Path) -> None:
+    options = ["--workers", "1", "--lame-duck", "3", "--log-format", "json"]
+    with running([f"digits={exported_images}"], options) as server:
+        with Load(server, "digits", golden_body(exported_images)) as load:
+            until(lambda: len(load.statuses) > 20)
+            os.kill(server.pid, signal.SIGTERM)
+            until(lambda: not _is_ready(server))
+            done = len(load.statuses)
+            until(lambda: len(load.statuses) > done + 20)
+            assert set(load.statuses) == {200}, "unready, and no request is refused yet"
+            said = [json.loads(line) for line in _said(server).splitlines()]
+            assert {"request", "ready at"} <= {line["message"][:8].strip() for line in said}
+            assert server.process.wait(GENEROUS) == 143
+        assert set(load.statuses) == {200, "refused"}
+
+
 def test_a_killed_worker_is_back_and_only_its_batch_failed(exported_images: Path, short_tmp: Path) -> None:
     with running([f"digits={exported_images}"], ["--workers", "1", "--batch-size", "4"]) as server:
         with Load(server, "digits", golden_body(exported_images)) as load:
@@ -242,6 +263,24 @@ def test_a_killed_worker_is_back_and_only_its_batch_failed(exported_images: Path
         assert set(load.statuses) <= {200, 503}
         assert load.statuses.count(503) <= 4
         until(lambda: _is_ready(server))
+
+
+def test_a_stuck_worker_is_504_and_the_log_tells_why(exported_images: Path, short_tmp: Path, tmp_path: Path) -> None:
+    settings = Settings(workers=1, response_timeout_s=5)
+    archive = make_archive(open_trusted(exported_images), "onnx", tmp_path / "d.mar", "digits", "1.0", settings)
+    with running([str(archive)], ["--workers", "1"]) as server:
+        body = golden_body(exported_images)
+        [stuck] = worker_pids(server, "digits")
+        os.kill(stuck, signal.SIGSTOP)
+        status, answer = ask(server, "digits", body)
+        assert (status, "within 5 s" in str(answer["error"])) == (504, True)
+        until(lambda: ask(server, "digits", body)[0] == 200)
+        assert "a worker of digits ended (it gave no answer within the response timeout)" in _said(server)
+
+
+def _said(server: Running) -> str:
+    """Its log so far: of the file, which has no name, as the process has it open."""
+    return Path(f"/proc/{server.pid}/fd/2").read_text()
 
 
 def _is_ready(server: Running) -> bool:
@@ -301,6 +340,15 @@ def failed(
     assert not list(short_tmp.iterdir())
     assert len(caught.value.said.splitlines()) == 1, caught.value.said
     return caught.value
+
+
+def test_a_token_file_that_others_can_read_is_refused(exported_images: Path, short_tmp: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("shop aaaaaaaa")
+    tokens.chmod(0o644)
+    error = failed(short_tmp, [exported_images], ("--token-file", str(tokens)))
+    assert error.exit_code == 2
+    assert "chmod o-rwx" in str(error)
 
 
 def test_a_port_in_use_is_said_at_once(exported_images: Path, short_tmp: Path) -> None:

@@ -1,0 +1,125 @@
+"""A line of the log for each request: who asked what, what came of it, and how long it took."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+from aiohttp import web
+
+log = logging.getLogger(__name__)
+
+LogFormat: TypeAlias = Literal["json", "text"]
+LEFT = 499
+"""The status, in the log alone, of a request whose client left before it was answered; nginx's."""
+ID = re.compile(r"[\x21-\x7e]{1,128}")
+TRACE = re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+"""The header ``traceparent`` of W3C Trace Context."""
+LONGEST = 200
+"""Characters of a path or a reason in the log."""
+
+
+@dataclass
+class Entry:
+    """What the log says of a request.
+
+    Attributes:
+        id: Its own, or its trace's, or a new one; the answer has it too.
+        path: What was asked for, without a query.
+        model: The model, where it is one of ours; so its version, where the client named one.
+        token: The name of the token that was shown.
+        bytes: Of the body that came in.
+        items: How many it holds, where that is known without looking into it.
+        status: The answer's, or ``LEFT``.
+        reason: The error that was answered.
+        ms: Until the answer was there.
+    """
+
+    id: str
+    path: str
+    model: str | None = None
+    version: str | None = None
+    token: str | None = None
+    bytes: int = 0
+    items: int | None = None
+    status: int = 500
+    reason: str | None = None
+    ms: float = 0.0
+
+    def answered(self, response: web.StreamResponse) -> None:
+        """Takes from an answer what came of the request, and gives it the id."""
+        self.status = response.status
+        response.headers["X-Request-Id"] = self.id
+        if response.status >= 400 and isinstance(response, web.Response) and isinstance(response.body, bytes):
+            self.reason = _error(response.body)
+
+    def tell(self, is_quiet: bool) -> None:
+        """Logs it; at debug what happens all the time, or is the client's own affair."""
+        level = logging.WARNING if self.status >= 500 else logging.INFO
+        if is_quiet or self.status == LEFT:
+            level = logging.DEBUG
+        log.log(level, "request", extra={"entry": self})
+
+
+ENTRY = web.RequestKey("entry", Entry)
+
+
+def new_entry(request: web.Request) -> Entry:
+    """That of a request that has just come in."""
+    return Entry(_request_id(request.headers), request.rel_url.raw_path[:LONGEST])
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    if ID.fullmatch(given := headers.get("X-Request-Id", "")):
+        return given
+    trace = TRACE.fullmatch(headers.get("traceparent", ""))
+    return trace["id"] if trace else secrets.token_hex(16)
+
+
+def _error(body: bytes) -> str | None:
+    try:
+        return str(json.loads(body)["error"])[:LONGEST]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class Lines(logging.Formatter):
+    """Writes each record as a line, with its time in UTC; what came from a client can't end the line.
+
+    Args:
+        form: An object of JSON, or a text that is easy to read.
+    """
+
+    def __init__(self, form: LogFormat) -> None:
+        super().__init__()
+        self._is_json = form == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; an exception's traceback is more lines of a text, and a key of JSON."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        entry = getattr(record, "entry", None)
+        about = asdict(entry) if isinstance(entry, Entry) else {}
+        if not self._is_json:
+            message = " ".join([record.getMessage(), *(f"{k}={_word(v)}" for k, v in about.items() if v is not None)])
+            trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+            return f"{time} {record.levelname.lower()} {message}{trace}"
+        if record.exc_info:
+            about["traceback"] = self.formatException(record.exc_info)
+        return json.dumps({"time": time, "level": record.levelname.lower(), "message": record.getMessage(), **about})
+
+
+def _word(value: object) -> str:
+    text = str(value)
+    return text if re.fullmatch(r"[\w./@:+-]+", text, re.ASCII) else json.dumps(text)
+
+
+def write_log_as(form: LogFormat) -> None:
+    """Has all that is logged from now on written so."""
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Lines(form))
