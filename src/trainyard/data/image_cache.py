@@ -118,7 +118,7 @@ def inspect_images(parts: Sequence[Sequence[Item]], data: ImagesConfig) -> Inspe
 def _identities(items: Sequence[Item]) -> list[str]:
     """What tells whether each item changed: a file's place, size and time, or the content itself."""
     if isinstance(items, LazyItems):
-        return items.identities()
+        return [f"{items.identity}:{row}" for row in items.rows]
     return [_file_identity(item) if isinstance(item, Path) else _content_identity(item) for item in items]
 
 

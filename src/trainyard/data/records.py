@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.base.errors import ItemError
 from trainyard.preprocess.base import Item
 
 if TYPE_CHECKING:
@@ -36,33 +36,46 @@ def split_named(name: str) -> Split | None:
     return _SPLIT_NAMES.get(name.strip().lower())
 
 
+@dataclass(frozen=True, eq=False)
 class LazyItems(Sequence[Item]):
-    """Items that are read when they are asked for: more than memory holds."""
+    """Items that are read when they are asked for: more than memory holds.
 
-    @abstractmethod
+    Attributes:
+        read: Reads the item of a row of the source.
+        identity: What changes when the source does, found without reading it.
+        rows: ``[items] int64``, the row of each.
+    """
+
+    read: Callable[[int], Item]
+    identity: str
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return replace(self, rows=self.rows[index]) if isinstance(index, slice) else self.read(int(self.rows[index]))
+
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> LazyItems:
         """These rows only, still unread."""
-
-    @abstractmethod
-    def identities(self) -> list[str]:
-        """A short text for each item that changes when its content does, found without reading the content."""
+        return replace(self, rows=self.rows[np.asarray(rows, dtype=np.int64)])
 
 
-def _select(items: Sequence[Item], rows: Sequence[int] | NDArray[np.int64]) -> Sequence[Item]:
+def _select(items: Sequence[Item], rows: Sequence[int] | NDArray[np.int64]) -> list[Item] | LazyItems:
     return items.select(rows) if isinstance(items, LazyItems) else [items[i] for i in rows]
 
 
 class Row(NamedTuple):
-    """An example as a project's source yields it; one without an item or a label is counted as bad and skipped.
+    """An example as a source yields it; one without an item or a label is counted as bad and skipped.
 
     Attributes:
-        item: A text, a pair of texts, or an image by its path or its bytes.
+        item: A text, a pair of texts, or an image by its path or its bytes; or why there is none.
         label: Name of its class.
         split: ``train``, ``val`` or ``test``; with ``None`` the library holds examples out as the config says.
         where: Where it is from, for a person to find it.
     """
 
-    item: Item
+    item: Item | ItemError
     label: object
     split: str | None = None
     where: str = ""
@@ -78,12 +91,19 @@ class Rows:
         sources: Where each is from, for a person to find it.
     """
 
-    items: Sequence[Item]
-    labels: Sequence[str]
-    sources: Sequence[str]
+    items: list[Item] | LazyItems
+    labels: list[str]
+    sources: list[str]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.labels)
+
+    def add(self, item: Item, label: str, source: str) -> None:
+        """One more, where they aren't lazy."""
+        assert isinstance(self.items, list), "what is read later is known whole"
+        self.items.append(item)
+        self.labels.append(label)
+        self.sources.append(source)
 
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Rows:
         """These rows, in this order."""
