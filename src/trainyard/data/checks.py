@@ -49,11 +49,13 @@ def check_items(
             for split, rows in splits.items()
         }
     inspection = inspect_images([rows.items for rows in splits.values()], data)
-    if 2 * len(inspection.dim) > len(inspection.digests):
-        bits = max(inspection.dim).bit_length()
+    brightest = inspection.facts["brightest"]
+    dim, most = np.count_nonzero(brightest >= 0), max(brightest.tolist(), default=0)
+    if 2 * dim > len(brightest):
+        bits = most.bit_length()
         warnings.append(
-            f"{len(inspection.dim):,} images are grey in 16 bits, and their brightest value is "
-            f"{max(inspection.dim):,} of 65,535, as of {bits} bits: few of the shades are left in the model's 8 bits; "
+            f"{dim:,} images are grey in 16 bits, and their brightest value is "
+            f"{most:,} of 65,535, as of {bits} bits: few of the shades are left in the model's 8 bits; "
             f"multiply the pixels by {2 ** (16 - bits):,} in the files"
         )
     checked = {}
@@ -78,7 +80,7 @@ def _check_images(rows: Rows, start: int, inspection: Inspection) -> Checked:
     good = [i for i in range(len(rows)) if i not in faults]
     return Checked(
         rows.select(good),
-        [inspection.digests[start + i] for i in good],
+        inspection.facts["digest"][start + np.array(good, dtype=np.int64)].tolist(),
         [],
         inspection.decoded.select(start + np.array(good, dtype=np.int64)) if inspection.decoded else None,
         [BadExample(rows.sources[i], reason) for i, reason in faults.items()],

@@ -61,7 +61,7 @@ def test_images_of_a_saved_dataset_are_read_when_asked_for(tmp_path: Path, image
     assert "extra" in dataset.report.warnings[1]
     assert train.decoded is not None
     expected = train.decoded.preprocessor.encode_wide(train.items[4])
-    np.testing.assert_array_equal(train.decoded.file.pixels[train.decoded.rows[4]], expected)
+    np.testing.assert_array_equal(train.decoded.pixels()[train.decoded.rows[4]], expected)
 
 
 def test_a_saved_single_dataset_is_undivided(tmp_path: Path, images: Images) -> None:
