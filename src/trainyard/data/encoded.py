@@ -40,14 +40,14 @@ class EncodedSplit:
     Attributes:
         labels: ``[n] int64``.
         preprocessor: Joins what ``read`` gives.
-        read: Gives an example as the preprocessor encodes it.
+        read: Gives examples, by their places in the split, as the preprocessor encodes them.
         lengths: ``[n] int64``, tokens of each text; ``None`` for images.
         image_bytes: Of each image whose pixels are cached; 0 of texts, ``None`` where images are decoded each time.
     """
 
     labels: NDArray[np.int64]
     preprocessor: Preprocessor
-    read: Callable[[int], Encoded]
+    read: Callable[[NDArray[np.int64]], Sequence[Encoded]]
     lengths: NDArray[np.int64] | None = None
     image_bytes: int | None = 0
 
@@ -60,12 +60,12 @@ class EncodedSplit:
         Raises:
             DataError: an image that could be read when the data was loaded can't any more.
         """
-        return self.preprocessor.collate([self.read(int(i)) for i in indices])
+        return self.preprocessor.collate(self.read(np.asarray(indices)))
 
     def select(self, examples: NDArray[np.int64]) -> EncodedSplit:
         """These examples, in this order."""
         lengths = None if self.lengths is None else self.lengths[examples]
-        return replace(self, labels=self.labels[examples], lengths=lengths, read=lambda i: self.read(int(examples[i])))
+        return replace(self, labels=self.labels[examples], lengths=lengths, read=lambda rows: self.read(examples[rows]))
 
 
 def encode_split(
@@ -84,7 +84,11 @@ def encode_split(
     if records.decoded is not None and records.decoded.preprocessor == preprocessor:
         return _cached_images(records.labels, records.decoded, training)
     encode = preprocessor.encode_wide if training else preprocessor.encode
-    return EncodedSplit(records.labels, preprocessor, lambda i: _decode(records, i, encode), image_bytes=None)
+
+    def read(indices: NDArray[np.int64]) -> list[Encoded]:
+        return [_decode(records, int(i), encode) for i in indices]
+
+    return EncodedSplit(records.labels, preprocessor, read, image_bytes=None)
 
 
 def loader_workers(split: EncodedSplit, data: ImagesConfig | TextsConfig) -> int:
@@ -101,7 +105,8 @@ def _cached_images(labels: NDArray[np.int64], images: DecodedImages, training: b
     margin = 0 if training else (preprocessor.resize - preprocessor.size) // 2
     side = preprocessor.resize if training else preprocessor.size
     crop = slice(margin, margin + side)
-    return EncodedSplit(labels, preprocessor, lambda i: pixels[rows[i], crop, crop], image_bytes=side * side * 3)
+    # At once, since numpy gathers many small images faster than we can ask for each.
+    return EncodedSplit(labels, preprocessor, lambda i: list(pixels[rows[i], crop, crop]), image_bytes=side * side * 3)
 
 
 def _decode(records: Records, index: int, encode: Callable[[Item], NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -125,9 +130,11 @@ def _cached_texts(records: Records, preprocessor: TextPreprocessor, cache: str) 
     folder = cache_folder(cache, "tokens", digest.hexdigest()[:32])
     build_once(folder, lambda temporary: _tokenise(records.items, preprocessor, temporary))
     tokens, offsets = load_array(folder / "tokens.npy"), np.load(folder / "offsets.npy")
-    return EncodedSplit(
-        records.labels, preprocessor, lambda i: tokens[:, offsets[i] : offsets[i + 1]], np.diff(offsets)
-    )
+
+    def read(indices: NDArray[np.int64]) -> list[Encoded]:
+        return [tokens[:, offsets[i] : offsets[i + 1]] for i in indices]
+
+    return EncodedSplit(records.labels, preprocessor, read, np.diff(offsets))
 
 
 def _tokenise(texts: Sequence[Item], preprocessor: TextPreprocessor, folder: Path) -> None:

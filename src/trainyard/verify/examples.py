@@ -85,4 +85,4 @@ def _samples(bundle: Bundle, reason: str) -> Examples:
     encoded = bundle.preprocessor.encode_many([sample.item for sample in samples])
     labels = np.array([bundle.labels.index(sample.label) for sample in samples], dtype=np.int64)
     origin: Json = {"split": "samples of the training split in the bundle", "examples": len(samples)}
-    return Examples(EncodedSplit(labels, bundle.preprocessor, encoded.__getitem__), 32, 0, origin)
+    return Examples(EncodedSplit(labels, bundle.preprocessor, lambda rows: [encoded[i] for i in rows]), 32, 0, origin)
