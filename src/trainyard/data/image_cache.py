@@ -6,14 +6,12 @@ import functools
 import hashlib
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +20,7 @@ from trainyard.base.cpu import available_cores
 from trainyard.base.errors import ItemError
 from trainyard.base.files import nearest_existing, write_json
 from trainyard.config.data import ImagesConfig
+from trainyard.data.alike import SIDE, looks
 from trainyard.data.cache import build_once, cache_folder, load_array
 from trainyard.data.records import LazyItems
 from trainyard.data.threads import ordered_map
@@ -40,9 +39,9 @@ CHECK_SIZE = 8
 """Pixels to which images are decoded that are only checked: a large JPEG then takes a fraction of the work."""
 DIM = 64
 """Of 255: as bright as 14 bits get in an image of 16."""
-FACTS = np.dtype([("digest", "V32"), ("brightest", "i4")])
-"""What decoding tells of an image: the SHA-256 of its content; and the brightest value where it is grey in 16 bits and
-uses a quarter of them or less, else -1.
+FACTS = np.dtype([("digest", "V32"), ("brightest", "i4"), ("look", "u1", (SIDE, SIDE))])
+"""What decoding tells of an image: the SHA-256 of its content; the brightest value where it is grey in 16 bits and uses
+a quarter of them or less, else -1; and what it looks like, see ``looks``.
 """
 
 
@@ -147,36 +146,38 @@ def _decode_all(
 ) -> None:
     """Writes ``facts.npy``, ``faults.json`` and, to ``keep`` them, the pixels in ``images.npy``."""
 
-    def decode_chunk(start: int) -> list[tuple[tuple[Any, ...], bytes] | str]:
+    def decode_chunk(start: int) -> list[tuple[bytes, int, NDArray[np.uint8]] | str]:
         return [_decode(items[i], preprocessor) for items, i in places[start : start + CHUNK]]
 
     log.info("decoding %s images, this once", f"{len(places):,}")
     facts, faults = np.zeros(len(places), FACTS), {}
     shape = (len(places), preprocessor.resize, preprocessor.resize, 3)
     began = told = time.monotonic()
-    with (folder / "images.npy").open("wb") if keep else nullcontext() as pixels:
-        if pixels:
+    with (folder / "images.npy").open("wb") if keep else nullcontext() as file:
+        if file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(pixels, header)
+            np.lib.format.write_array_header_1_0(file, header)
         starts = range(0, len(places), CHUNK)
         for start, chunk in zip(starts, ordered_map(decode_chunk, starts, threads=available_cores()), strict=True):
-            for row, image in enumerate(chunk, start):
+            pixels = np.zeros((len(chunk), *shape[1:]), dtype=np.uint8)
+            for i, image in enumerate(chunk):
                 if isinstance(image, str):
-                    faults[row] = image
+                    faults[start + i] = image
                 else:
-                    facts[row] = image[0]
-                if pixels:
-                    pixels.write(bytes(math.prod(shape[1:])) if isinstance(image, str) else image[1])
+                    facts["digest"][start + i], facts["brightest"][start + i], pixels[i] = image
+            done = start + len(chunk)
+            facts["look"][start:done] = looks(pixels)
+            if file:
+                file.write(pixels.tobytes())
             if (now := time.monotonic()) - told > PROGRESS_SECONDS:
-                told, done = now, start + len(chunk)
-                rate = done / (now - began)
+                told, rate = now, done / (now - began)
                 log.info("decoded %s of %s images (%s a second)", f"{done:,}", f"{len(places):,}", f"{rate:,.0f}")
     np.save(folder / "facts.npy", facts)
     write_json(folder / "faults.json", faults)
 
 
-def _decode(item: Item, preprocessor: ImagePreprocessor) -> tuple[tuple[Any, ...], bytes] | str:
-    """Reads an image once, for what is told of it and its pixels; or why it can't be used."""
+def _decode(item: Item, preprocessor: ImagePreprocessor) -> tuple[bytes, int, NDArray[np.uint8]] | str:
+    """Reads an image once, for its digest, its brightest value and its pixels; or why it can't be used."""
     try:
         if isinstance(item, Path):
             check_regular(item)
@@ -188,4 +189,4 @@ def _decode(item: Item, preprocessor: ImagePreprocessor) -> tuple[tuple[Any, ...
         return str(error)
     assert isinstance(content, bytes), "what was decoded are bytes"
     brightest = brightest_of_16_bits(content) if pixels.max() <= DIM else None
-    return (hashlib.sha256(content).digest(), -1 if brightest is None else brightest), pixels.tobytes()
+    return hashlib.sha256(content).digest(), -1 if brightest is None else brightest, pixels

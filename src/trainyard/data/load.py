@@ -11,10 +11,10 @@ import numpy as np
 
 from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data.checks import Checked, check_items, fingerprint
+from trainyard.data.checks import Checked, check_items, find_duplicates, fingerprint
 from trainyard.data.labels import as_known, check_labels, twin_warnings, with_whole_numbers
 from trainyard.data.records import SPLITS, Dataset, Found, Records, Rows, Split
-from trainyard.data.report import DataReport, check_quota, find_duplicates, log_findings
+from trainyard.data.report import DataReport, check_quota, log_findings
 from trainyard.data.sources import location, read_source
 from trainyard.data.splits import check_splits, complete_splits, limit_rows
 
@@ -126,11 +126,7 @@ def _report(
     found: Found, checked: Mapping[Split, Checked], classes: Sequence[str], data: ImagesConfig | TextsConfig
 ) -> DataReport:
     counts = {split: Counter(part.rows.labels) for split, part in checked.items()}
-    duplicates = find_duplicates(
-        {split: part.rows for split, part in checked.items()},
-        {split: part.digests for split, part in checked.items()},
-        {split: part.near for split, part in checked.items()},
-    )
+    duplicates = find_duplicates(checked)
     everywhere = sum(counts.values(), Counter[str]())
     unmeasured = _unmeasured(counts, classes) if data.limit is None else []
     return DataReport(
