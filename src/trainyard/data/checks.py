@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.alike import first_alike
-from trainyard.data.image_cache import DecodedImages, inspect_images
+from trainyard.data.image_cache import inspect_images
 from trainyard.data.labels import folded
 from trainyard.data.records import BadExample, Rows, Split
 from trainyard.data.report import Duplicates
@@ -23,18 +23,16 @@ class Checked:
     """A split whose items can all be used.
 
     Attributes:
-        rows: Its examples.
+        rows: Its examples, with their pixels if they are cached.
         digests: SHA-256 of each item's content.
         near: What near copies have in common: a text without case, and without space and punctuation around its words;
             the first image that looks so.
-        decoded: The pixels, if they are cached.
         bad: The examples that were dropped.
     """
 
     rows: Rows
     digests: Sequence[bytes]
     near: Sequence[Hashable]
-    decoded: DecodedImages | None = None
     bad: list[BadExample] = field(default_factory=list)
 
 
@@ -51,27 +49,26 @@ def check_items(
             split: Checked(rows, list(map(_digest, rows.items)), [_digest(_folded(text)) for text in rows.items])
             for split, rows in splits.items()
         }
-    found = inspect_images([rows.items for rows in splits.values()], data)
-    brightest = found.facts["brightest"][found.facts["brightest"] >= 0]
-    if 2 * len(brightest) > len(found.facts):
+    facts, faults, decoded = inspect_images([rows.items for rows in splits.values()], data)
+    brightest = facts["brightest"][facts["brightest"] >= 0]
+    if 2 * len(brightest) > len(facts):
         bits = int(brightest.max()).bit_length()
         warnings.append(
             f"{len(brightest):,} images are grey in 16 bits, and their brightest value is "
             f"{brightest.max():,} of 65,535, as of {bits} bits: few of the shades are left in the model's 8 bits; "
             f"multiply the pixels by {2 ** (16 - bits):,} in the files"
         )
-    near = np.array(first_alike(found.facts["look"]))
+    near = np.array(first_alike(facts["look"]))
     checked = {}
     start = 0
     for split, rows in splits.items():
-        bad = [i for i in range(len(rows)) if start + i in found.faults]
+        bad = [i for i in range(len(rows)) if start + i in faults]
         good = np.setdiff1d(np.arange(len(rows)), bad)
         checked[split] = Checked(
-            rows.select(good),
-            found.facts["digest"][start + good].tolist(),
+            replace(rows.select(good), decoded=decoded and decoded.select(start + good)),
+            facts["digest"][start + good].tolist(),
             near[start + good].tolist(),
-            found.decoded.select(start + good) if found.decoded else None,
-            [BadExample(rows.sources[i], found.faults[start + i]) for i in bad],
+            [BadExample(rows.sources[i], faults[start + i]) for i in bad],
         )
         start += len(rows)
     return checked

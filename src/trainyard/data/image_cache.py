@@ -64,23 +64,14 @@ class DecodedImages:
         return replace(self, rows=self.rows[examples])
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What decoding told of some items.
-
-    Attributes:
-        facts: ``[items]``, see ``FACTS``; nothing is known of an item with a fault.
-        faults: Why an item can't be used, by its position.
-        decoded: The pixels, unless they take too much room.
-    """
-
-    facts: NDArray[np.void]
-    faults: dict[int, str]
-    decoded: DecodedImages | None
-
-
-def inspect_images(parts: Sequence[Sequence[Item]], data: ImagesConfig) -> Inspection:
+def inspect_images(
+    parts: Sequence[Sequence[Item]], data: ImagesConfig
+) -> tuple[NDArray[np.void], dict[int, str], DecodedImages | None]:
     """Decodes the items of all parts, or reads what an earlier run found; positions count through the parts.
+
+    Returns:
+        ``[items]``, see ``FACTS``; why an item can't be used, by its position; the pixels, unless they take too much
+        room. Of an item that can't be used, facts and pixels are zeros.
 
     Raises:
         UsageError: ``data.cache`` can't be written.
@@ -99,7 +90,7 @@ def inspect_images(parts: Sequence[Sequence[Item]], data: ImagesConfig) -> Inspe
     build_once(folder, lambda temporary: _decode_all([places[i] for i in order], preprocessor, keep, temporary))
     rows = np.argsort(order)
     faults = json.loads((folder / "faults.json").read_text(encoding="utf-8"))
-    return Inspection(
+    return (
         np.load(folder / "facts.npy")[rows],
         {int(order[int(row)]): reason for row, reason in faults.items()},
         DecodedImages(functools.cache(lambda: load_array(folder / "images.npy")), rows, preprocessor) if keep else None,

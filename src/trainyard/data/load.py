@@ -119,7 +119,7 @@ def _listing(data: ImagesConfig | TextsConfig) -> Path:
 def _records(part: Checked, classes: Sequence[str]) -> Records:
     code_of = {name: code for code, name in enumerate(classes)}
     labels = np.array([code_of[label] for label in part.rows.labels], dtype=np.int64)
-    return Records(part.rows.items, labels, part.rows.sources, part.decoded)
+    return Records(part.rows.items, labels, part.rows.sources, part.rows.decoded)
 
 
 def _report(

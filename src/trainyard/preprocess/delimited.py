@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TextIO, cast
 
 from trainyard.base.errors import DataError, ItemError
-from trainyard.preprocess.rows import Column, Dialect, Record, Table, find_column, make_table
+from trainyard.preprocess.rows import Column, Dialect, Record, Table, make_table
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
@@ -150,7 +150,7 @@ def _split_swallowed(
     record is a row by itself: it has as many fields, and a label that other rows have. Lines of a text hardly do. (The
     last is one in any record.)
     """
-    position, chosen = find_column(names, label) or 0, table.columns.index(label)
+    position, chosen = label if isinstance(label, int) else names.index(label), table.columns.index(label)
     single = (cells for row, (_, cells) in enumerate(table.rows) if row not in several_lines)
     known = {cells[chosen] for cells in single if not isinstance(cells, ItemError)}
 

@@ -90,25 +90,19 @@ class Record:
     lines: Sequence[str] = ()
 
 
-def find_column(names: Sequence[str], column: Column) -> int | None:
-    """Position of a column given by name or position."""
-    if isinstance(column, int):
-        return column if 0 <= column < len(names) else None
-    return names.index(column) if column in names else None
-
-
 def positions_of(
     where: str, names: Sequence[str], wanted: Sequence[Column], optional: Sequence[Column]
 ) -> dict[Column, int]:
+    """Where the columns are that are there; ``where`` is what was read."""
     positions: dict[Column, int] = {}
     for column in (*wanted, *optional):
-        if isinstance(column, str) and names.count(column) > 1:
-            raise DataError(f"{where} has {names.count(column)} columns called {column!r}: give them different names")
-        position = find_column(names, column)
-        if position is not None:
-            positions[column] = position
-        elif column in wanted:
+        found = [position for position, name in enumerate(names) if column in (position, name)]
+        if len(found) > 1:
+            raise DataError(f"{where} has {len(found)} columns called {column!r}: give them different names")
+        if not found and column in wanted:
             raise MissingColumn(where, column, names)
+        if found:
+            positions[column] = found[0]
     return positions
 
 
