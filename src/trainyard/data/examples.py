@@ -119,7 +119,9 @@ def find_examples(rows: Iterable[Row]) -> Found:
         elif split is None:
             reason = "its split is none of train, val and test"
         else:
-            kept.setdefault(split, Rows([], [], [])).add(item, label, row.where)
+            if split not in kept:
+                kept[split] = Rows([], [], [])
+            kept[split].add(item, label, row.where)
             continue
         bad.append((split, BadExample(row.where, reason)))
     return Found(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 from trainyard.base.errors import DataError, ItemError
 
+_BROKEN = re.compile("[\0\udc80-\udcff]")
+"""NUL, and what a file is opened with in place of bytes that aren't of its encoding."""
 Column = str | int
 """A column by name or position (0 is the first)."""
 
@@ -133,11 +136,9 @@ def _chosen(cells: Sequence[object] | ItemError, width: int, positions: Collecti
         return ItemError(f"the row has {len(cells)} fields instead of {width}")
     chosen = tuple([cells[position] for position in positions])
     for cell in chosen:
-        if not isinstance(cell, str) or (cell.isascii() and "\0" not in cell):
-            continue
-        if any("\udc80" <= char <= "\udcff" for char in cell):
+        if isinstance(cell, str) and (found := _BROKEN.search(cell)):
+            if found[0] == "\0":
+                return ItemError("the row holds a NUL character")
             is_utf8 = str(dialect.encoding).startswith("utf-8")
             return ItemError(f"the row isn't {'UTF-8' if is_utf8 else dialect.encoding}")
-        if "\0" in cell:
-            return ItemError("the row holds a NUL character")
     return chosen
