@@ -181,8 +181,7 @@ class _Reader:
     def _read_tables(self, place: _Place, split: Split | None) -> Found | DataError | UsageError:
         """Tables of one split; or one for each split if their names say so, else parts of one undivided table."""
         divided = {} if split else _by_split(place.tables)
-        parts = [(path, part) for part, paths in divided.items() for path in paths]
-        used: Mapping[Path, Split | None] = dict(parts) if parts else dict.fromkeys(place.tables, split)
+        used: Mapping[Path, Split | None] = divided or dict.fromkeys(place.tables, split)
         try:
             found = merge([read_examples(path, self._name(path), self.data, part) for path, part in used.items()])
         except (DataError, UsageError) as error:
@@ -268,16 +267,17 @@ def _alike(folders: Sequence[Path], several: bool = True) -> dict[str, dict[Spli
     return {rest: group for rest, group in groups.items() if len(group) > several}
 
 
-def _by_split(tables: Sequence[Path]) -> dict[Split, list[Path]]:
+def _by_split(tables: Sequence[Path]) -> dict[Path, Split]:
     """By names as ``train.csv`` and ``train-00000-of-00002.parquet`` (the hub's layout)."""
-    divided: dict[Split, list[Path]] = {}
+    divided: dict[Path, Split] = {}
+    wholes: dict[Split, dict[str, Path]] = {}
     for path in tables:
-        stem = Path(path.name.removesuffix(".gz")).stem
-        name, _, part = stem.partition("-")
-        if split := split_named(name if not part or part[:1].isdigit() else stem):
-            divided.setdefault(split, []).append(path)
-    for split, same in divided.items():
-        _only(split, list({(path.stem.partition("-")[0], path.suffix): path for path in same}.values()))
+        whole = re.sub(r"^([^-]*)-(\d.*)?(?=\.)", r"\1", path.name.removesuffix(".gz"))  # without its part
+        if split := split_named(Path(whole).stem):
+            divided[path] = split
+            wholes.setdefault(split, {}).setdefault(whole, path)
+    for split, paths in wholes.items():
+        _only(split, list(paths.values()))
     return divided
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -76,7 +75,7 @@ def load_split(
 def _read(data: ImagesConfig | TextsConfig) -> Found:
     """What there is, its labels in one form."""
     found = read_source(data)
-    check_quota(found.bad, found.total, data.max_bad, _listing(data))
+    check_quota(found.bad, found.total, data)
     return replace(found, splits=with_whole_numbers(found.splits))
 
 
@@ -93,9 +92,9 @@ def _check(splits: Mapping[Split, Rows], found: Found, data: ImagesConfig | Text
     checked = check_items(splits, data, found.warnings)
     bad = [example for part in checked.values() for example in part.bad]
     if data.limit is None:
-        check_quota([*found.bad, *bad], found.total, data.max_bad, _listing(data))
+        check_quota([*found.bad, *bad], found.total, data)
     else:  # the rows' own faults were counted over all rows, of which few are looked into
-        check_quota(bad, sum(len(rows) for rows in splits.values()), data.max_bad, _listing(data))
+        check_quota(bad, sum(len(rows) for rows in splits.values()), data)
     for split, part in checked.items():
         if not len(part.rows):
             raise DataError(f"the {split} split of {data.path} has no example that can be used")
@@ -110,10 +109,6 @@ def _check_lost(whole: Mapping[Split, Rows], checked: Mapping[Split, Checked], f
             if split != "train" and split in found.splits:
                 raise DataError(f"{lost}, or take the class out of all splits")
             found.warnings.append(lost)
-
-
-def _listing(data: ImagesConfig | TextsConfig) -> Path:
-    return Path(data.cache).expanduser() / "bad_examples.csv"
 
 
 def _records(part: Checked, classes: Sequence[str]) -> Records:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trainyard.base.errors import DataError
 from trainyard.base.files import write_text
+from trainyard.config.data import AnyData
 from trainyard.data.records import BadExample, Split
 
 log = logging.getLogger(__name__)
@@ -121,20 +122,20 @@ class DataReport:
         }
 
 
-def check_quota(bad: Sequence[BadExample], total: int, max_bad: float, listing: Path | None = None) -> None:
-    """Lets bad examples pass while they are at most the share ``max_bad`` of ``total``.
+def check_quota(bad: Sequence[BadExample], total: int, data: AnyData) -> None:
+    """Lets bad examples pass while they are at most the share ``data.max_bad`` of ``total``.
 
-    Args:
-        listing: A CSV file in which all of them are listed if they don't pass: there is no run yet, with its report.
+    If they don't, all of them are listed in a CSV file in ``data.cache``: there is no run yet, with its report.
 
     Raises:
         DataError: there are more; says how many, the first ten, the key to raise, and where all are listed.
     """
-    if len(bad) <= max_bad * total:
+    if len(bad) <= data.max_bad * total:
         return
-    listed = f" (all are listed in {listing})" if listing is not None and _list_bad(bad, listing) else ""
+    listing = Path(data.cache).expanduser() / "bad_examples.csv"
+    listed = f" (all are listed in {listing})" if _list_bad(bad, listing) else ""
     raise DataError(
-        f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={max_bad:g} allows: "
+        f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={data.max_bad:g} allows: "
         f"{'; '.join(first_bad(bad))}; mend them, or raise data.max_bad{listed}"
     )
 
