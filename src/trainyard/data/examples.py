@@ -109,7 +109,8 @@ def find_examples(rows: Iterable[Row]) -> Found:
     for row in rows:
         split: Split | None = "train" if row.split is None else split_named(row.split)
         label, item = _or_error(label_name, row.label), row.item
-        labelled[split] = labelled.get(split, False) or bool(label)
+        if not isinstance(item, ItemError):  # of which a table may not say whose row it is
+            labelled[split] = labelled.get(split, False) or bool(label)
         if isinstance(label, ItemError) or isinstance(item, ItemError):
             reason = str(label if isinstance(label, ItemError) else item)
         elif not label:
@@ -126,7 +127,7 @@ def find_examples(rows: Iterable[Row]) -> Found:
         bad.append((split, BadExample(row.where, reason)))
     return Found(
         kept,
-        [example for split, example in bad if labelled[split] or split is None],
+        [example for split, example in bad if split is None or labelled.get(split, True)],
         [f"the {split} split has no labels and isn't used" for split in SPLITS if labelled.get(split) is False],
     )
 
