@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 SIDE = 8
 NEIGHBOURS = 4
 """Images that each is compared with for a quarter of its bits: few are as near by chance, but for plain ones."""
+MOST_BITS = 14
+"""Of 56 that may differ. By chance 21 do, where a quarter is the same."""
 MOST, SHARE = 8.0, 0.15
 """How far near copies are apart at most (root of the mean square): in levels of 255, and of the image's own deviation,
 by which plain backgrounds aren't alike. Of JPEG at quality 60, few are further.
@@ -39,10 +41,12 @@ def first_alike(seen: NDArray[np.uint8]) -> list[int]:
     pairs: set[tuple[int, int]] = set()
     for key in bits.T:
         order = np.lexsort((brightness, key))
+        keys, bright = key[order], brightness[order]
         for distance in range(1, NEIGHBOURS + 1):
-            one, other = np.sort([order[:-distance], order[distance:]], axis=0)
-            near = (key[one] == key[other]) & (abs(brightness[one] - brightness[other]) < MOST)
-            one, other = one[near], other[near]
+            near = (keys[distance:] == keys[:-distance]) & (bright[distance:] - bright[:-distance] < MOST)
+            one, other = np.sort([order[:-distance][near], order[distance:][near]], axis=0)
+            few = np.bitwise_count(bits[one] ^ bits[other]).sum(axis=1) <= MOST_BITS
+            one, other = one[few], other[few]
             apart = np.sqrt(np.square(seen[one] - seen[other].astype(np.float32)).mean(axis=(1, 2)))
             alike = (apart < MOST) & (apart < SHARE * seen[one].std(axis=(1, 2)))
             pairs.update(zip(one[alike].tolist(), other[alike].tolist(), strict=True))
