@@ -14,7 +14,7 @@ from workload import Workload, make_workload
 from trainyard.config.data import ImagesConfig
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import parse_experiment
-from trainyard.data.image_cache import DecodedImages, PixelFile
+from trainyard.data.image_cache import DecodedImages
 from trainyard.data.records import Dataset, Records, Split
 from trainyard.data.report import DataReport, Duplicates
 from trainyard.preprocess.base import Item, Preprocessor
@@ -61,9 +61,7 @@ def images(name: str, size: int, classes: int, batch_size: int, steps: int, sett
     examples = batch_size * steps
     distinct = min(DISTINCT_IMAGES, examples)
     pixels = np.random.default_rng(0).integers(0, 256, (distinct, *[preprocessor.resize] * 2, 3), dtype=np.uint8)
-    file = setting.scratch / f"{name}.npy"
-    np.save(file, pixels)
-    decoded = DecodedImages(PixelFile(file), np.arange(examples) % distinct, preprocessor)
+    decoded = DecodedImages(lambda: pixels, np.arange(examples) % distinct, preprocessor)
     return _workload(experiment, preprocessor, [b""] * examples, classes, decoded)
 
 

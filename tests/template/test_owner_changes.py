@@ -156,7 +156,7 @@ def orders(folder: Path) -> Path:
         database.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT, team INTEGER, split TEXT)")
         database.executemany("INSERT INTO teams (name, id) VALUES (?, ?)", TEAMS.items())
         for split in ("train", "test"):
-            with (ROOT / f"src/trainyard/data/embedded/tickets_{split}.csv").open(encoding="utf-8") as file:
+            with (ROOT / f"src/trainyard/data/tickets/{split}.csv").open(encoding="utf-8") as file:
                 rows = [
                     (row["text"], TEAMS[row["label"]], split) for row in csv.DictReader(file) if row["label"] in TEAMS
                 ]

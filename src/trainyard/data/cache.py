@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,11 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
         raise UsageError(f"the cache can't be written ({error}): say data.cache=FOLDER") from error
 
 
-def load_array(path: Path) -> NDArray[np.generic]:
+def load_array(path: Path) -> NDArray[Any]:
     """Reads an array into memory if that has room for it in every process, else maps the file, shared by all."""
     room = memory().free / 4 / local_world_size()
     mapped = path.stat().st_size > room
     if mapped:
         log.info("%s stays on the disk: it is larger than a quarter of the free memory", path)
-    array: NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None)
+    array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None)
     return array

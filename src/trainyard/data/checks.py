@@ -1,18 +1,20 @@
-"""Parting items that can be used from those that can't, and hashing their contents."""
+"""Parting items that can be used from those that can't, and finding those that are there more than once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data.image_cache import DecodedImages, Inspection, inspect_images
+from trainyard.data.alike import first_alike
+from trainyard.data.image_cache import inspect_images
 from trainyard.data.labels import folded
 from trainyard.data.records import BadExample, Rows, Split
+from trainyard.data.report import Duplicates
 from trainyard.preprocess.base import Item
 
 
@@ -21,17 +23,16 @@ class Checked:
     """A split whose items can all be used.
 
     Attributes:
-        rows: Its examples.
+        rows: Its examples, with their pixels if they are cached.
         digests: SHA-256 of each item's content.
-        near: The same of a text without case, and without space and punctuation around its words.
-        decoded: The pixels, if they are cached.
+        near: What near copies have in common: a text without case, and without space and punctuation around its words;
+            the first image that looks so.
         bad: The examples that were dropped.
     """
 
     rows: Rows
-    digests: list[bytes]
-    near: list[bytes] = field(default_factory=list)
-    decoded: DecodedImages | None = None
+    digests: Sequence[bytes]
+    near: Sequence[Hashable]
     bad: list[BadExample] = field(default_factory=list)
 
 
@@ -48,18 +49,27 @@ def check_items(
             split: Checked(rows, list(map(_digest, rows.items)), [_digest(_folded(text)) for text in rows.items])
             for split, rows in splits.items()
         }
-    inspection = inspect_images([rows.items for rows in splits.values()], data)
-    if 2 * len(inspection.dim) > len(inspection.digests):
-        bits = max(inspection.dim).bit_length()
+    facts, faults, decoded = inspect_images([rows.items for rows in splits.values()], data)
+    brightest = facts["brightest"][facts["brightest"] >= 0]
+    if 2 * len(brightest) > len(facts):
+        bits = int(brightest.max()).bit_length()
         warnings.append(
-            f"{len(inspection.dim):,} images are grey in 16 bits, and their brightest value is "
-            f"{max(inspection.dim):,} of 65,535, as of {bits} bits: few of the shades are left in the model's 8 bits; "
+            f"{len(brightest):,} images are grey in 16 bits, and their brightest value is "
+            f"{brightest.max():,} of 65,535, as of {bits} bits: few of the shades are left in the model's 8 bits; "
             f"multiply the pixels by {2 ** (16 - bits):,} in the files"
         )
+    near = np.array(first_alike(facts["look"]))
     checked = {}
     start = 0
     for split, rows in splits.items():
-        checked[split] = _check_images(rows, start, inspection)
+        bad = [i for i in range(len(rows)) if start + i in faults]
+        good = np.setdiff1d(np.arange(len(rows)), bad)
+        checked[split] = Checked(
+            replace(rows.select(good), decoded=decoded and decoded.select(start + good)),
+            facts["digest"][start + good].tolist(),
+            near[start + good].tolist(),
+            [BadExample(rows.sources[i], faults[start + i]) for i in bad],
+        )
         start += len(rows)
     return checked
 
@@ -73,16 +83,27 @@ def fingerprint(checked: Mapping[Split, Checked]) -> str:
     return digest.hexdigest()
 
 
-def _check_images(rows: Rows, start: int, inspection: Inspection) -> Checked:
-    faults = {i: inspection.faults[start + i] for i in range(len(rows)) if start + i in inspection.faults}
-    good = [i for i in range(len(rows)) if i not in faults]
-    return Checked(
-        rows.select(good),
-        [inspection.digests[start + i] for i in good],
-        [],
-        inspection.decoded.select(start + np.array(good, dtype=np.int64)) if inspection.decoded else None,
-        [BadExample(rows.sources[i], reason) for i, reason in faults.items()],
-    )
+def find_duplicates(checked: Mapping[Split, Checked]) -> Duplicates:
+    """Finds examples that lie in a split before theirs, that contradict an earlier one, or nearly are one.
+
+    Args:
+        checked: In the order train, val, test.
+    """
+    found = Duplicates()
+    firsts: dict[bytes, tuple[Split, str, str]] = {}
+    alike: dict[Hashable, tuple[bytes, str]] = {}
+    for split, part in checked.items():
+        columns = (part.digests, part.near, part.rows.labels, part.rows.sources)
+        for digest, near, label, source in zip(*columns, strict=True):
+            home, first_label, first = firsts.setdefault(digest, (split, label, source))
+            if home != split:
+                found.copies.add(first, source)
+            if first_label != label:
+                found.conflicting.add(first, source)
+            like, other = alike.setdefault(near, (digest, source))
+            if like != digest and first == source:
+                found.near.add(other, source)
+    return found
 
 
 def _digest(text: Item) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
 from trainyard.base.errors import DataError, ItemError, UsageError
 from trainyard.config.data import Column, ImagesConfig, TextsConfig
 from trainyard.data.labels import label_name
-from trainyard.data.records import SPLITS, BadExample, Found, LazyItems, Rows, Split, split_named
+from trainyard.data.records import SPLITS, BadExample, Found, Row, Rows, Split, split_named
 from trainyard.preprocess.base import Item
 from trainyard.preprocess.items import image_item, text_item
 from trainyard.preprocess.rows import Dialect, MissingColumn, Table
@@ -58,89 +58,91 @@ def read_examples(path: Path, name: str, data: ImagesConfig | TextsConfig, split
         raise DataError(f"{error}: {NAME_COLUMNS}{hint if may_be_data else ''}") from None
     if is_delimited(path) and data.header is None and not named:
         _check_first_label(table, data.label)
-    return _found(table, path.parent, name, data, split, bool(dividing))
-
-
-def _found(
-    table: Table, folder: Path, name: str, data: ImagesConfig | TextsConfig, split: Split | None, divides: bool
-) -> Found:
-    items = table_items(table, data, folder)
-    parts: list[Split | None] = [split or "train"] * len(items)
-    notes = [f"{name} is read as {table.note}"] if table.note else []
-    if divides and data.split in table.columns:
-        parts = [split_named(str(value)) for value in table.columns[data.split]]
-        notes.append(f"{name} is divided by its column {data.split!r} (data.split=null takes it for one like others)")
-    found = find_examples(items, table.columns[data.label], table.sources, parts)
-    found.bad = [BadExample(row.where, row.reason) for row in table.bad] + found.bad
-    found.notes += notes
+    divides = bool(dividing) and data.split in table.columns
+    found = find_examples(table_rows(table, data, path.parent, None if divides else split or "train"))
+    found.notes += [f"{name} is read as {table.note}"] if table.note else []
+    if divides:
+        found.notes.append(
+            f"{name} is divided by its column {data.split!r} (data.split=null takes it for one like others)"
+        )
     return found
 
 
 def _check_first_label(table: Table, label: Column) -> None:
     """Columns given by position say nothing of a header: a first row with a label of its own looks like one."""
-    labels = Counter(map(str, table.columns[label]))
-    first = [str(cell) for cell in table.columns[label][:1]]
-    if first and labels[first[0]] == 1 and len(labels) > 2 and max(labels.values()) > 1:
+    found = list(map(str, table.column(label)))
+    labels = Counter(found)
+    if found and labels[found[0]] == 1 and len(labels) > 2 and max(labels.values()) > 1:
         raise DataError(
-            f"{table.sources[0]}: the label {first[0]!r} occurs in the first row only; "
+            f"{table.rows[0][0]}: the label {found[0]!r} occurs in the first row only; "
             "say data.header=true if that row holds column names, data.header=false if not"
         )
 
 
-def table_items(table: Table, data: ImagesConfig | TextsConfig, folder: Path) -> list[Item | ItemError]:
-    """The items of a table's rows; an empty one where nothing is, an error where it can't be used."""
-    columns = [table.columns[column] for column in item_columns(data)]
-    if isinstance(data, ImagesConfig):
-        return [image_item(value, folder) for value in columns[0]]
-    return [_or_error(text_item, values, data.pair) for values in zip(*columns, strict=True)]
-
-
-def find_examples(
-    items: Sequence[Item | ItemError], labels: Sequence[object], sources: Sequence[str], parts: Sequence[Split | None]
-) -> Found:
-    """Parts good examples from bad ones; a split without any label (a benchmark's hidden test) isn't used.
+def table_rows(table: Table, data: ImagesConfig | TextsConfig, folder: Path, split: Split | None) -> Iterator[Row]:
+    """The rows of a table as examples; what can't be used is an error in its place.
 
     Args:
-        items: Empty where one is missing.
-        labels: As the source has them.
-        parts: The split of each example, ``None`` if it names none.
+        folder: Paths of images are relative to it.
+        split: Of all rows; ``None`` if the column ``data.split`` says it.
     """
-    names = [_or_error(label_name, label) for label in labels]
-    labelled = {part for part, name in zip(parts, names, strict=True) if name}
-    unlabelled = [split for split in SPLITS if split in parts and split not in labelled]
-    kept: dict[Split, list[int]] = {}
-    bad = []
-    for row, part in enumerate(parts):
-        if part in unlabelled:
+    at = {column: position for position, column in enumerate(table.columns)}
+    columns = [at[column] for column in item_columns(data)]
+    for where, cells in table.rows:
+        if isinstance(cells, ItemError):
+            yield Row(cells, None, split, where)
             continue
-        faults = [names[row], "" if isinstance(items, LazyItems) else items[row]]
-        if error := next((one for one in faults if isinstance(one, ItemError)), None):
-            bad.append(BadExample(sources[row], str(error)))
-        elif not names[row]:
-            bad.append(BadExample(sources[row], "no label"))
-        elif not isinstance(items, LazyItems) and not items[row]:
-            bad.append(BadExample(sources[row], "empty"))
-        elif part is None:
-            bad.append(BadExample(sources[row], "its split is none of train, val and test"))
+        values = [cells[column] for column in columns]
+        item: Item | ItemError
+        if isinstance(data, ImagesConfig):
+            item = image_item(values[0], folder)
         else:
-            kept.setdefault(part, []).append(row)
-    warnings = [f"the {split} split has no labels and isn't used" for split in unlabelled]
-    rows = Rows(cast("Sequence[Item]", items), cast("list[str]", names), sources)  # of those that are kept
-    return Found({part: rows.select(chosen) for part, chosen in kept.items()}, bad, warnings)
+            item = _or_error(text_item, values, data.pair)
+        yield Row(item, cells[at[data.label]], split or str(cells[at[cast("Column", data.split)]]), where)
+
+
+def find_examples(rows: Iterable[Row]) -> Found:
+    """Parts good examples from bad ones; a split without any label (a benchmark's hidden test) isn't used."""
+    kept: dict[Split, Rows] = {}
+    bad: list[tuple[Split | None, BadExample]] = []
+    labelled: dict[Split | None, bool] = {}
+    for row in rows:
+        split: Split | None = "train" if row.split is None else split_named(row.split)
+        label, item = _or_error(label_name, row.label), row.item
+        if not isinstance(item, ItemError):  # of which a table may not say whose row it is
+            labelled[split] = labelled.get(split, False) or bool(label)
+        if isinstance(label, ItemError) or isinstance(item, ItemError):
+            reason = str(label if isinstance(label, ItemError) else item)
+        elif not label:
+            reason = "no label"
+        elif not item or (isinstance(item, str) and not item.strip()):
+            reason = "empty"
+        elif split is None:
+            reason = "its split is none of train, val and test"
+        else:
+            if split not in kept:
+                kept[split] = Rows([], [], [])
+            kept[split].add(item, label, row.where)
+            continue
+        bad.append((split, BadExample(row.where, reason)))
+    return Found(
+        kept,
+        [example for split, example in bad if split is None or labelled.get(split, True)],
+        [f"the {split} split has no labels and isn't used" for split in SPLITS if labelled.get(split) is False],
+    )
 
 
 def merge(parts: Sequence[Found]) -> Found:
     """Joins what several sources hold."""
-    return Found(
-        {
-            split: _joined([found.splits[split] for found in parts if split in found.splits])
-            for split in SPLITS
-            if any(split in found.splits for found in parts)
-        },
-        [example for found in parts for example in found.bad],
-        [warning for found in parts for warning in found.warnings],
-        [note for found in parts for note in found.notes],
-    )
+    merged = Found({split: Rows([], [], []) for split in SPLITS if any(split in found.splits for found in parts)})
+    for found in parts:
+        for split, rows in found.splits.items():
+            for example in zip(rows.items, rows.labels, rows.sources, strict=True):
+                merged.splits[split].add(*example)
+        merged.bad += found.bad
+        merged.warnings += found.warnings
+        merged.notes += found.notes
+    return merged
 
 
 def _or_error(read: Callable[..., Read], *arguments: object) -> Read | ItemError:
@@ -148,13 +150,3 @@ def _or_error(read: Callable[..., Read], *arguments: object) -> Read | ItemError
         return read(*arguments)
     except ItemError as error:
         return error
-
-
-def _joined(parts: Sequence[Rows]) -> Rows:
-    if len(parts) == 1:
-        return parts[0]  # items that are read when asked for stay so
-    return Rows(
-        [item for rows in parts for item in rows.items],
-        [label for rows in parts for label in rows.labels],
-        [source for rows in parts for source in rows.sources],
-    )

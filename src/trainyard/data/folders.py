@@ -18,7 +18,6 @@ from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.examples import merge, read_examples
 from trainyard.data.labels import label_name
 from trainyard.data.records import BadExample, Found, Rows, Split, split_named
-from trainyard.preprocess.base import Item
 from trainyard.preprocess.folders import files_below, is_image, is_text, is_visible, read_text
 from trainyard.preprocess.tables import TABLE_SUFFIXES, table_format
 
@@ -182,8 +181,7 @@ class _Reader:
     def _read_tables(self, place: _Place, split: Split | None) -> Found | DataError | UsageError:
         """Tables of one split; or one for each split if their names say so, else parts of one undivided table."""
         divided = {} if split else _by_split(place.tables)
-        parts = [(path, part) for part, paths in divided.items() for path in paths]
-        used: Mapping[Path, Split | None] = dict(parts) if parts else dict.fromkeys(place.tables, split)
+        used: Mapping[Path, Split | None] = divided or dict.fromkeys(place.tables, split)
         try:
             found = merge([read_examples(path, self._name(path), self.data, part) for path, part in used.items()])
         except (DataError, UsageError) as error:
@@ -197,23 +195,27 @@ class _Reader:
         if isinstance(self.data, TextsConfig) and self.data.pair:
             raise DataError(f"{place.path} has single texts in folders, and data.pair=true takes tables: leave it out")
         unlabelled = [folder for folder in place.folders if folder.name.lower() in UNLABELLED]
-        parts, others, lost, around = [], [], [], []
-        for folder in (one for one in place.folders if one not in unlabelled):
+        rows, found = Rows([], [], []), Found({})
+        others, lost, around = [], [], []
+        classes = [folder for folder in place.folders if folder not in unlabelled]
+        for folder in classes:
             files = list(files_below(folder, above=(self.root, place.path)))
             examples = [path for path in files if self._is_example(path)]
             if len(examples) < len(files):
                 others += [path for path in files if not self._is_example(path)]
-            parts.append(self._read_class(_class_name(folder), examples, split or "train"))
-            lost += [] if parts[-1].splits else [folder]
+            before = len(rows)
+            self._add_class(_class_name(folder), examples, rows, found.bad)
+            lost += [] if len(rows) > before else [folder]
             ends = {path.relative_to(folder).parts[0] for path in (*examples[:1], *examples[-1:])}
             around += [folder] if len(ends) > 1 and examples[0].parent != folder else []  # what is inside comes first
         self.lost.extend(lost if split != "train" else [])
-        found, kind, beside = merge(parts), self.data.kind, "lie beside the folders of the classes and"
+        found.splits = {split or "train": rows} if len(rows) else {}
+        kind, beside = self.data.kind, "lie beside the folders of the classes and"
         self._unused(found, place.files, f"{kind} {beside}", "move them into one, or away")
         self._unused(found, place.tables, f"tables {beside}", GIVE_OR_MOVE)
         self._unused(found, others, f"files aren't {kind} by their suffix and", "convert them, or move them away")
         self._unused(found, lost, f"folders hold no {kind} that can be read, so no class, and", "convert the files")
-        if len(around) == len(parts) > 1:
+        if len(around) == len(classes) > 1:
             found.warnings.append(
                 f"all classes ({self._listed(around)}) hold nothing but folders, and each is read as one class: if the "
                 "classes are inside, give one as data.path"
@@ -221,16 +223,12 @@ class _Reader:
         self._unused(found, unlabelled, "folders have no label, by their names, and", "rename them if they are classes")
         return found
 
-    def _read_class(self, label: str, paths: Sequence[Path], split: Split) -> Found:
-        items: list[Item] = []
-        sources, bad = [], []
+    def _add_class(self, label: str, paths: Sequence[Path], rows: Rows, bad: list[BadExample]) -> None:
         for path in paths:
             try:
-                items.append(path if isinstance(self.data, ImagesConfig) else read_text(path))
-                sources.append(self._name(path))
+                rows.add(path if isinstance(self.data, ImagesConfig) else read_text(path), label, self._name(path))
             except ItemError as error:
                 bad.append(BadExample(self._name(path), str(error)))
-        return Found({split: Rows(items, [label] * len(items), sources)} if items else {}, bad)
 
     def _unused(self, found: Found, paths: Sequence[Path], what: str, fix: str) -> None:
         if paths:
@@ -269,16 +267,17 @@ def _alike(folders: Sequence[Path], several: bool = True) -> dict[str, dict[Spli
     return {rest: group for rest, group in groups.items() if len(group) > several}
 
 
-def _by_split(tables: Sequence[Path]) -> dict[Split, list[Path]]:
+def _by_split(tables: Sequence[Path]) -> dict[Path, Split]:
     """By names as ``train.csv`` and ``train-00000-of-00002.parquet`` (the hub's layout)."""
-    divided: dict[Split, list[Path]] = {}
+    divided: dict[Path, Split] = {}
+    wholes: dict[Split, dict[str, Path]] = {}
     for path in tables:
-        stem = Path(path.name.removesuffix(".gz")).stem
-        name, _, part = stem.partition("-")
-        if split := split_named(name if not part or part[:1].isdigit() else stem):
-            divided.setdefault(split, []).append(path)
-    for split, same in divided.items():
-        _only(split, list({(path.stem.partition("-")[0], path.suffix): path for path in same}.values()))
+        whole = re.sub(r"^([^-]*)-(\d.*)?(?=\.)", r"\1", path.name.removesuffix(".gz"))  # without its part
+        if split := split_named(Path(whole).stem):
+            divided[path] = split
+            wholes.setdefault(split, {}).setdefault(whole, path)
+    for split, paths in wholes.items():
+        _only(split, list(paths.values()))
     return divided
 
 

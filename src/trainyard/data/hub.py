@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainyard.base.errors import DataError, ItemError
+from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data.examples import NAME_COLUMNS, find_examples, item_columns, merge, table_items
+from trainyard.data.examples import NAME_COLUMNS, find_examples, item_columns, table_rows
 from trainyard.data.folders import read_folder
 from trainyard.data.records import Found, LazyItems, Split, split_named
-from trainyard.preprocess.base import Item
 from trainyard.preprocess.folders import IMAGE_SUFFIXES
 from trainyard.preprocess.items import image_item
-from trainyard.preprocess.rows import MissingColumn, Table, find_column
+from trainyard.preprocess.rows import MissingColumn, Table, positions_of
 from trainyard.preprocess.tables import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -40,60 +38,27 @@ def read_hub(name: str, data: ImagesConfig | TextsConfig) -> Found:
     """
     if _is_of_files(Path(name).expanduser(), data):
         return read_folder(Path(name).expanduser().absolute(), data)
-    found, unused = [], []
-    for split_name, dataset in _load(name, data).items():
-        split = split_named(split_name)
-        if split is None:
-            unused.append(split_name)
-        else:
-            found.append(_read_split(dataset, split, f"{PREFIX}:{name}", data))
-    merged = merge(found)
-    if unused:
-        merged.warnings.append(
+    import datasets
+
+    loaded = _load(name, data)
+    parts: dict[Split, list[datasets.Dataset]] = {}
+    for split_name, dataset in loaded.items():
+        if split := split_named(split_name):
+            parts.setdefault(split, []).append(dataset)
+    joined = {split: datasets.concatenate_datasets(same) for split, same in parts.items()}
+    where = f"{PREFIX}:{name}"
+    tables = ((split, _table(dataset, split, where, data)) for split, dataset in joined.items())
+    found = find_examples(row for split, table in tables for row in table_rows(table, data, Path(), split))
+    if isinstance(data, ImagesConfig):
+        for split, rows in found.splits.items():
+            images = _images(joined[split], data.image)
+            found.splits[split] = replace(rows, items=images.select([int(str(item)) for item in rows.items]))
+    if unused := [split_name for split_name in loaded if not split_named(split_name)]:
+        found.warnings.append(
             f"splits other than train, val and test aren't used ({', '.join(unused)}): choose another data.subset, "
             "or save the dataset with these names, if they are wanted"
         )
-    return merged
-
-
-class HubImages(LazyItems):
-    """The images of a dataset, read from its memory-mapped files one by one.
-
-    Args:
-        dataset: With the image column only.
-        rows: The dataset's rows that these are.
-    """
-
-    def __init__(self, dataset: datasets.Dataset, rows: NDArray[np.int64]) -> None:
-        self._dataset = dataset
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> HubImages: ...
-    def __getitem__(self, index: int | slice) -> Item | HubImages:
-        if isinstance(index, slice):
-            return HubImages(self._dataset, self._rows[index])
-        value = self._dataset[int(self._rows[index])]
-        return image_item(next(iter(value.values())), Path())
-
-    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> HubImages:
-        """These rows only, still unread."""
-        return HubImages(self._dataset, self._rows[np.asarray(rows, dtype=np.int64)])
-
-    def identities(self) -> list[str]:
-        """The dataset's files, by name, size and time, and the row."""
-        digest = hashlib.sha256()
-        for entry in self._dataset.cache_files:
-            status = Path(entry["filename"]).stat()
-            digest.update(
-                f"{entry['filename']}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
-            )
-        return [f"{digest.hexdigest()}:{row}" for row in self._rows]
+    return found
 
 
 def _is_of_files(folder: Path, data: ImagesConfig | TextsConfig) -> bool:
@@ -137,47 +102,43 @@ def _load(name: str, data: ImagesConfig | TextsConfig) -> dict[str, datasets.Dat
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
-def _read_split(dataset: datasets.Dataset, split: Split, where: str, data: ImagesConfig | TextsConfig) -> Found:
+def _table(dataset: datasets.Dataset, split: Split, where: str, data: ImagesConfig | TextsConfig) -> Table:
+    """The columns that are needed; an image's cell is its row, by which it is read when it is asked for."""
     names = dataset.column_names
-    columns = {column: _column_name(where, names, column) for column in (*item_columns(data), data.label)}
-    labels = _labels(dataset, columns[data.label])
-    sources = [f"{split}:{row}" for row in range(len(dataset))]
-    items: Sequence[Item | ItemError]
-    if isinstance(data, ImagesConfig):
-        items = _images(dataset, columns[data.image])
-    else:
-        texts = {column: _values(dataset, columns[column]) for column in item_columns(data)}
-        items = table_items(Table(texts, sources), data, Path())
-    return find_examples(items, labels, sources, [split] * len(dataset))
+    try:
+        positions = positions_of(where, names, [*item_columns(data), data.label], ())
+    except MissingColumn as error:
+        raise DataError(f"{error}: {NAME_COLUMNS}") from None
+    columns = [
+        map(str, range(len(dataset)))
+        if isinstance(data, ImagesConfig) and column == data.image
+        else _values(dataset, names[position])
+        for column, position in positions.items()
+    ]
+    return Table(list(positions), [(f"{split}:{row}", cells) for row, cells in enumerate(zip(*columns, strict=True))])
 
 
-def _images(dataset: datasets.Dataset, column: str) -> HubImages:
+def _images(dataset: datasets.Dataset, column: str | int) -> LazyItems:
+    """The images of a dataset, read from its memory-mapped files one by one, and known by these files."""
     import datasets
 
-    images = dataset.select_columns([column])
-    if isinstance(dataset.features[column], datasets.Image):
-        images = images.cast_column(column, datasets.Image(decode=False))
-    return HubImages(images, np.arange(len(dataset)))
+    name = column if isinstance(column, str) else dataset.column_names[column]
+    images = dataset.select_columns([name])
+    if isinstance(dataset.features[name], datasets.Image):
+        images = images.cast_column(name, datasets.Image(decode=False))
+    digest = hashlib.sha256()
+    for entry in dataset.cache_files:
+        status = Path(entry["filename"]).stat()
+        digest.update(f"{entry['filename']}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return LazyItems(lambda row: image_item(images[row][name], Path()), digest.hexdigest(), np.arange(len(dataset)))
 
 
-def _labels(dataset: datasets.Dataset, column: str) -> list[object]:
-    """Class names where the dataset knows them; its -1 is a hidden label."""
+def _values(dataset: datasets.Dataset, column: str) -> list[object]:
+    """A column, with the names of classes where the dataset knows them; its -1 is a hidden label."""
     import datasets
 
-    values = _values(dataset, column)
+    values: list[object] = dataset.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
     feature = dataset.features[column]
     if not isinstance(feature, datasets.ClassLabel):
         return values
     return [feature.names[value] if isinstance(value, int) and value >= 0 else None for value in values]
-
-
-def _values(dataset: datasets.Dataset, column: str) -> list[object]:
-    values: list[object] = dataset.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
-    return values
-
-
-def _column_name(where: str, names: Sequence[str], column: str | int) -> str:
-    position = find_column(names, column)
-    if position is None:
-        raise DataError(f"{MissingColumn(where, column, names)}: {NAME_COLUMNS}")
-    return names[position]

@@ -15,6 +15,7 @@ from trainyard.preprocess.items import cell_text
 _INVISIBLE = {0x200B: None, 0xFEFF: None}
 """A zero-width space and a byte order mark, as they stick to what is copied from a page or a file."""
 _WHOLE = re.compile(r"([+-]?\d+)(\.0+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _SEVERAL = re.compile(r"\s*[,;|]\s*")
 MIN_LABELS = 10
 """With fewer, every label may well be there once."""
@@ -38,7 +39,7 @@ def label_name(value: object) -> str:
 def with_whole_numbers(splits: Mapping[Split, Rows]) -> dict[Split, Rows]:
     """``1.0`` as ``1``, where all labels are whole numbers: pandas writes a column that has gaps so."""
     names = {label for rows in splits.values() for label in rows.labels}
-    if not all(_WHOLE.fullmatch(name) for name in names):
+    if not all(map(_WHOLE.fullmatch, names)):
         return dict(splits)
     short = {name: name.partition(".")[0] for name in names}
     return {split: replace(rows, labels=[short[label] for label in rows.labels]) for split, rows in splits.items()}
@@ -82,7 +83,7 @@ def check_labels(labels: Sequence[str], column: object) -> list[str]:
     """
     counts = Counter(labels)
     once = [name for name, count in counts.items() if count == 1]
-    amounts = all(_is_number(name) for name in counts) and not all(_WHOLE.fullmatch(name) for name in counts)
+    amounts = all(map(_NUMBER.fullmatch, counts)) and not all(map(_WHOLE.fullmatch, counts))
     held = ", ".join(map(repr, list(counts)[:SHOWN]))
     if len(labels) >= MIN_LABELS and 2 * len(once) > len(labels):
         what = (
@@ -110,11 +111,3 @@ def _plain(name: str) -> str:
 
 def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text).translate(_INVISIBLE).strip()
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True

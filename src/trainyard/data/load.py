@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data.checks import Checked, check_items, fingerprint
+from trainyard.data.checks import Checked, check_items, find_duplicates, fingerprint
 from trainyard.data.labels import as_known, check_labels, twin_warnings, with_whole_numbers
 from trainyard.data.records import SPLITS, Dataset, Found, Records, Rows, Split
-from trainyard.data.report import DataReport, check_quota, find_duplicates, log_findings
+from trainyard.data.report import DataReport, check_quota, log_findings
 from trainyard.data.sources import location, read_source
 from trainyard.data.splits import check_splits, complete_splits, limit_rows
 
@@ -76,7 +75,7 @@ def load_split(
 def _read(data: ImagesConfig | TextsConfig) -> Found:
     """What there is, its labels in one form."""
     found = read_source(data)
-    check_quota(found.bad, found.total, data.max_bad, _listing(data))
+    check_quota(found.bad, found.total, data)
     return replace(found, splits=with_whole_numbers(found.splits))
 
 
@@ -93,9 +92,9 @@ def _check(splits: Mapping[Split, Rows], found: Found, data: ImagesConfig | Text
     checked = check_items(splits, data, found.warnings)
     bad = [example for part in checked.values() for example in part.bad]
     if data.limit is None:
-        check_quota([*found.bad, *bad], found.total, data.max_bad, _listing(data))
+        check_quota([*found.bad, *bad], found.total, data)
     else:  # the rows' own faults were counted over all rows, of which few are looked into
-        check_quota(bad, sum(len(rows) for rows in splits.values()), data.max_bad, _listing(data))
+        check_quota(bad, sum(len(rows) for rows in splits.values()), data)
     for split, part in checked.items():
         if not len(part.rows):
             raise DataError(f"the {split} split of {data.path} has no example that can be used")
@@ -112,25 +111,17 @@ def _check_lost(whole: Mapping[Split, Rows], checked: Mapping[Split, Checked], f
             found.warnings.append(lost)
 
 
-def _listing(data: ImagesConfig | TextsConfig) -> Path:
-    return Path(data.cache).expanduser() / "bad_examples.csv"
-
-
 def _records(part: Checked, classes: Sequence[str]) -> Records:
     code_of = {name: code for code, name in enumerate(classes)}
     labels = np.array([code_of[label] for label in part.rows.labels], dtype=np.int64)
-    return Records(part.rows.items, labels, part.rows.sources, part.decoded)
+    return Records(part.rows.items, labels, part.rows.sources, part.rows.decoded)
 
 
 def _report(
     found: Found, checked: Mapping[Split, Checked], classes: Sequence[str], data: ImagesConfig | TextsConfig
 ) -> DataReport:
     counts = {split: Counter(part.rows.labels) for split, part in checked.items()}
-    duplicates = find_duplicates(
-        {split: part.rows for split, part in checked.items()},
-        {split: part.digests for split, part in checked.items()},
-        {split: part.near for split, part in checked.items()},
-    )
+    duplicates = find_duplicates(checked)
     everywhere = sum(counts.values(), Counter[str]())
     unmeasured = _unmeasured(counts, classes) if data.limit is None else []
     return DataReport(

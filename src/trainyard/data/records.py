@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainyard.base.errors import ItemError
 from trainyard.preprocess.base import Item
 
 if TYPE_CHECKING:
     from trainyard.data.image_cache import DecodedImages
     from trainyard.data.report import DataReport
 
+Labels = TypeVar("Labels")
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+_SPLIT_NAMES: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 
 
 def split_named(name: str) -> Split | None:
@@ -36,58 +29,86 @@ def split_named(name: str) -> Split | None:
     return _SPLIT_NAMES.get(name.strip().lower())
 
 
+@dataclass(frozen=True, eq=False)
 class LazyItems(Sequence[Item]):
-    """Items that are read when they are asked for: more than memory holds."""
+    """Items that are read when they are asked for: more than memory holds.
 
-    @abstractmethod
+    Attributes:
+        read: Reads the item of a row of the source.
+        identity: What changes when the source does, found without reading it.
+        rows: ``[items] int64``, the row of each.
+    """
+
+    read: Callable[[int], Item]
+    identity: str
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return replace(self, rows=self.rows[index]) if isinstance(index, slice) else self.read(int(self.rows[index]))
+
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> LazyItems:
         """These rows only, still unread."""
-
-    @abstractmethod
-    def identities(self) -> list[str]:
-        """A short text for each item that changes when its content does, found without reading the content."""
-
-
-def _select(items: Sequence[Item], rows: Sequence[int] | NDArray[np.int64]) -> Sequence[Item]:
-    return items.select(rows) if isinstance(items, LazyItems) else [items[i] for i in rows]
+        return replace(self, rows=self.rows[np.asarray(rows, dtype=np.int64)])
 
 
 class Row(NamedTuple):
-    """An example as a project's source yields it; one without an item or a label is counted as bad and skipped.
+    """An example as a source yields it; one without an item or a label is counted as bad and skipped.
 
     Attributes:
-        item: A text, a pair of texts, or an image by its path or its bytes.
+        item: A text, a pair of texts, or an image by its path or its bytes; or why there is none.
         label: Name of its class.
         split: ``train``, ``val`` or ``test``; with ``None`` the library holds examples out as the config says.
         where: Where it is from, for a person to find it.
     """
 
-    item: Item
+    item: Item | ItemError
     label: object
     split: str | None = None
     where: str = ""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Examples as a source gives them, labels still names.
+class Examples(Generic[Labels]):
+    """Raw items of one split: ``Rows`` as a source gives them, and ``Records`` when the classes are known.
 
     Attributes:
-        items: Raw items.
-        labels: Class name of each.
-        sources: Where each is from, for a person to find it.
+        items: Image files (path or bytes), texts, or pairs of texts.
+        labels: Name of the class of each; of ``Records`` ``[n] int64`` indices into the classes.
+        sources: Where each is from: a relative path, or ``file.csv:12`` (line number, 1 is the first line).
+        decoded: The items' pixels, where they are cached; otherwise images are decoded whenever they are read.
     """
 
     items: Sequence[Item]
-    labels: Sequence[str]
+    labels: Labels
     sources: Sequence[str]
+    decoded: DecodedImages | None = None
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.sources)
 
-    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Rows:
-        """These rows, in this order."""
-        return Rows(_select(self.items, rows), [self.labels[i] for i in rows], [self.sources[i] for i in rows])
+    def add(self, item: Item, label: str, source: str) -> None:
+        """One more, while a source is read and all columns are lists."""
+        for column, value in ((self.items, item), (self.labels, label), (self.sources, source)):
+            assert isinstance(column, list), "what is read later is known whole"
+            column.append(value)
+
+    def select(self, examples: Sequence[int] | NDArray[np.int64]) -> Examples[Labels]:
+        """These examples, in this order."""
+
+        def chosen(column: Any) -> Any:
+            if isinstance(column, LazyItems):
+                return column.select(examples)
+            return column[examples] if isinstance(column, np.ndarray) else [column[i] for i in examples]
+
+        decoded = self.decoded and self.decoded.select(examples)
+        return Examples(chosen(self.items), chosen(self.labels), chosen(self.sources), decoded)
+
+
+Rows: TypeAlias = Examples[list[str]]
+Records: TypeAlias = Examples[NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -121,32 +142,6 @@ class Found:
     def total(self) -> int:
         """Examples seen, bad ones included."""
         return sum(len(rows) for rows in self.splits.values()) + len(self.bad)
-
-
-@dataclass(frozen=True)
-class Records:
-    """Raw items of one split.
-
-    Attributes:
-        items: Image files (path or bytes), texts, or pairs of texts.
-        labels: ``[n] int64`` indices into the classes.
-        sources: Where each is from: a relative path, or ``file.csv:12`` (line number, 1 is the first line).
-        decoded: The items' pixels, where they are cached; otherwise images are decoded whenever they are read.
-    """
-
-    items: Sequence[Item]
-    labels: NDArray[np.int64]
-    sources: Sequence[str]
-    decoded: DecodedImages | None = None
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def select(self, examples: NDArray[np.int64]) -> Records:
-        """These examples, in this order."""
-        decoded = self.decoded.select(examples) if self.decoded else None
-        sources = [self.sources[i] for i in examples]
-        return Records(_select(self.items, examples), self.labels[examples], sources, decoded)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trainyard.base.errors import DataError
 from trainyard.base.files import write_text
-from trainyard.data.records import BadExample, Rows, Split
+from trainyard.config.data import AnyData
+from trainyard.data.records import BadExample, Split
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class Duplicates:
     Attributes:
         copies: Exact ones of training examples in evaluation splits (and of validation examples in the test split).
         conflicting: Exact copies with another label, in any split.
-        near: Copies but for case, spaces, punctuation at the end or the form of letters; texts only.
+        near: Texts that are copies but for case, spaces, punctuation at the end or the form of letters; images that
+            were saved again.
     """
 
     copies: Pairs = field(default_factory=Pairs)
@@ -62,7 +64,7 @@ class Duplicates:
         kinds = (
             (self.copies, "exact copies of examples in another split", "remove them from one of the splits"),
             (self.conflicting, "copies of an example with another label", "correct the labels"),
-            (self.near, "like another but for case, spaces or punctuation", "keep one of each"),
+            (self.near, "near copies of another: the same text or picture, written or saved anew", "keep one of each"),
         )
         return [
             (f"{pairs.count:,} examples are {what} (the first: {pairs.examples[0][1]} of {pairs.examples[0][0]})", fix)
@@ -120,20 +122,20 @@ class DataReport:
         }
 
 
-def check_quota(bad: Sequence[BadExample], total: int, max_bad: float, listing: Path | None = None) -> None:
-    """Lets bad examples pass while they are at most the share ``max_bad`` of ``total``.
+def check_quota(bad: Sequence[BadExample], total: int, data: AnyData) -> None:
+    """Lets bad examples pass while they are at most the share ``data.max_bad`` of ``total``.
 
-    Args:
-        listing: A CSV file in which all of them are listed if they don't pass: there is no run yet, with its report.
+    If they don't, all of them are listed in a CSV file in ``data.cache``: there is no run yet, with its report.
 
     Raises:
         DataError: there are more; says how many, the first ten, the key to raise, and where all are listed.
     """
-    if len(bad) <= max_bad * total:
+    if len(bad) <= data.max_bad * total:
         return
-    listed = f" (all are listed in {listing})" if listing is not None and _list_bad(bad, listing) else ""
+    listing = Path(data.cache).expanduser() / "bad_examples.csv"
+    listed = f" (all are listed in {listing})" if _list_bad(bad, listing) else ""
     raise DataError(
-        f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={max_bad:g} allows: "
+        f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={data.max_bad:g} allows: "
         f"{'; '.join(first_bad(bad))}; mend them, or raise data.max_bad{listed}"
     )
 
@@ -160,33 +162,6 @@ def _list_bad(bad: Sequence[BadExample], path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def find_duplicates(
-    splits: Mapping[Split, Rows], digests: Mapping[Split, Sequence[bytes]], near: Mapping[Split, Sequence[bytes]]
-) -> Duplicates:
-    """Finds examples that lie in a split before theirs, that contradict an earlier one, or nearly are one.
-
-    Args:
-        splits: In the order train, val, test.
-        digests: Hash of each example's content.
-        near: The same of what is left of it for a reader in a hurry; nothing for a split that has none.
-    """
-    found = Duplicates()
-    firsts: dict[bytes, tuple[Split, str, str]] = {}
-    alike: dict[bytes, tuple[bytes, str]] = {}
-    for split, rows in splits.items():
-        for row, (digest, label, source) in enumerate(zip(digests[split], rows.labels, rows.sources, strict=True)):
-            home, first_label, first = firsts.setdefault(digest, (split, label, source))
-            if home != split:
-                found.copies.add(first, source)
-            if first_label != label:
-                found.conflicting.add(first, source)
-            if near[split]:
-                like, other = alike.setdefault(near[split][row], (digest, source))
-                if like != digest and first == source:
-                    found.near.add(other, source)
-    return found
 
 
 def log_findings(bad: Sequence[BadExample], warnings: Sequence[str], notes: Sequence[str] = ()) -> None:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias, cast
+
+import numpy as np
+from PIL import Image
 
 from trainyard.base.errors import DataError, UsageError
 from trainyard.base.project import find_project, require_project
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data import embedded_sets, hub
+from trainyard.data import hub
 from trainyard.data.examples import find_examples, read_examples
 from trainyard.data.folders import read_folder
-from trainyard.data.records import Found, Row, Split, split_named
+from trainyard.data.records import Found, Row
 from trainyard.preprocess.folders import is_image
 from trainyard.preprocess.tables import TABLE_SUFFIXES, table_format
 
-Reader: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Found]
 ProjectSource: TypeAlias = Callable[[str, ImagesConfig | TextsConfig], Iterable[Row]]
 """What a project has as a source: from the rest of ``data.path`` and the section to the examples."""
 
-READERS: Mapping[str, Reader] = {hub.PREFIX: hub.read_hub, embedded_sets.PREFIX: embedded_sets.read_embedded}
-"""What reads a ``data.path`` that begins with this word and a colon; a project adds its own. All else is a path."""
+EMBEDDED = {"embedded:digits": "images", "embedded:tickets": "texts"}
+"""The data that come with the project, and their kinds: real handwritten digits, and support tickets in four classes
+that were written for it, the test split apart from training.
+"""
+PREFIXES = ("embedded", hub.PREFIX)
+"""Words that may stand before a colon in ``data.path``; a project adds its own. All else is a path."""
 
 
 def read_source(data: ImagesConfig | TextsConfig) -> Found:
@@ -35,13 +42,16 @@ def read_source(data: ImagesConfig | TextsConfig) -> Found:
     prefix, name = _parts(data.path)
     if data.subset is not None and prefix != hub.PREFIX:
         raise UsageError(f"data.subset={data.subset} is for hub datasets, and data.path={data.path} isn't hub:ID")
-    if prefix in READERS:
-        return READERS[prefix](name, data)
+    if prefix == hub.PREFIX:
+        return hub.read_hub(name, data)
+    if prefix == "embedded":
+        return _read_embedded(data)
     path = local_path(data.path)
     try:
         if prefix:
             source = cast(ProjectSource, require_project().resolve(_project_sources()[prefix]))
-            return _found(source(name, data), data.path)
+            numbered = enumerate(source(name, data), start=1)
+            return find_examples(row._replace(where=row.where or f"{data.path}:{i}") for i, row in numbered)
         return read_folder(path, data) if path.is_dir() else _read_file(path, data)
     except OSError as error:
         raise DataError(f"data.path={data.path} can't be read: {error}") from error
@@ -52,13 +62,13 @@ def location(path: str) -> str:
     prefix, name = _parts(path)
     if not prefix:
         return str(local_path(path))
-    return f"{prefix}:{local_path(name)}" if prefix != embedded_sets.PREFIX and local_path(name).exists() else path
+    return f"{prefix}:{local_path(name)}" if prefix != "embedded" and local_path(name).exists() else path
 
 
 def _parts(path: str) -> tuple[str, str]:
     """The word of a source and what it is given, as in ``hub`` and ``ID``; without a word where it is a path."""
     prefix, colon, name = path.partition(":")
-    return (prefix, name) if colon and (prefix in READERS or prefix in _project_sources()) else ("", path)
+    return (prefix, name) if colon and prefix in (*PREFIXES, *_project_sources()) else ("", path)
 
 
 def _project_sources() -> Mapping[str, str]:
@@ -66,12 +76,26 @@ def _project_sources() -> Mapping[str, str]:
     return project.sources if project else {}
 
 
-def _found(rows: Iterable[Row], path: str) -> Found:
-    """Parts the rows of a project's source into splits, and bad ones from good ones."""
-    rows = [row._replace(item="") if isinstance(row.item, str) and not row.item.strip() else row for row in rows]
-    parts: list[Split | None] = ["train" if row.split is None else split_named(row.split) for row in rows]
-    sources = [row.where or f"{path}:{number}" for number, row in enumerate(rows, start=1)]
-    return find_examples([row.item for row in rows], [row.label for row in rows], sources, parts)
+def _read_embedded(data: ImagesConfig | TextsConfig) -> Found:
+    if data.path not in EMBEDDED:
+        raise UsageError(f"data.path={data.path} doesn't exist: the embedded datasets are {', '.join(EMBEDDED)}")
+    if (kind := EMBEDDED[data.path]) != data.kind:
+        raise UsageError(f"data.path={data.path} holds {kind}: say data.kind={kind}")
+    if kind == "texts":
+        folder = Path(__file__).parent / "tickets"
+        return read_folder(folder, TextsConfig(kind="texts", path=str(folder)))
+    return find_examples(_digits())
+
+
+def _digits() -> Iterator[Row]:
+    """1,797 digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), undivided."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for i, pixels in enumerate(np.rint(digits.images * (255 / 16)).astype(np.uint8)):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        yield Row(file.getvalue(), int(digits.target[i]), where=f"digits:{i}")
 
 
 def local_path(path: str) -> Path:
@@ -98,11 +122,11 @@ def _missing(path: Path, data: ImagesConfig | TextsConfig) -> UsageError:
         missing = missing.parent
     names = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
     near = difflib.get_close_matches(missing.name, names, n=3)
-    near_embedded = [name for name in embedded_sets.names() if data.path.lower() in name]
+    near_embedded = [name for name in EMBEDDED if data.path.lower() in name]
     suggestions = [str(missing.parent / name) for name in near] + near_embedded
     of_project = "".join(f"; of this project: {prefix}:..." for prefix in _project_sources())
     instead = f"did you mean {' or '.join(suggestions)}?" if suggestions else "give a folder or a table"
     return UsageError(
         f"data.path={data.path} doesn't exist ({missing} isn't there): {instead} "
-        f"(embedded data: {', '.join(embedded_sets.names())}; a Hugging Face dataset: {hub.PREFIX}:ID{of_project})"
+        f"(embedded data: {', '.join(EMBEDDED)}; a Hugging Face dataset: {hub.PREFIX}:ID{of_project})"
     )

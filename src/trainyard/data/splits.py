@@ -74,7 +74,8 @@ def check_splits(splits: Mapping[Split, Rows], data: AnyData) -> tuple[str, ...]
     for split, found in counts.items():
         where = f"the {split} split of {data.path}"
         if not found:
-            raise DataError(f"{where} is empty{_hold_out_hint(split)}")
+            hint = f": add examples, or raise data.{split}_fraction where it is held out of training"
+            raise DataError(f"{where} is empty{'' if split == 'train' else hint}")
         if unknown := sorted(set(found) - set(classes)):
             raise DataError(
                 f"{where} has classes that training lacks ({_counted(unknown, found)}): "
@@ -119,12 +120,6 @@ def _apportion(sizes: NDArray[np.int64], count: int, spare: int) -> NDArray[np.i
         if quotas.sum() < count and quotas[i] < room[i]:
             quotas[i] += 1
     return quotas
-
-
-def _hold_out_hint(split: Split) -> str:
-    if split == "train":
-        return ""
-    return f": add examples, or raise data.{split}_fraction where it is held out of training"
 
 
 def _counted(names: Sequence[str], counts: Mapping[str, int]) -> str:

@@ -17,7 +17,7 @@ from trainyard.preprocess.base import Item, Kind
 from trainyard.preprocess.delimited import find_encoding, open_text
 from trainyard.preprocess.folders import IMAGE_SUFFIXES, files_below, is_image
 from trainyard.preprocess.items import image_item, text_item
-from trainyard.preprocess.rows import BadRow, Column, Dialect, MissingColumn, Table
+from trainyard.preprocess.rows import Column, Dialect, MissingColumn, Table
 from trainyard.preprocess.tables import TABLE_SUFFIXES, is_delimited, read_table, table_format
 
 TABLES = f"a table ({', '.join(TABLE_SUFFIXES)})"
@@ -158,13 +158,13 @@ def _named_text(values: Sequence[object], pair: bool) -> tuple[str, Item]:
 def _read_rows(path: Path, reads: Reads, named: Callable[[Sequence[object]], tuple[str, Item]]) -> Iterator[Named]:
     """Rows as training reads them; one without a name of its own is shown as ``file.csv:12``."""
     table, columns = _read_columns(path, reads)
-    for row in table.in_order(columns):
-        if isinstance(row, BadRow):
-            yield row.where, ItemError(row.reason)
+    order = [table.columns.index(column) for column in columns]
+    for where, cells in table.rows:
+        if isinstance(cells, ItemError):
+            yield where, cells
             continue
-        where, values = row
         try:
-            name, item = named(values)
+            name, item = named([cells[i] for i in order])
         except ItemError as error:
             yield where, error
             continue

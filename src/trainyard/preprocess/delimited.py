@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import gzip
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal, TextIO, cast
 
-from trainyard.base.errors import DataError
-from trainyard.preprocess.rows import BadRow, Column, Dialect, Record, Table, fill, find_column
+from trainyard.base.errors import DataError, ItemError
+from trainyard.preprocess.rows import Column, Dialect, Record, Table, make_table
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _QUOTING: dict[bool, Literal[0, 3]] = {True: csv.QUOTE_MINIMAL, False: csv.QUOTE_NONE}
@@ -38,15 +39,16 @@ def read_delimited(
     encoding = find_encoding(path, name, dialect.encoding)
     try:
         dialect, skipped = _sniff(path, replace(dialect, encoding=encoding), wanted)
-        table = Table({}, note=_note(path, dialect))
         with open_text(path, encoding) as text:
-            records = _records(text, skipped, name, dialect, table)
-            names, several_lines = fill(table, name, records, wanted, optional, dialect)
+            table, names, several_lines = make_table(
+                name, _records(text, skipped, name, dialect), wanted, optional, dialect
+            )
     except UnicodeError as error:
         raise DataError(f"{name} isn't {encoding} ({error}): save it as UTF-8") from error
-    if label not in table.columns:
-        return table
-    return _without_swallowed(table, name, names, several_lines, label, dialect)
+    table.note = _note(path, dialect)
+    if label is not None and label in table.columns:
+        _split_swallowed(table, name, names, several_lines, label, dialect)
+    return table
 
 
 def _sniff(path: Path, dialect: Dialect, wanted: Sequence[Column]) -> tuple[Dialect, int]:
@@ -111,16 +113,15 @@ def _note(path: Path, dialect: Dialect) -> str:
     return ", ".join(said)
 
 
-def _records(text: TextIO, skipped: int, name: str, dialect: Dialect, table: Table) -> Iterator[Record]:
+def _records(text: TextIO, skipped: int, name: str, dialect: Dialect) -> Iterator[Record]:
     """The records of a file; lines with nothing but delimiters are passed over."""
     csv.field_size_limit(_MAX_FIELD_CHARS)
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
-        for number, line in enumerate(text):
-            if number >= skipped:
-                taken.append(line)
-                yield line
+        for line in itertools.islice(text, skipped, None):
+            taken.append(line)
+            yield line
 
     quoting = _QUOTING[bool(dialect.quoting)]
     reader = csv.reader(lines(), delimiter=str(dialect.delimiter), quoting=quoting, strict=True)
@@ -134,48 +135,37 @@ def _records(text: TextIO, skipped: int, name: str, dialect: Dialect, table: Tab
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 raise DataError(f"{name}:{line}: a quote opens here and never closes; write it twice") from error
-            table.add_bad(f"{name}:{line}", f"not a CSV row: {error}")
+            yield Record(line, ItemError(f"not a CSV row: {error}"))
             continue
         if any(cell.strip() for cell in row):
             yield Record(line, row, tuple(taken) if len(taken) > 1 else ())
 
 
-def _without_swallowed(
+def _split_swallowed(
     table: Table, name: str, names: Sequence[str], several_lines: Mapping[int, Record], label: Column, dialect: Dialect
-) -> Table:
-    """The table with each line of a record that took in rows as a bad row.
+) -> None:
+    """Makes each line of a record that took in rows a bad row.
 
     A field that begins with a stray quote goes on until the next one, over rows that are lost in it. A line of such a
     record is a row by itself: it has as many fields, and a label that other rows have. Lines of a text hardly do. (The
     last is one in any record.)
     """
-    position = find_column(names, label)
-    known = {cell for row, cell in enumerate(table.columns[label]) if row not in several_lines}
+    position, chosen = label if isinstance(label, int) else names.index(label), table.columns.index(label)
+    single = (cells for row, (_, cells) in enumerate(table.rows) if row not in several_lines)
+    known = {cells[chosen] for cells in single if not isinstance(cells, ItemError)}
 
     def is_row(line: str) -> bool:
         for quoting in _QUOTING.values():
             cells = next(csv.reader([line], delimiter=str(dialect.delimiter), quoting=quoting), [])
-            if len(cells) == len(names) > 1 and cells[position or 0] in known:
+            if len(cells) == len(names) > 1 and cells[position] in known:
                 return True
         return False
 
-    swallowing = {row for row, record in several_lines.items() if any(map(is_row, record.lines[:-1]))}
-    if not swallowing:
-        return table
-    mended, row = Table({column: [] for column in table.columns}, note=table.note), 0
-    for one in table.in_order(list(table.columns)):
-        if isinstance(one, BadRow):
-            mended.add_bad(one.where, one.reason)
-            continue
-        if row in swallowing:
-            record = several_lines[row]
-            for line in range(record.line, record.line + len(record.lines)):
-                reason = f"a quote opens in line {record.line} and takes in the lines after it: write that quote twice"
-                mended.add_bad(f"{name}:{line}", reason)
-        else:
-            mended.add(one[0], dict(zip(table.columns, one[1], strict=True)))
-        row += 1
-    return mended
+    for row, record in reversed(list(several_lines.items())):  # from behind: the numbers of those before stay
+        if any(map(is_row, record.lines[:-1])):
+            reason = f"a quote opens in line {record.line} and takes in the lines after it: write that quote twice"
+            lines = range(record.line, record.line + len(record.lines))
+            table.rows[row : row + 1] = [(f"{name}:{line}", ItemError(reason)) for line in lines]
 
 
 def open_text(path: Path, encoding: str, errors: str = "surrogateescape") -> TextIO:
@@ -199,22 +189,22 @@ def find_encoding(path: Path, name: str, otherwise: str | None = None) -> str:
         head = file.read(4096)
         if marked := [encoding for mark, encoding in _MARKS if head.startswith(mark)]:
             return marked[0]
-        if 2 * head[1::2].count(0) > len(head[1::2]) > 0:
-            return "utf-16-le"
-        if 2 * head[0::2].count(0) > len(head[0::2]) > 0:
-            return "utf-16-be"
-        if (found := _utf8_or_ascii(itertools.chain([head], iter(lambda: file.read(2**20), b"")))) is not None:
-            return otherwise or "utf-8" if found == "ascii" else found
-    with open_bytes(path) as file:
-        content = file.read()
-    lines = [line for line in content.splitlines() if not line.isascii()]
-    if any(_utf8_or_ascii([line]) for line in lines):
-        return "utf-8"  # and if some lines aren't, these rows are bad
-    if otherwise:
-        return otherwise
-    if 2 * sum(byte > 127 for line in lines for byte in line) > sum(map(len, lines)):
+        for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if 2 * head[first::2].count(0) > len(head[first::2]) > 0:
+                return encoding
+        file.seek(0)
+        odd = []
+        for line in file:
+            if not line.isascii():
+                with contextlib.suppress(UnicodeDecodeError):
+                    line.decode()
+                    return "utf-8"  # and if other lines aren't, these rows are bad
+                odd.append(line)
+    if otherwise or not odd:
+        return otherwise or "utf-8"
+    if 2 * sum(byte > 127 for line in odd for byte in line) > sum(map(len, odd)):
         raise DataError(f"{name} isn't UTF-8: name its encoding, as in data.encoding=cp1251, or save it as UTF-8")
-    return "latin-1" if _NOT_IN_CP1252.search(content) else "cp1252"
+    return "latin-1" if any(map(_NOT_IN_CP1252.search, odd)) else "cp1252"
 
 
 def _is_tsv(path: Path) -> bool:
@@ -224,16 +214,3 @@ def _is_tsv(path: Path) -> bool:
 def open_bytes(path: Path) -> BinaryIO:
     """Opens a file, unpacked if it is a ``.gz``."""
     return cast("BinaryIO", gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
-
-
-def _utf8_or_ascii(blocks: Iterable[bytes]) -> str | None:
-    """Which of the two a file is, if any; without keeping it in memory."""
-    decoder, found = codecs.getincrementaldecoder("utf-8")(), "ascii"
-    try:
-        for block in blocks:
-            found = found if block.isascii() else "utf-8"
-            decoder.decode(block)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return None
-    return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeAlias
 
-from trainyard.base.errors import DataError
+from trainyard.base.errors import DataError, ItemError
 
+_BROKEN = re.compile("[\0\udc80-\udcff]")
+"""NUL, and what a file is opened with in place of bytes that aren't of its encoding."""
 Column = str | int
 """A column by name or position (0 is the first)."""
 
@@ -51,19 +54,8 @@ class MissingColumn(DataError):
         self.column, self.names = column, names
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row that can't be read.
-
-    Attributes:
-        where: ``file.csv:12``.
-        reason: Half a sentence.
-        before: How many good rows come before it.
-    """
-
-    where: str
-    reason: str
-    before: int
+Cells: TypeAlias = tuple[object, ...] | ItemError
+"""A row's wanted cells, or why it can't be read."""
 
 
 @dataclass
@@ -71,35 +63,19 @@ class Table:
     """Some columns of a file.
 
     Attributes:
-        columns: The wanted columns that are there; all of one length.
-        sources: ``file.csv:12`` for each row.
-        bad: Rows that can't be read; they are in no column.
+        columns: The wanted columns that are there.
+        rows: Where each is from (``file.csv:12``), and its cells in the order of the columns; as in the file.
         note: How the file was read, if not as its suffix says.
     """
 
-    columns: dict[Column, list[object]]
-    sources: list[str] = field(default_factory=list)
-    bad: list[BadRow] = field(default_factory=list)
+    columns: Sequence[Column]
+    rows: list[tuple[str, Cells]]
     note: str = ""
 
-    def in_order(self, wanted: Sequence[Column]) -> Iterator[tuple[str, list[object]] | BadRow]:
-        """Gives good rows (source and wanted cells) and bad ones as they follow each other in the file."""
-        waiting = deque(self.bad)
-        for row, source in enumerate(self.sources):
-            while waiting and waiting[0].before <= row:
-                yield waiting.popleft()
-            yield source, [self.columns[column][row] for column in wanted]
-        yield from waiting
-
-    def add(self, where: str, cells: Mapping[Column, object]) -> None:
-        """Notes a good row."""
-        for column, cell in cells.items():
-            self.columns[column].append(cell)
-        self.sources.append(where)
-
-    def add_bad(self, where: str, reason: str) -> None:
-        """Notes a row that comes after the good ones so far."""
-        self.bad.append(BadRow(where, reason, len(self.sources)))
+    def column(self, column: Column) -> list[object]:
+        """The cells of one column, of the rows that can be read."""
+        position = self.columns.index(column)
+        return [cells[position] for _, cells in self.rows if not isinstance(cells, ItemError)]
 
 
 @dataclass(frozen=True)
@@ -113,70 +89,56 @@ class Record:
     """
 
     line: int
-    cells: Sequence[object]
+    cells: Sequence[object] | ItemError
     lines: Sequence[str] = ()
-
-
-def find_column(names: Sequence[str], column: Column) -> int | None:
-    """Position of a column given by name or position."""
-    if isinstance(column, int):
-        return column if 0 <= column < len(names) else None
-    return names.index(column) if column in names else None
 
 
 def positions_of(
     where: str, names: Sequence[str], wanted: Sequence[Column], optional: Sequence[Column]
 ) -> dict[Column, int]:
+    """Where the columns are that are there; ``where`` is what was read."""
     positions: dict[Column, int] = {}
     for column in (*wanted, *optional):
-        if isinstance(column, str) and names.count(column) > 1:
-            raise DataError(f"{where} has {names.count(column)} columns called {column!r}: give them different names")
-        position = find_column(names, column)
-        if position is not None:
-            positions[column] = position
-        elif column in wanted:
+        found = [position for position, name in enumerate(names) if column in (position, name)]
+        if len(found) > 1:
+            raise DataError(f"{where} has {len(found)} columns called {column!r}: give them different names")
+        if not found and column in wanted:
             raise MissingColumn(where, column, names)
+        if found:
+            positions[column] = found[0]
     return positions
 
 
-def fill(
-    table: Table,
-    name: str,
-    records: Iterator[Record],
-    wanted: Sequence[Column],
-    optional: Sequence[Column],
-    dialect: Dialect,
-) -> tuple[list[str], dict[int, Record]]:
-    """Parts the records into columns and bad rows; gives the names, and those good ones that have several lines."""
-    first = next(records, Record(1, []))
+def make_table(
+    name: str, records: Iterator[Record], wanted: Sequence[Column], optional: Sequence[Column], dialect: Dialect
+) -> tuple[Table, list[str], dict[int, Record]]:
+    """A table, the names of all its columns, and the good ones among its rows that have several lines."""
+    first = next(records, Record(1, ()))
     named = any(isinstance(column, str) for column in wanted)
     has_header = named if dialect.header is None else dialect.header
-    names = [str(cell).strip() for cell in first.cells] if has_header else [str(i) for i in range(len(first.cells))]
+    cells = () if isinstance(first.cells, ItemError) else first.cells
+    names = [str(cell).strip() if has_header else str(i) for i, cell in enumerate(cells)]
     positions = positions_of(name, names, wanted, optional if has_header else ())
-    table.columns = {column: [] for column in positions}
-    several_lines: dict[int, Record] = {}
+    table, several_lines = Table(list(positions), []), {}
     for record in records if has_header else itertools.chain([first], records):
-        where = f"{name}:{record.line}"
-        reason = _fault(record.cells, len(names), positions, dialect)
-        if reason:
-            table.add_bad(where, reason)
-            continue
-        if record.lines:
-            several_lines[len(table.sources)] = record
-        table.add(where, {column: record.cells[position] for column, position in positions.items()})
-    return names, several_lines
+        chosen = _chosen(record.cells, len(names), positions.values(), dialect)
+        if record.lines and not isinstance(chosen, ItemError):
+            several_lines[len(table.rows)] = record
+        table.rows.append((f"{name}:{record.line}", chosen))
+    return table, names, several_lines
 
 
-def _fault(cells: Sequence[object], width: int, positions: Mapping[Column, int], dialect: Dialect) -> str | None:
+def _chosen(cells: Sequence[object] | ItemError, width: int, positions: Collection[int], dialect: Dialect) -> Cells:
+    if isinstance(cells, ItemError):
+        return cells
     # A row with too many fields has a stray delimiter in its text: its label would be read from the wrong place.
-    if len(cells) <= max(positions.values()) or any(cells[width:]):
-        return f"the row has {len(cells)} fields instead of {width}"
-    for position in positions.values():
-        cell = cells[position]
-        if not isinstance(cell, str) or (cell.isascii() and "\0" not in cell):
-            continue
-        if any("\udc80" <= char <= "\udcff" for char in cell):
-            return f"the row isn't {'UTF-8' if str(dialect.encoding).startswith('utf-8') else dialect.encoding}"
-        if "\0" in cell:
-            return "the row holds a NUL character"
-    return None
+    if len(cells) <= max(positions) or any(cells[width:]):
+        return ItemError(f"the row has {len(cells)} fields instead of {width}")
+    chosen = tuple([cells[position] for position in positions])
+    for cell in chosen:
+        if isinstance(cell, str) and (found := _BROKEN.search(cell)):
+            if found[0] == "\0":
+                return ItemError("the row holds a NUL character")
+            is_utf8 = str(dialect.encoding).startswith("utf-8")
+            return ItemError(f"the row isn't {'UTF-8' if is_utf8 else dialect.encoding}")
+    return chosen

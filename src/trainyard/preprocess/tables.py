@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from trainyard.base.errors import DataError, UsageError
+from trainyard.base.errors import DataError, ItemError, UsageError
 from trainyard.preprocess.delimited import open_bytes, read_delimited
-from trainyard.preprocess.rows import Column, Dialect, Record, Table, fill, positions_of
+from trainyard.preprocess.rows import Column, Dialect, Record, Table, make_table, positions_of
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx")
 """Each but the last two also behind ``.gz``."""
@@ -76,57 +77,53 @@ def _read_excel(path: Path, name: str, wanted: Sequence[Column], optional: Seque
         rows = workbook.get_sheet_by_index(0).to_python(skip_empty_area=False)
     except python_calamine.CalamineError as error:
         raise DataError(f"{name} isn't an Excel file ({error}): save it again, or as CSV") from error
-    sheets = workbook.sheet_names
-    table = Table({}, note=f"its first sheet, {sheets[0]}, of {len(sheets)}" if len(sheets) > 1 else "")
     records = (Record(number, row) for number, row in enumerate(rows, start=1) if any(cell != "" for cell in row))
-    fill(table, name, records, wanted, optional, dialect)
+    table, *_ = make_table(name, records, wanted, optional, dialect)
+    sheets = workbook.sheet_names
+    table.note = f"its first sheet, {sheets[0]}, of {len(sheets)}" if len(sheets) > 1 else ""
     return table
 
 
 def _read_json(path: Path, name: str, wanted: Sequence[Column], optional: Sequence[Column]) -> Table:
-    table = Table({column: [] for column in wanted})
     names: dict[str, None] = {}
-    rows: list[dict[str, object]] = []
-    for where, row in _json_rows(path, name, table):
-        if not isinstance(row, dict):
-            table.add_bad(where, "not a JSON object")
-            continue
-        # The keys of an object inside are columns, too: meta.topic.
-        row |= {
-            f"{key}.{inner}": x for key, value in row.items() if isinstance(value, dict) for inner, x in value.items()
-        }
-        names.update(dict.fromkeys(row))
-        rows.append(row)
-        table.sources.append(where)
-    if table.bad and not rows:
-        return table  # what is wrong with each row says more than that a column is missing
+    rows: list[tuple[str, dict[str, object] | ItemError]] = []
+    for number, value in _json_rows(path, name):
+        row = value if isinstance(value, dict | ItemError) else ItemError("not a JSON object")
+        if isinstance(row, dict):
+            inner = ((key, inside) for key, inside in row.items() if isinstance(inside, dict))
+            # The keys of an object inside are columns, too: meta.topic.
+            row |= {f"{key}.{one}": cell for key, inside in inner for one, cell in inside.items()}
+            names.update(dict.fromkeys(row))
+        rows.append((f"{name}:{number}", row))
+    broken = [(where, row) for where, row in rows if isinstance(row, ItemError)]
+    if broken and len(broken) == len(rows):  # what is wrong with each says more than that a column is missing
+        return Table(wanted, list(broken))
     # A key may be absent where its value is: the column is there if any row has it.
     found = list(names)
     positions = positions_of(name, found, wanted, optional)
-    table.columns = {column: [row.get(found[i]) for row in rows] for column, i in positions.items()}
-    return table
+    keys = [found[i] for i in positions.values()]
+    cells = ((where, row if isinstance(row, ItemError) else tuple(map(row.get, keys))) for where, row in rows)
+    return Table(list(positions), list(cells))
 
 
-def _json_rows(path: Path, name: str, table: Table) -> Iterator[tuple[str, object]]:
-    """A value for each line; or for each element, where the file is one list."""
+def _json_rows(path: Path, name: str) -> Iterator[tuple[int, Any]]:
+    """A value, or what is wrong with it, for each line; or for each element, where the file is one list."""
     with open_bytes(path) as file:
         if table_format(path) == ".json":
             content = file.read()
             if content.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"["):
                 try:
-                    elements = json.loads(content.decode("utf-8-sig"))
+                    yield from enumerate(json.loads(content.decode("utf-8-sig")), start=1)
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{name} isn't JSON ({error}): write it again") from error
-                yield from ((f"{name}:{number}", element) for number, element in enumerate(elements, start=1))
                 return
             file.seek(0)
         for number, line in enumerate(file, start=1):
-            if not line.strip(b" \t\r\n\xef\xbb\xbf"):
-                continue
             try:
-                yield f"{name}:{number}", json.loads(line.decode("utf-8-sig"))
+                if line.strip(b" \t\r\n\xef\xbb\xbf"):
+                    yield number, json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, of its depth
-                table.add_bad(f"{name}:{number}", f"not JSON: {error}")
+                yield number, ItemError(f"not JSON: {error}")
 
 
 def _read_parquet(path: Path, name: str, wanted: Sequence[Column], optional: Sequence[Column]) -> Table:
@@ -145,5 +142,5 @@ def _read_parquet(path: Path, name: str, wanted: Sequence[Column], optional: Seq
     except pa.ArrowException as error:
         reason = str(error).rstrip(".")
         raise DataError(f"{name} isn't a Parquet file ({reason}): write it again, or save it as CSV") from error
-    columns = {column: content.column(names[i]).to_pylist() for column, i in positions.items()}
-    return Table(columns, [f"{name}:{row}" for row in range(1, content.num_rows + 1)])
+    columns = [content.column(names[i]).to_pylist() for i in positions.values()]
+    return Table(list(positions), [(f"{name}:{row}", cells) for row, cells in enumerate(zip(*columns, strict=True), 1)])

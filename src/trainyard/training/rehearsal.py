@@ -15,7 +15,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,6 @@ from trainyard.data.records import Dataset
 from trainyard.evaluation.predict import alone
 from trainyard.models.base import Task
 from trainyard.models.restore import TOLERANCE, open_classifier
-from trainyard.preprocess.base import Inputs
 from trainyard.training.finish import Trained, seal
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.processes import StopSignal, lone_fabric
@@ -112,7 +111,7 @@ class Rehearsal:
             tempfile.TemporaryDirectory(prefix=".rehearsal.", dir=nearest_existing(folder)) as temporary,
         ):
             experiment = _changed(self.experiment, temporary, count)
-            val = _Part(self.val, _some(self.val.labels, count))
+            val = self.val.select(_some(self.val.labels, count))
             with _explained("a training step and a validation"):
                 loop = self._take_step(experiment, val, Path(temporary))
             if loop is None or not self.fabric.is_global_zero:
@@ -150,21 +149,6 @@ class Rehearsal:
             log.debug("the run isn't rehearsed: its model doesn't fit into one GPU, but it is to be sharded")
             return None
         return loop
-
-
-class _Part:
-    """Some examples of a split."""
-
-    def __init__(self, split: EncodedSplit, examples: NDArray[np.int64]) -> None:
-        self._split, self._examples = split, examples
-        self.labels = split.labels[examples]
-        self.lengths = None if split.lengths is None else split.lengths[examples]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Inputs:
-        return self._split.batch(self._examples[np.asarray(indices)])
 
 
 def _some(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:

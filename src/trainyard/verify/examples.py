@@ -17,7 +17,6 @@ from trainyard.data.encoded import EncodedSplit, encode_split, loader_workers
 from trainyard.evaluation.evaluate import data_config, records_to_score
 from trainyard.evaluation.predict import predict_split
 from trainyard.formats.base import Runtime
-from trainyard.preprocess.base import Encoded, Inputs
 
 log = logging.getLogger(__name__)
 
@@ -86,20 +85,4 @@ def _samples(bundle: Bundle, reason: str) -> Examples:
     encoded = bundle.preprocessor.encode_many([sample.item for sample in samples])
     labels = np.array([bundle.labels.index(sample.label) for sample in samples], dtype=np.int64)
     origin: Json = {"split": "samples of the training split in the bundle", "examples": len(samples)}
-    return Examples(_EncodedSamples(bundle, encoded, labels), 32, 0, origin)
-
-
-class _EncodedSamples:
-    """A split of few encoded items."""
-
-    def __init__(self, bundle: Bundle, encoded: Sequence[Encoded], labels: NDArray[np.int64]) -> None:
-        self.labels = labels
-        self.lengths: NDArray[np.int64] | None = None
-        self._bundle, self._encoded = bundle, encoded
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Inputs:
-        """Model inputs of these examples."""
-        return self._bundle.preprocessor.collate([self._encoded[i] for i in indices])
+    return Examples(EncodedSplit(labels, bundle.preprocessor, lambda rows: [encoded[i] for i in rows]), 32, 0, origin)

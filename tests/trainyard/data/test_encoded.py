@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data import token_cache
-from trainyard.data.encoded import CachedImages, StreamedImages, encode_split, loader_workers
+from trainyard.data import encoded
+from trainyard.data.encoded import encode_split, loader_workers
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Records
 from trainyard.preprocess.image import ImagePreprocessor
@@ -50,7 +50,7 @@ def test_images_are_alike_from_cache_and_files(folder: Path, images: Images, cac
     split = encode_split(records, preprocessor, data, training=training)
     batch = split.batch([3, 1])["images"]
 
-    assert isinstance(split, CachedImages if cache_gb else StreamedImages)
+    assert (split.image_bytes is None) == (not cache_gb)
     assert len(split) == 16
     assert split.lengths is None
     encode = preprocessor.encode_wide if training else preprocessor.encode
@@ -120,7 +120,7 @@ def test_many_texts_are_tokenised_in_chunks(
     texts: Texts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(token_cache, "CHUNK", 3)
+    monkeypatch.setattr(encoded, "CHUNK", 3)
     records = text_records(*[f"text {i}" * (1 + i % 3) for i in range(8)])
     preprocessor = word_preprocessor()
 

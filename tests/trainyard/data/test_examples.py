@@ -75,6 +75,16 @@ def test_a_split_column_divides_a_table(tmp_path: Path, texts: Texts) -> None:
     assert [(bad.where, bad.reason) for bad in found.bad] == [("t.csv:6", "its split is none of train, val and test")]
 
 
+def test_a_broken_row_of_a_divided_table_makes_no_split(tmp_path: Path, texts: Texts) -> None:
+    (tmp_path / "t.csv").write_text("text,label,split\nx,a,test\nbroken\ny,b,test\n")
+
+    found = read_source(texts(tmp_path / "t.csv"))
+
+    assert {split: rows.items for split, rows in found.splits.items()} == {"test": ["x", "y"]}
+    assert [bad.where for bad in found.bad] == ["t.csv:3"]
+    assert not found.warnings
+
+
 def test_missing_labels_and_empty_texts_are_bad(tmp_path: Path, texts: Texts) -> None:
     (tmp_path / "t.csv").write_text('text,label\nx,a\n"  ",b\ny,\nz,b\n')
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
-from trainyard.data.hub import HubImages
 from trainyard.data.load import load_dataset
+from trainyard.data.records import LazyItems
 from trainyard.data.sources import read_source
 
 Images = Callable[..., ImagesConfig]
@@ -54,14 +54,14 @@ def test_images_of_a_saved_dataset_are_read_when_asked_for(tmp_path: Path, image
 
     train = dataset.splits["train"]
     assert dataset.classes == ("cat", "dog"), "names of the label, not its numbers"
-    assert isinstance(train.items, HubImages)
+    assert isinstance(train.items, LazyItems)
     assert isinstance(train.items[0], bytes)
     assert {split: len(records) for split, records in dataset.splits.items()} == {"train": 16, "val": 2, "test": 2}
     assert [warning.split()[1] for warning in dataset.report.warnings][:1] == ["test"], "its labels are hidden (-1)"
     assert "extra" in dataset.report.warnings[1]
     assert train.decoded is not None
     expected = train.decoded.preprocessor.encode_wide(train.items[4])
-    np.testing.assert_array_equal(train.decoded.file.pixels[train.decoded.rows[4]], expected)
+    np.testing.assert_array_equal(train.decoded.pixels()[train.decoded.rows[4]], expected)
 
 
 def test_a_saved_single_dataset_is_undivided(tmp_path: Path, images: Images) -> None:

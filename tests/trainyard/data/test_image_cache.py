@@ -32,7 +32,7 @@ from trainyard.data.load import load_dataset
 logging.basicConfig(level="INFO", stream=sys.stdout)
 data = ImagesConfig(kind="images", path=sys.argv[1], cache=sys.argv[2], image_size=8, max_bad=0.1)
 dataset = load_dataset(data, seed=0)
-print("fingerprint", dataset.fingerprint, dataset.splits["train"].decoded.file.pixels.sum())
+print("fingerprint", dataset.fingerprint, dataset.splits["train"].decoded.pixels().sum())
 """
 
 SLOW = r"""
@@ -68,7 +68,7 @@ def test_pixels_are_those_of_the_preprocessor(folder: Path, images: Images) -> N
         assert decoded is not None
         assert decoded.preprocessor == ImagePreprocessor(size=8, resize=10)
         expected = [decoded.preprocessor.encode_wide(item) for item in records.items]
-        np.testing.assert_array_equal(decoded.file.pixels[decoded.rows], expected)
+        np.testing.assert_array_equal(decoded.pixels()[decoded.rows], expected)
 
 
 def test_a_second_start_decodes_nothing(folder: Path, images: Images, decoded_counts: Callable[[], int]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from trainyard.base.errors import DataError
 from trainyard.config.data import ImagesConfig, TextsConfig
@@ -254,6 +255,44 @@ def test_an_image_with_two_labels_is_said(folder: Path, images: Images) -> None:
 
     assert duplicates.conflicting.examples == [["train/cat/000.png", "train/dog/copy.png"]]
     assert not duplicates.across_splits
+
+
+def picture(number: int) -> Image.Image:
+    """Blurred noise, as a photograph has its shades: no neighbours by chance."""
+    coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("cache_gb", [None, 0])
+def test_images_that_were_saved_again_are_said(tmp_path: Path, images: Images, cache_gb: float | None) -> None:
+    folder = tmp_path / "pictures"
+    for split in ("train", "val", "test"):
+        (folder / split / "cat").mkdir(parents=True)
+        (folder / split / "dog").mkdir()
+        for i in range(6):
+            picture(100 * len(split) + 10 * ord(split[0]) + i).save(folder / split / ("cat", "dog")[i % 2] / f"{i}.png")
+    first = Image.open(folder / "train" / "cat" / "0.png")
+    first.save(folder / "train" / "cat" / "rough.jpg", quality=60)
+    first.save(folder / "val" / "cat" / "good.jpg", quality=90)
+    first.resize((48, 48)).save(folder / "test" / "cat" / "small.png")
+    for split in ("train", "test"):  # plain ones differ in what a glance doesn't see
+        for i in range(5):
+            Image.new("RGB", (96, 96), (250, 250, 250 - i)).save(folder / split / "dog" / f"plain{i}.png")
+
+    for _ in range(2):  # told again when nothing is decoded
+        report = load_dataset(images(folder, image_size=32, cache_gb=cache_gb), seed=0).report
+        near = report.to_dict()["duplicates"]["near"]
+        assert near["examples"][:3] == [
+            ["train/cat/0.png", "train/cat/rough.jpg"],
+            ["train/cat/0.png", "val/cat/good.jpg"],
+            ["train/cat/0.png", "test/cat/small.png"],
+        ]
+        assert near["count"] == 3
+        assert any("3 examples are near copies of another" in warning for warning in report.warnings)
+
+
+def test_digits_of_few_pixels_are_no_copies(images: Images) -> None:
+    assert not load_dataset(images("embedded:digits"), seed=0).report.duplicates.near.count
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet"])

@@ -350,7 +350,8 @@ def test_duplicates_are_told_once() -> None:
         ("duplicates", "1 examples are exact copies of examples in another split (the first: b.csv:2 of a.csv:1)"),
         (
             "duplicates",
-            "2 examples are like another but for case, spaces or punctuation (the first: a.csv:4 of a.csv:3)",
+            "2 examples are near copies of another: the same text or picture, written or saved anew "
+            "(the first: a.csv:4 of a.csv:3)",
         ),
         ("data", "the header was guessed"),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from toy.train import Config, train
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import DataError, UsageError
-from trainyard.data.encoded import StreamedImages
+from trainyard.data import encoded
 from trainyard.evaluation.evaluate import evaluate
 
 CPU = torch.device("cpu")
@@ -90,13 +91,13 @@ def test_streamed_images_are_decoded_in_threads_with_the_same_scores(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
-    decode = StreamedImages._decode
+    decode = encoded._decode
 
-    def record(self: StreamedImages, index: int) -> object:
+    def record(*arguments: Any) -> object:
         threads.add(threading.current_thread())
-        return decode(self, index)
+        return decode(*arguments)
 
-    monkeypatch.setattr(StreamedImages, "_decode", record)
+    monkeypatch.setattr(encoded, "_decode", record)
     bundle, words = Bundle.open(digits_run), ["data.limit=200"]
     cached = evaluate(bundle, words, CPU)
     assert not threads
