@@ -150,13 +150,13 @@ class Task(TrainingTask):
                 return Muon(groups, lr=optim.lr, momentum=optim.momentum)
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """Groups the trainable parameters by stage, by whether they decay, and by whether ``muon`` orthogonalises them.
+        """Groups the trainable parameters by rate, by whether they decay, and by whether ``muon`` orthogonalises them.
 
-        A stage is a part of the network from input to output; the model says which, and the last is its output layer.
-        The loop multiplies each group's ``peak_lr`` by the schedule.
+        The rate follows from the stage: a part of the network from input to output; the last is its output layer.
+        The loop multiplies each group's ``peak_lr`` by the schedule. Each group costs the optimiser a call of its own.
         """
         optim, last = self.optim, self.model.stage_count - 1
-        groups: dict[tuple[int, bool, bool], dict[str, object]] = {}
+        groups: dict[tuple[float, bool, bool], dict[str, object]] = {}
         for name, parameter in self.model.network.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -173,7 +173,7 @@ class Task(TrainingTask):
                 "peak_lr": optim.lr * factor,
                 "lr": optim.lr * factor,
             }
-            group = groups.setdefault((stage, decays, orthogonal), new)
+            group = groups.setdefault((factor, decays, orthogonal), new)
             cast("list[Tensor]", group["params"]).append(parameter)
         # Sorted, because a checkpoint knows a parameter's state by its place.
         return [groups[key] for key in sorted(groups)]

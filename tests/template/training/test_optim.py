@@ -28,6 +28,7 @@ def test_norms_and_biases_do_not_decay() -> None:
     for group in groups:
         assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] > 0}
     assert sum(len(group["params"]) for group in groups) == 8
+    assert len(groups) == 2  # one for each rate: every group costs a call in every step
 
 
 def test_rates_fall_from_stage_to_stage_towards_the_input() -> None:
