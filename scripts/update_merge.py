@@ -163,30 +163,50 @@ def merge(scratch: Git, trees: tuple[Files, Files, Files], tag: str, report: Rep
         raise StopError(f"the merge failed: {' '.join(complaint.split())}", REFUSED)
     tree, *rest = output.split("\0")
     files, conflicts = scratch.files(tree), dict[str, dict[str, str]]()
-    entries = rest[: rest.index("")] if code else []
-    for entry in entries:
+    end = rest.index("") if code else 0
+    for entry in rest[:end]:
         about, _, path = entry.partition("\t")
         mode, item, stage = about.split()
         conflicts.setdefault(path, {})[stage] = f"{mode} {item}"
+    reasons = reasons_of(rest[end + 1 :])
     for path, stages in list(conflicts.items()):
-        if stages.keys() == {"1", "3"}:
+        plain = path.removesuffix(f"~{tag}")  # where a folder, or a file of another type, has its name now
+        if stages.keys() == {"1", "3"} and (plain == path or plain not in conflicts):
             del files[path], conflicts[path]
-            report.tell("deleted", path.removesuffix(f"~{tag}"), f"by you, so it stays deleted; {tag} changed it")
+            report.tell("deleted", plain, f"by you, so it stays deleted; {tag} changed it")
         elif stages.keys() == {"1", "2"}:
             del conflicts[path]
             report.tell("kept", path, f"as you changed it; {tag} has it no more")
         else:
-            report.ask("conflict", path)
+            report.ask("conflict", path, reasons.get(path, ""))
     return Merged(files, conflicts)
 
 
+def reasons_of(messages: Sequence[str]) -> dict[str, str]:
+    """What git says of a path in conflict, where it is no matter of lines; a message is a count, paths, kind, text."""
+    reasons: dict[str, str] = {}
+    while messages and messages[0]:
+        count = int(messages[0])
+        paths, (kind, text) = messages[1 : count + 1], messages[count + 1 : count + 3]
+        if kind.startswith("CONFLICT") and kind != "CONFLICT (contents)":
+            reasons |= dict.fromkeys(paths, text.partition(": ")[2].strip())
+        messages = messages[count + 3 :]
+    return reasons
+
+
 def packages(lock: str) -> dict[str, str]:
-    """What a lock says of each package, without the comments, which name the project too."""
+    """What a lock says of each package."""
     said: dict[str, str] = {}
     for block in re.findall(r"(?m)^[\w.-].*\n(?:[ \t].*\n)*", lock):
         name = re.split(r"[^\w.-]", block, maxsplit=1)[0]
-        said[name] = said.get(name, "") + re.sub(r"(?m)^ *#.*\n", "", block)
+        said[name] = said.get(name, "") + block
     return said
+
+
+def chosen(was: dict[str, str], his: dict[str, str]) -> dict[str, str | None]:
+    """The packages that the owner has otherwise, or no more; comments name the project, and don't count."""
+    bare = [{name: re.sub(r"(?m)^ *#.*\n", "", said) for name, said in lock.items()} for lock in (was, his)]
+    return {name: his.get(name) for name in was.keys() | his.keys() if bare[0].get(name) != bare[1].get(name)}
 
 
 def merge_locks(scratch: Git, base: Files, owner: Owner, theirs: Files) -> tuple[Files, list[str]]:
@@ -196,20 +216,18 @@ def merge_locks(scratch: Git, base: Files, owner: Owner, theirs: Files) -> tuple
     """
     locks, edited = dict[str, str](), list[str]()
     for path in filter(is_lock, theirs.keys() | owner.files.keys()):
-        if path not in theirs or path not in owner.files:
-            if path not in base:
-                locks[path] = (owner.files | theirs)[path]
+        sides = [files.get(path) for files in (base, owner.files, theirs)]
+        if None in sides[1:]:  # on one side alone: new there, or deleted on the other
+            locks |= {path: sides[1] or sides[2] or ""} if sides[0] is None else {}
             continue
-        was, his, new = (
-            packages(scratch.text(files[path])) if path in files else {} for files in (base, owner.files, theirs)
-        )
-        chosen = {name: his.get(name) for name in was.keys() | his.keys() if his.get(name) != was.get(name)}
-        merged = {name: said for name, said in (new | chosen).items() if said is not None}
-        locks[path] = theirs[path]
-        if merged != new:
+        was, his, new = (packages(scratch.text(what)) if what else {} for what in sides)
+        own = chosen(was, his)
+        locks[path] = owner.files[path] if was == new else theirs[path]
+        if own and was != new:
             header = "# Merged package by package by scripts/update.sh; scripts/lock.sh solves it anew.\n"
+            merged = {name: said for name, said in (new | own).items() if said is not None}
             locks[path] = scratch.blob(header + "".join(merged[name] for name in sorted(merged)))
-            edited += [path] if chosen.keys() - {"trainyard"} else []
+            edited.append(path)
     return locks, edited
 
 

@@ -198,7 +198,6 @@ def test_the_pin_moves_beside_staged_changes(source: Path, pinned: Path, tmp_pat
     assert after["source"] == record(pinned)["source"]
 
 
-@pytest.mark.skipif(not (ROOT / "scripts/update.sh").is_file(), reason="there is no update.sh yet")
 def test_an_update_moves_the_pin_and_brings_nothing_else_of_the_library(pinned: Path, tmp_path: Path) -> None:
     folder = clone(pinned, tmp_path / "updated")
     (folder / "README.md").write_text("# Ours\n")
