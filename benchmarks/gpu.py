@@ -6,7 +6,7 @@ The three models see generated data: ResNet-18 with the stem for small images at
 of base size with 128 tokens. All run in bf16, through the loop of `trainyard train` and through a bare loop over the
 same batches in memory. The share of the peak counts the model's own floating-point operations, forward and backward, as
 torch counts them. With CIFAR-10's JPEG folder (`train/<class>/`, `test/<class>/`) it also trains by
-configs/cifar10_resnet18.yaml, whose schedule ends above 94 %: the seconds are those of its training steps.
+configs/cifar10_resnet18.yaml, whose schedule is meant to end above 94 %: the seconds are those of its training steps.
 
 No network is needed, and no installation either: packages that it names as missing can be unpacked wheels in a folder
 on PYTHONPATH. `--device cpu --quick` tries the script out on any machine.

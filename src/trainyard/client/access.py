@@ -6,7 +6,6 @@ A server reads its token from a file, follows the file when it changes, and comp
 from __future__ import annotations
 
 import contextlib
-import hmac
 import ipaddress
 import json
 import os
@@ -105,13 +104,6 @@ class KeyFile:
         """The token as it is now; empty if there has been none yet."""
         self._refresh()
         return self._token.decode()
-
-    def accepts(self, authorization: str | None) -> bool:
-        """Whether a header ``Authorization`` shows the token."""
-        self._refresh()
-        scheme, _, shown = (authorization or "").partition(" ")
-        same = hmac.compare_digest(shown.strip().encode(errors="surrogateescape"), self._token)
-        return same and scheme.lower() == "bearer" and bool(self._token)
 
     def _refresh(self) -> None:
         with contextlib.suppress(OSError, UsageError):
