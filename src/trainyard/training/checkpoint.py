@@ -108,7 +108,19 @@ def take_checkpoint(
 
 
 def restore_checkpoint(checkpoint: Checkpoint, network: nn.Module, optimizer: Optimizer) -> Progress:
-    """Puts a checkpoint's weights and optimiser state in place; returns where training stood."""
+    """Puts a checkpoint's weights and optimiser state in place; returns where training stood.
+
+    Raises:
+        TrainyardError: the parameters are grouped otherwise now: torch would mix the groups up without a word.
+    """
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    groups = [sorted(names[id(parameter)] for parameter in group["params"]) for group in optimizer.param_groups]
+    saved = cast("list[dict[str, list[str]]]", checkpoint["optimizer"]["param_groups"])
+    if groups != [sorted(group["params"]) for group in saved]:
+        raise TrainyardError(
+            "the optimiser's groups of parameters have changed since this run's checkpoint was written; "
+            "start a new run (trainer.resume=false)"
+        )
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(network, dict(checkpoint["model"]), options=options)
     set_optimizer_state_dict(network, optimizer, checkpoint["optimizer"], options=options)  # type: ignore[arg-type]

@@ -288,3 +288,13 @@ def test_scores_come_from_every_example_once(make_loop: MakeLoop) -> None:
 
     assert {validation.scores.examples for validation in recorder.validations} == {50}
     assert set(recorder.validations[0].scores.per_class) == {"dark", "middle", "light"}
+
+
+def test_a_checkpoint_with_other_groups_of_parameters_is_refused(make_loop: MakeLoop) -> None:
+    run(make_loop)
+    again = make_loop()
+    groups = again.optimizer.optimizer.param_groups
+    groups.append({**groups[0], "params": [groups[0]["params"].pop()]})
+
+    with pytest.raises(TrainyardError, match="groups of parameters have changed"):
+        again.run()
