@@ -194,9 +194,14 @@ def test_the_owners_tests_pass_after_an_update(clone: Path) -> None:
     for name in ("models", "metric", "config", "script"):
         edit(clone / EDITS[name][0], *EDITS[name][1:])
     (clone / PACKAGE / "models/tiny.py").write_text(TINY)
+    command = [sys.executable, "-m", "trainyard", "config", "--schema"]
+    made = run(*command, cwd=clone, PYTHONPATH=str(clone / "src"), TRAINYARD_PROJECT="zoo_shop")
+    (clone / "configs/schema.json").write_text(made.stdout)
     commit(clone, "Edit")
     update(clone)
-    check_project(clone, *sorted(str(path) for path in (clone / "tests").glob("test_*.py")))
+    # But for the end to end, which test_rename.py passes in a renamed clone: it takes minutes.
+    tests = {str(path) for path in (clone / "tests").glob("test_*.py")} - {str(clone / "tests/test_end_to_end.py")}
+    check_project(clone, *sorted(tests))
 
 
 def test_an_edit_at_the_very_place_is_a_conflict_once(clone: Path, source: Path) -> None:
