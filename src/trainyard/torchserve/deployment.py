@@ -30,9 +30,10 @@ def deployment_file(name: str) -> Path:
 
 
 def _folders() -> Iterator[Path]:
+    yield INSTALLED
+    yield CHECKOUT
+    # Last, where the library is a wheel: else serving its own formats would need the project's code.
     project = find_project()
     spec = importlib.util.find_spec(project.package) if project else None
     if spec and spec.origin:
         yield Path(spec.origin).parents[2] / "serving"
-    yield INSTALLED
-    yield CHECKOUT
