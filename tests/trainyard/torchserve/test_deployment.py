@@ -24,11 +24,11 @@ def test_a_package_without_the_folder_says_so(installed: Path) -> None:
         deployment.deployment_file("handler.py")
 
 
-def test_the_projects_own_file_comes_before_the_installed_one(
+def test_the_project_is_asked_where_nothing_is_installed(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package, own = tmp_path / "src" / "deployed_shop", tmp_path / "serving" / "handler.py"
-    for file in (package / "__init__.py", own, installed / "handler.py", installed / "metrics.yaml"):
+    for file in (package / "__init__.py", own, installed / "metrics.yaml"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     (package / "__init__.py").write_text("from trainyard.base.project import Project\nproject = Project(__name__)\n")
@@ -36,4 +36,5 @@ def test_the_projects_own_file_comes_before_the_installed_one(
     monkeypatch.setenv(VARIABLE, package.name)
 
     assert deployment.deployment_file("handler.py") == own
+    monkeypatch.setenv(VARIABLE, "not_there")  # what is installed is found without the project's code
     assert deployment.deployment_file("metrics.yaml") == installed / "metrics.yaml"
