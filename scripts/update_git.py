@@ -1,8 +1,12 @@
-"""Git for scripts/update.py: commands that fail with a sentence, and trees as the files that they hold."""
+"""Git for scripts/update.py: commands that fail with a sentence, and trees as the files that they hold.
+
+Scripts that change a clone, vendor.py among them, also share how they stop, and where the record of the library stands.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,13 +27,15 @@ ALONE = {
 """So that line ends, ignored files and markers of a merge don't depend on who makes it."""
 BY = {f"GIT_{who}_{what}": "trainyard" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 USAGE, REFUSED = 2, 3
+RECORD = re.compile(r"(?m)^\[tool\.trainyard\]\r?\n(?:\w+ = .*(?:\n|\Z))*")
+"""In the root's pyproject.toml; an editor may have taken the last newline."""
 
 Files = dict[str, str]
 """What a tree holds: of each path the mode and the object, as ``100644 2e65ef...``."""
 
 
 class StopError(Exception):
-    """Why there is no update, in a sentence; with the exit code."""
+    """Why nothing was done, in a sentence; with the exit code."""
 
     def __init__(self, sentence: str, code: int = USAGE) -> None:
         super().__init__(sentence)

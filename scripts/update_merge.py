@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from update_git import ALONE, REFUSED, Files, Git, StopError, call
+from update_git import ALONE, RECORD, REFUSED, Files, Git, StopError, call
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ("src/trainyard/", "tests/trainyard/")
 """Replaced as a whole."""
 PAGES = ("docs/", "benchmarks/")
 """The library's as well, but a file of the owner's may lie beside ours."""
-RECORD = re.compile(r"(?m)^\[tool\.trainyard\]\r?\n(?:\w+ = .*\n)*")
 SHOWN = 20
 """Names in one message."""
 

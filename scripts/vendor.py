@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from update_git import RECORD, REFUSED, StopError
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "src/trainyard"
 FOLDERS = (FOLDER, "tests/trainyard", "tests/template", "benchmarks")
@@ -28,19 +30,9 @@ PAGES = ("changelog", "container", "data", "exports", "figures", "requests", "tr
 VENDOR = "vendor"
 SOURCE_LINE = re.compile(r"(?m)^trainyard = \{[^}\n]*\}")
 """Of ``[tool.uv.sources]``: where scripts/lock.sh reads what the library needs."""
-RECORD = re.compile(r"(?m)^\[tool\.trainyard\]\n(?:\w+ = .*(?:\n|\Z))*")
 TIME = "315532800"
 """When each file of a wheel was written, in seconds: the first day that a zip can name. The wheel then depends on the
 library's tree (and on Python and the locked backend) alone: each clone of a release has the same bytes."""
-USAGE, REFUSED = 2, 3
-
-
-class StopError(Exception):
-    """Why nothing was done, in a sentence; with the exit code."""
-
-    def __init__(self, sentence: str, code: int = USAGE) -> None:
-        super().__init__(sentence)
-        self.code = code
 
 
 @dataclass(frozen=True)

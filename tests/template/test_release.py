@@ -62,7 +62,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shipped") / "template"
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(ROOT / "src/trainyard", folder / "src/trainyard", ignore=ignored)
-    for name in ("scripts/release.sh", "scripts/vendor.sh", "scripts/vendor.py", "CHANGELOG.md", ".gitignore"):
+    scripts = [f"scripts/{name}" for name in ("release.sh", "vendor.sh", "vendor.py", "update_git.py")]
+    for name in (*scripts, "CHANGELOG.md", ".gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
     for name, text in (
