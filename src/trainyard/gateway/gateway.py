@@ -6,6 +6,7 @@ It doesn't look into bodies: what a worker gets are the bytes that the client se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -85,9 +86,8 @@ class Gateway:
         server = self._runner.server
         assert server is not None, "setup() makes it"
         connections = self._connections
-        self._listener = await loop.create_server(
-            lambda: Connection(server, loop, connections), sock=listener, backlog=connections.backlog
-        )
+        self._socket, self._connect = listener, lambda: Connection(server, loop, connections)
+        self._listener = await loop.create_server(self._connect, sock=listener, backlog=connections.backlog)
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._answer_all, self._check_token])
@@ -122,9 +122,16 @@ class Gateway:
         """
         loop = asyncio.get_running_loop()
         self.health.phase = Phase.DRAINING
-        for _ in range(2):  # connections that the system has accepted are taken first: it would reset them
-            await asyncio.sleep(0)
+        # The system would reset what it has accepted and we haven't, and asyncio what it hasn't begun to serve.
+        loop.remove_reader(self._socket)
+        await asyncio.sleep(0)
+        waiting: list[socket.socket] = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting.append(self._socket.accept()[0])
         self._listener.close()
+        for accepted in waiting:
+            await loop.connect_accepted_socket(self._connect, accepted)
         self._heard_at = loop.time()
         end = loop.time() + seconds
         while self._requests or loop.time() - self._heard_at < QUIET_SECONDS:

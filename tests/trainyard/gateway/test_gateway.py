@@ -782,6 +782,27 @@ def test_a_request_on_an_open_connection_is_still_answered_while_draining(tmp_pa
     run(tmp_path, test)
 
 
+def test_a_drain_resets_no_connection_that_the_system_has_accepted(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        host, _, port = up.url.removeprefix("http://").partition(":")
+        clients: list[socket.socket] = []
+
+        def connect() -> None:  # between any two steps of the loop, until there is nobody to connect to
+            with contextlib.suppress(ConnectionRefusedError):
+                clients.append(socket.create_connection((host, int(port)), GENEROUS))
+                clients[-1].sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                asyncio.get_running_loop().call_soon(connect)
+
+        connect()
+        assert await up.gateway.drain(GENEROUS)
+        assert clients
+        for client in clients:
+            with client:
+                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+    run(tmp_path, test)
+
+
 def test_a_drain_has_a_limit(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
         async def reply(body: bytes) -> web.Response:
