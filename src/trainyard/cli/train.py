@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trainyard.config.experiment import Experiment
+
+log = logging.getLogger(__name__)
 
 
 def train(config: Config, overrides: Overrides = None) -> None:
@@ -33,6 +36,7 @@ def train(config: Config, overrides: Overrides = None) -> None:
     from trainyard.training.processes import is_muted, mute_other_ranks
 
     mute_other_ranks()
+    log.info("loading PyTorch")
     project = require_project()
     train_project = cast("Callable[[Experiment], Path]", project.resolve(project.run))
     run = train_project(experiment)

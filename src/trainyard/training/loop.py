@@ -100,6 +100,7 @@ class TrainingLoop:
             SystemExit: SIGTERM came; a checkpoint was written, the code is 143.
         """
         self._resume()
+        log.info("training: up to %d epochs of %d steps", self.experiment.trainer.max_epochs, self.steps_per_epoch)
         with StopSignal() as stop:
             while not self._done():
                 self._train_epoch(stop)
@@ -267,8 +268,10 @@ class TrainingLoop:
             # On a GPU this waits for the step, so it isn't asked every time.
             self._check_finite(loss)
         self._clock()
-        step, epoch = self.progress.step, self.progress.epoch
-        report = StepReport(step, self.total_steps, epoch, loss, lr, self.examples_per_second)
+        trainer, progress = self.experiment.trainer, self.progress
+        best = None if progress.best is None else ranked(trainer.monitor, progress.best)
+        step, epoch, speed = progress.step, progress.epoch, self.examples_per_second
+        report = StepReport(step, self.total_steps, epoch, loss, lr, speed, trainer.max_epochs, best)
         for observer in self.observers:
             observer.on_step(report)
 

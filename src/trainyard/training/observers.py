@@ -8,7 +8,9 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
@@ -74,7 +76,7 @@ class MetricsCsv:
 
 
 class Terminal:
-    """A progress bar on a terminal, a plain line now and then elsewhere.
+    """Tells how far training is, in a line of 80 columns: under a bar on a terminal, now and then anew elsewhere.
 
     Args:
         log_every: Optimiser steps between plain lines.
@@ -82,34 +84,48 @@ class Terminal:
 
     def __init__(self, log_every: int) -> None:
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self.log_every = log_every
         # The last line of stdout is the run folder, for scripts; everything else goes to stderr.
-        self.bar = Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else None
+        console = Console(stderr=True)
+        columns = BarColumn(max(4, min(40, console.width - 72))), TextColumn("{task.description}", markup=False)
+        self.bar = Progress(*columns, console=console, transient=True) if sys.stderr.isatty() else None
         self.task: TaskID | None = None
+        self.first: tuple[int, float] | None = None
+        self.loss = ""
 
     def on_step(self, report: StepReport) -> None:
-        """Moves the bar, or prints a line every ``log_every`` steps."""
+        """Moves the bar, or prints a line at the first step and every ``log_every`` steps."""
+        now = time.monotonic()
+        is_due = self.first is None or report.step % self.log_every == 0
+        self.first = self.first or (report.step, now)
+        if is_due:  # reading the loss makes a GPU wait
+            self.loss = f"loss {report.loss.item():.3f}"
         if self.bar is None:
-            if report.step % self.log_every == 0:
-                log.info(
-                    "epoch %d step %d/%d loss %.4f lr %.2e %.0f examples/s",
-                    report.epoch + 1,
-                    report.step,
-                    report.total_steps,
-                    report.loss.item(),
-                    report.lr,
-                    report.examples_per_second,
-                )
+            if is_due:
+                log.info("%s", self._line(report, now))
             return
         if self.task is None:
+            self.task = self.bar.add_task(self._line(report, now), total=report.total_steps)
             self.bar.start()
-            self.task = self.bar.add_task("training", total=report.total_steps)
-        # Reading the loss would make a GPU wait, so the bar shows it only now and then.
-        if report.step % self.log_every == 0:
-            self.bar.update(self.task, description=f"epoch {report.epoch + 1}, loss {report.loss.item():.3f}")
-        self.bar.update(self.task, completed=report.step)
+        self.bar.update(self.task, completed=report.step, description=self._line(report, now))
+
+    def _line(self, report: StepReport, now: float) -> str:
+        assert self.first is not None, "a step was told"
+        first, since = self.first
+        words = [
+            f"epoch {report.epoch + 1}/{report.epochs}",
+            f"step {report.step}/{report.total_steps}",
+            self.loss,
+            f"{report.examples_per_second:.0f} ex/s",
+        ]
+        if report.step > first:  # the first step may have compiled the model; validations so far are in the time
+            seconds = (now - since) / (report.step - first) * (report.total_steps - report.step)
+            words.append(f"{timedelta(seconds=round(seconds))} left".removeprefix("0:"))
+        if report.best is not None:
+            words.append(f"best {report.best:.4f}")
+        return "  ".join(words)
 
     def on_validation(self, validation: Validation) -> None:
         """Prints the epoch's line."""

@@ -85,6 +85,7 @@ class Rehearsal:
             UsageError, DataError: the config or the data must be changed.
             TrainyardError: something else would fail; the cause is kept.
         """
+        log.info("rehearsing with a few examples: a step, a validation and a bundle")
         began = time.perf_counter()
         with alone(), _generators_kept(self.fabric.device), StopSignal() as stop:
             try:
@@ -100,7 +101,7 @@ class Rehearsal:
         if stop.received:
             raise SystemExit(EXIT_SIGTERM)
         if done:
-            log.info("rehearsed in %.1f s: a step, a validation and a bundle", time.perf_counter() - began)
+            log.info("rehearsed in %.1f s", time.perf_counter() - began)
 
     def _go_through(self, count: int) -> bool:
         """Rehearses on a new copy with this many examples; returns whether that could be done."""

@@ -18,6 +18,8 @@ class StepReport:
     Attributes:
         loss: A tensor, so that a GPU needn't be waited for.
         lr: The highest rate that any parameter group has in this step.
+        epochs: The most that the run may have.
+        best: The monitored metric's best value of the validations so far.
     """
 
     step: int
@@ -26,6 +28,8 @@ class StepReport:
     loss: Tensor
     lr: float
     examples_per_second: float
+    epochs: int
+    best: float | None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ class Run:
             DataError: the data can't be used.
         """
         experiment = self.experiment
+        log.info("reading the data")
         dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
         log_findings(dataset.report.bad, dataset.report.warnings, dataset.report.notes)
         check_same_job(experiment, dataset)

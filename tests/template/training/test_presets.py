@@ -78,7 +78,7 @@ def test_profile_writes_a_trace(digits_experiment: DigitsExperiment) -> None:
 
 
 def test_profile_of_too_few_steps_says_so(tmp_path: Path) -> None:
-    report = StepReport(1, PROFILED_STEPS - 1, 0, torch.tensor(0.0), 0.1, 1.0)
+    report = StepReport(1, PROFILED_STEPS - 1, 0, torch.tensor(0.0), 0.1, 1.0, 1, None)
 
     with pytest.raises(UsageError, match=f"needs {PROFILED_STEPS} steps .* smaller data.batch_size"):
         Profiler(tmp_path).on_step(report)

@@ -7,7 +7,9 @@ import importlib
 import io
 import json
 import logging
+import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +37,9 @@ CLASSES = ("cat", "dog")
 LABELS = np.array([0, 1, 1, 0])
 
 
-def step(number: int, loss: float = 1.0) -> StepReport:
+def step(number: int, loss: float = 1.0, best: float | None = None) -> StepReport:
     """Four steps make an epoch."""
-    return StepReport(number, 8, (number - 1) // 4, torch.tensor(loss), lr=0.1, examples_per_second=50.0)
+    return StepReport(number, 8, (number - 1) // 4, torch.tensor(loss), 0.1, 50.0, epochs=2, best=best)
 
 
 def validation(epoch: int, number: int, predicted: tuple[int, ...] = (0, 0, 1, 0)) -> Validation:
@@ -104,18 +106,29 @@ def test_a_resumed_run_goes_on_with_a_metric_more_and_one_less(tmp_path: Path) -
     assert [(row["val_old"], row["val_new"]) for row in rows(tmp_path)] == [("0.5", ""), ("", "0.5")]
 
 
-def test_without_a_terminal_there_are_plain_lines_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    observer = Terminal(log_every=2)
+def tell_four_steps(observer: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds each; the first epoch is validated after them."""
     for number in (1, 2, 3, 4):
+        monkeypatch.setattr(time, "monotonic", lambda number=number: 10.0 * number)
         observer.on_step(step(number))
     observer.on_validation(validation(1, 4))
+
+
+def test_without_a_terminal_there_are_plain_lines_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    observer = Terminal(log_every=2)
+    tell_four_steps(observer, monkeypatch)
+    observer.on_step(step(6, best=0.75))
     observer.close()
 
     assert caplog.messages == [
-        "epoch 1 step 2/8 loss 1.0000 lr 1.00e-01 50 examples/s",
-        "epoch 1 step 4/8 loss 1.0000 lr 1.00e-01 50 examples/s",
+        "epoch 1/2  step 1/8  loss 1.000  50 ex/s",
+        "epoch 1/2  step 2/8  loss 1.000  50 ex/s  01:00 left",
+        "epoch 1/2  step 4/8  loss 1.000  50 ex/s  00:40 left",
         "epoch 1: validation accuracy 0.7500, macro-F1 0.7333, loss 0.7986 (best)",
+        "epoch 2/2  step 6/8  loss 1.000  50 ex/s  00:12 left  best 0.7500",
     ]
 
 
@@ -124,25 +137,45 @@ class FakeTerminal(io.StringIO):
         return True
 
 
+def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
+    """A terminal in place of stderr."""
+    terminal = FakeTerminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    return terminal
+
+
 def test_a_terminal_gets_a_bar_and_the_epochs_lines_above_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    terminal = FakeTerminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
+    terminal = eighty_columns(monkeypatch)
     observer = Terminal(log_every=2)
-    for number in (1, 2, 3, 4):
-        observer.on_step(step(number))
-    observer.on_validation(validation(1, 4))
+    tell_four_steps(observer, monkeypatch)
     observer.close()
 
     shown = terminal.getvalue()
-    assert "epoch 1, loss 1.000" in shown
-    assert "50%" in shown
+    assert "epoch 1/2  step 1/8  loss 1.000" in shown
     assert "epoch 1: validation accuracy 0.7500" in shown
     assert caplog.messages == []
+
+
+def test_the_bar_of_a_long_run_fits_into_80_columns_and_has_no_colour_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = eighty_columns(monkeypatch)
+    observer = Terminal(log_every=1)
+    for number, now in ((1, 0.0), (1500, 4500.0)):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        observer.on_step(StepReport(number, 3000, 5, torch.tensor(0.07), 0.1, 3912.4, epochs=12, best=0.9012))
+    observer.close()
+
+    lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9?]*[A-Zhl]", "", terminal.getvalue()))
+    assert "epoch 6/12  step 1500/3000  loss 0.070  3912 ex/s  1:15:03 left  best 0.9012" in max(lines, key=len)
+    assert "\x1b[3" not in terminal.getvalue()
+    assert max(map(len, lines)) <= 80
 
 
 def test_tensorboard_has_the_curves(digits_run: Path, digits_experiment: DigitsExperiment) -> None:
