@@ -69,6 +69,7 @@ def release(folder: Path, version: str) -> None:
             edit(file, "", f"# since {version}\n")
     library = folder / "src/trainyard/base/version.py"
     library.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{version}"', library.read_text()))
+    edit(folder / "configs/schema.json", '"title": "', f'"title": "Since {version}: ')
     edit(folder / "CHANGELOG.md", "## [", f"## [{version}] - 2030-01-01\n\n- Wonders of {version}.\n\n## [")
     edit(folder / "README.md", "", f"\nThe README of {version}.\n")
     edit(folder / "docs/data.md", "", f"\nThe page of {version}.\n")
@@ -264,7 +265,7 @@ def test_a_version_back_and_the_same_one(clone: Path, source: Path) -> None:
     assert f"v{LAST}" in update(clone)  # the newest, but for a candidate
     commit(clone, "Update")
 
-    said = update(clone, f"v{NEXT}")
+    said = update(clone, f"v{NEXT}", "--from", source.as_uri())  # for once: the record has the source still
 
     assert "Wonders" not in said
     assert_library_is(clone, source, NEXT)
@@ -332,6 +333,70 @@ def test_files_without_a_history_from_a_bare_path(source: Path, tmp_path: Path) 
         assert new in (folder / name).read_text()
     tree = git("rev-parse", f"v{LAST}:src/trainyard", cwd=source)
     assert git("write-tree", "--prefix=src/trainyard/", cwd=folder) == tree
+    record = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["trainyard"]
+    assert "source" not in record, "a path is this machine's alone"
+    commit(folder, "Update")
+
+    address = f"file://me:secret@{bare}"
+    assert "recorded" in update(folder, NEXT, "--from", address)
+
+    record = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["trainyard"]
+    assert (record["source"], record["version"]) == (f"file://{bare}", NEXT)
+
+
+def take_over(folder: Path, kind: str, place: Path) -> Path:
+    """The history in a repository of another hash, as the refusal has it."""
+    git("init", "--quiet", "--initial-branch=main", f"--object-format={kind}", str(place), cwd=folder)
+    exported = subprocess.run(["git", "fast-export", "--all"], cwd=folder, capture_output=True, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=place, input=exported.stdout, check=True)
+    git("checkout", "--quiet", "main", cwd=place)
+    return place
+
+
+def test_a_repository_with_another_hash(renamed: Path, source: Path, tmp_path: Path) -> None:
+    folder = take_over(renamed, "sha256", tmp_path / "newer")
+    assert len(git("rev-parse", "HEAD", cwd=folder).strip()) == 64
+    said = update(folder, code=2)
+    assert "of sha1" in said
+    assert "git init --object-format=sha1 ../NEW && git fast-export" in said
+    assert_untouched(folder)
+
+    # Of the same hash, here where the record has the id that it would have in the other.
+    upstream = take_over(source, "sha256", tmp_path / "upstream")
+    update(folder, NEXT, "--from", str(upstream))
+    tree = git("rev-parse", f"v{NEXT}:src/trainyard", cwd=upstream)
+    assert git("write-tree", "--prefix=src/trainyard/", cwd=folder) == tree
+    commit(folder, "Update")
+    edit(folder / "README.md", "", "Mine.\n")
+    commit(folder, "Edit")
+    update(folder, LAST, "--from", str(upstream))
+    assert (folder / "README.md").read_text().endswith("Mine.\n")
+
+
+@pytest.mark.parametrize("is_set_up", [True, False])
+def test_the_schema_is_made_anew_where_both_have_another(is_set_up: bool, clone: Path) -> None:
+    edit(clone / EDITS["models"][0], *EDITS["models"][1:])
+    (clone / PACKAGE / "models/tiny.py").write_text(TINY)
+    command = [sys.executable, "-m", "trainyard", "config", "--schema"]
+
+    def schema() -> str:
+        return run(*command, cwd=clone, PYTHONPATH=str(clone / "src"), TRAINYARD_PROJECT="zoo_shop").stdout
+
+    (clone / "configs/schema.json").write_text(schema())
+    commit(clone, "Add a model")
+    own = schema()
+    if is_set_up:
+        python = clone / ".venv/bin/python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\nTRAINYARD_PROJECT=zoo_shop exec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+
+    said = update(clone, NEXT)
+
+    written = (clone / "configs/schema.json").read_text()
+    assert ("trainyard config --schema >" in said) == (not is_set_up)
+    assert "tiny" in written
+    assert written == (schema() if is_set_up else own)
 
 
 def test_a_clone_from_between_two_versions(source: Path, tmp_path: Path) -> None:

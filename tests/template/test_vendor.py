@@ -82,6 +82,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     version.write_text(version.read_text().replace(VERSION, NEXT))
     (folder / "src/trainyard/base/new.py").touch()
     (folder / "docs/new.md").touch()
+    lock = folder / "requirements.lock"
+    lock.write_text(lock.read_text().replace("\nhypothesis==", "\nhypothesis==9.") + "zzz-new==1\n    # via zoo\n")
     with (folder / "CONTRIBUTING.md").open("a") as file:
         file.write("\nOne more line.\n")
     commit(folder, NEXT)
@@ -198,14 +200,33 @@ def test_the_pin_moves_beside_staged_changes(source: Path, pinned: Path, tmp_pat
     assert after["source"] == record(pinned)["source"]
 
 
+def relock(folder: Path) -> None:
+    """As scripts/lock.sh does beside a wheel: without what only the library's tests need, and their packages."""
+    lock = folder / "requirements.lock"
+    left = re.sub(r"(?m)^(hypothesis|sortedcontainers)==.*\n(?: .*\n)*", "", lock.read_text())
+    assert left != lock.read_text()
+    lock.write_text(left)
+    commit(folder, "Lock")
+
+
 def test_an_update_moves_the_pin_and_brings_nothing_else_of_the_library(pinned: Path, tmp_path: Path) -> None:
     folder = clone(pinned, tmp_path / "updated")
     (folder / "README.md").write_text("# Ours\n")
     commit(folder, "Edit")
+    relock(folder)
     updated = run("bash", "scripts/update.sh", cwd=folder)
     assert updated.returncode == 0, updated.stderr + updated.stdout
     staged = set(git("diff", "--cached", "--no-renames", "--name-only", cwd=folder).splitlines())
-    assert staged == {"CONTRIBUTING.md", "pyproject.toml", WHEEL, WHEEL.replace(VERSION, NEXT)}
+    assert staged == {
+        "CONTRIBUTING.md",
+        "pyproject.toml",
+        "requirements.lock",
+        WHEEL,
+        WHEEL.replace(VERSION, NEXT),
+    }
+    lock = (folder / "requirements.lock").read_text()
+    assert lock.endswith("zzz-new==1\n    # via zoo\n")
+    assert "hypothesis" not in lock, "the library's tests, which need it, aren't here"
     assert not git("diff", "--name-only", cwd=folder)
     assert record(folder)["version"] == NEXT
 
