@@ -173,10 +173,11 @@ def apply(owner: Owner, merged: Merged, scratch: Path) -> None:
     owner.git("fetch", *QUIETLY, str(scratch), "refs/heads/result")
     if found := in_the_way(owner, merged.files):
         raise StopError(f"files that git doesn't know are in the way; move them: {', '.join(found[:SHOWN])}", REFUSED)
+    nothing = f"0 {'0' * len(owner.head)} 0"
     stages = [
         line
         for path, sides in merged.conflicts.items()
-        for line in (f"0 {'0' * 40} 0\t{path}", *(f"{what} {stage}\t{path}" for stage, what in sides.items()))
+        for line in (f"{nothing}\t{path}", *(f"{what} {stage}\t{path}" for stage, what in sides.items()))
     ]
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
