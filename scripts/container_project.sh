@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Usage: scripts/container_project.sh VENV    in the Dockerfile: installs library and project beside the packages, without an index
-# The library comes from its folder or, where scripts/vendor.sh has pinned its wheel, from the file that was copied here.
+# The library comes from its folder or, where scripts/vendor.sh has pinned its wheel, from the file that was copied here; of a
+# pinned commit it is the one that scripts/setup.sh has built, for there is no git here.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 venv=$1
@@ -17,8 +18,11 @@ pinned=$(recorded wheel)
 case $pinned in
   '') build ./src/trainyard ;;
   git+*)
-    printf 'container_project: the image has no git to fetch %s; pin the file: scripts/vendor.sh on, then off\n' "$pinned" >&2
-    exit 2
+    commit=${pinned##*@} && commit=${commit%%#*}
+    mv -- "git/$commit" wheels 2>/dev/null || {
+      printf 'container_project: the wheel of %s is not in vendor/git; run scripts/setup.sh first, which builds it\n' "$pinned" >&2
+      exit 2
+    }
     ;;
   *)
     mkdir wheels

@@ -87,7 +87,16 @@ sys.exit(hashlib.sha256(pathlib.Path(sys.argv[1]).read_bytes()).hexdigest() != s
 install_library() { # its folder, the commit that is pinned, or the wheel by its hash
   case $wheel in
     '') install --no-build-isolation --editable src/trainyard ;;
-    git+*) install --no-build-isolation --force-reinstall "$wheel" ;;
+    git+*)
+      # Kept for the image, whose build has no git: not in git, under the commit's name, so that no other is taken for it.
+      rm -rf -- vendor/git
+      mkdir -p -- "${built%/*}"
+      printf '*\n' >vendor/git/.gitignore
+      "$venv/bin/python" -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation "$verbosity" \
+        --wheel-dir "$built.part" "$wheel"
+      mv -- "$built.part" "$built"
+      install --force-reinstall --no-index "$built"/*.whl
+      ;;
     *)
       install --force-reinstall --no-index --require-hashes \
         --requirement <(printf './%s --hash=sha256:%s\n' "$wheel" "$(recorded sha256)")
@@ -125,10 +134,14 @@ python=$(find_python)
 [[ -n ${TORCH_INDEX+set} || ! -f $venv/torch-index ]] || TORCH_INDEX=$(<"$venv/torch-index")
 torch_index=${TORCH_INDEX:-}
 wheel=$(recorded wheel)
+built= # where the wheel of a pinned commit is
 library=src/trainyard/pyproject.toml # what says whether the library has to be installed anew
 case $wheel in
   '') ;;
-  git+*) library=pyproject.toml ;;
+  git+*)
+    library=pyproject.toml
+    built=${wheel##*@} && built=vendor/git/${built%%#*}
+    ;;
   *) library=$wheel && check_wheel ;;
 esac
 
@@ -141,7 +154,7 @@ if [[ ! -f $packages_stamp || $(<"$packages_stamp") != "$packages" ]]; then
 fi
 
 project=$(fingerprint "$packages" pyproject.toml "$library")
-if [[ ! -f $project_stamp || $(<"$project_stamp") != "$project" ]]; then
+if [[ ! -f $project_stamp || $(<"$project_stamp") != "$project" || ! -d ${built:-.} ]]; then
   rm -f -- "$project_stamp"
   install_project
   printf '%s\n' "$project" >"$project_stamp"

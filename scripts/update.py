@@ -20,6 +20,7 @@ from update_git import ALONE, BY, REFUSED, Files, Git, StopError, call, environm
 from update_merge import (
     LIBRARY,
     ROOT,
+    SCHEMA,
     SHOWN,
     Merged,
     Owner,
@@ -28,6 +29,7 @@ from update_merge import (
     is_in,
     merge,
     merge_locks,
+    merge_schema,
     read,
     renamed,
     sides,
@@ -36,6 +38,8 @@ from update_merge import (
 
 RELEASE = re.compile(r"refs/tags/v(\d+)\.(\d+)\.(\d+)$")
 PYTHON = ROOT / ".venv/bin/python"
+HASHES = {40: "sha1", 64: "sha256"}
+"""Git's kinds of repositories, by the length of an object's name."""
 QUIETLY = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
 
 
@@ -47,6 +51,8 @@ class Source:
     address: str
     tags: dict[str, tuple[int, ...]]
     """The releases; the others, such as a candidate, are taken by name only."""
+    to_record: str
+    """The address, where the owner's record has none and it is one for others, too; without a user or a token in it."""
 
     @classmethod
     def find(cls, owner: Owner, scratch: Git, address: str | None) -> Source:
@@ -61,9 +67,16 @@ class Source:
         code, listed, complaint = owner.git.run("ls-remote", "--refs", "--tags", "--", address)
         if code:
             raise StopError(f"{address} can't be read, give another one by --from: {' '.join(complaint.split())}")
+        kind, own = (HASHES[len(name.split("\t")[0])] for name in (listed or owner.head, owner.head))
+        if kind != own:
+            way = f"git init --object-format={kind} ../NEW && git fast-export --all | git -C ../NEW fast-import"
+            raise StopError(
+                f"{address} is of {kind}, and this repository of {own}: git can't merge; take it over: {way}"
+            )
         matches = {name.rpartition("/")[2]: RELEASE.search(name) for name in listed.split() if "/" in name}
         tags = {name: tuple(map(int, match.groups())) if match else () for name, match in matches.items()}
-        return cls(scratch, address, tags)
+        is_for_all = not owner.record.get("source") and not address.startswith("/")
+        return cls(scratch, address, tags, re.sub(r"(?<=//)[^/@]*@", "", address) if is_for_all else "")
 
     def choose(self, version: str | None) -> str:
         """The tag of a version, or of the newest release."""
@@ -92,8 +105,8 @@ class Source:
         tag, tree = f"v{owner.record['version']}", owner.record["tree"]
         if tag in self.tags:
             commit = self.fetch_tag(tag)
-            if self.git.run("rev-parse", f"{commit}:src/trainyard")[1].strip() == tree:
-                return commit
+            if self.git.run("rev-parse", f"{commit}:src/trainyard")[1].strip() == tree or len(tree) != len(commit):
+                return commit  # of another length it is of a repository with other hashes, and says nothing here
         self.fetch("+refs/heads/*:refs/source/heads/*", "+refs/tags/*:refs/source/*", depth=2**31 - 1)
         commits = self.git("rev-list", "--all", "--date-order").split()
         asked = "".join(f"{commit}:src/trainyard\n" for commit in commits)
@@ -125,6 +138,19 @@ def migrate(git: Git, owner: Owner, merged: Merged, configs: list[str], report: 
     return {path: git.blob(read(git.folder / path), merged.files[path].split()[0]) for path in clean}
 
 
+def remake_schema(git: Git, owner: Owner, report: Report) -> Files:
+    """The schema as the merged project's own command writes it; none where the environment can't run it yet."""
+    reason = "the new library isn't installed yet"
+    if PYTHON.is_file() and not owner.has_wheel:
+        command = (str(PYTHON), "-m", "trainyard", "config", "--schema")
+        done = call(*command, folder=git.folder, PYTHONPATH=str(git.folder / "src"))
+        if not done.returncode:
+            return {SCHEMA: git.blob(done.stdout)}
+        reason = "the merged project can't run in this .venv"
+    report.tell("to do", SCHEMA, f"yours stays, {reason}; after scripts/setup.sh: trainyard config --schema > {SCHEMA}")
+    return {}
+
+
 def in_the_way(owner: Owner, files: Files) -> list[str]:
     """What lies where a new file comes: git would spare it, but for a file that is ignored."""
     found = set[str]()
@@ -147,10 +173,11 @@ def apply(owner: Owner, merged: Merged, scratch: Path) -> None:
     owner.git("fetch", *QUIETLY, str(scratch), "refs/heads/result")
     if found := in_the_way(owner, merged.files):
         raise StopError(f"files that git doesn't know are in the way; move them: {', '.join(found[:SHOWN])}", REFUSED)
+    nothing = f"0 {'0' * len(owner.head)} 0"
     stages = [
         line
         for path, sides in merged.conflicts.items()
-        for line in (f"0 {'0' * 40} 0\t{path}", *(f"{what} {stage}\t{path}" for stage, what in sides.items()))
+        for line in (f"{nothing}\t{path}", *(f"{what} {stage}\t{path}" for stage, what in sides.items()))
     ]
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
@@ -188,7 +215,7 @@ def merge_all(owner: Owner, source: Source, tag: str, keep_library: bool, report
     # Not before all is fetched: the clone may be shallow, and git would miss what lies behind its first commit.
     objects = owner.git.word("rev-parse", "--path-format=absolute", "--git-path", "objects")
     (work / "git/objects/info/alternates").write_text(f"{objects}\n")
-    block = owner.block_of(tag, scratch.word("rev-parse", f"{commit}:src/trainyard"))
+    block = owner.block_of(tag, scratch.word("rev-parse", f"{commit}:src/trainyard"), source.to_record)
     base = renamed(scratch, base_commit, owner, work / "old", owner.block)
     theirs = renamed(scratch, commit, owner, work / "new", block)
     if not keep_library and not owner.has_wheel:
@@ -197,20 +224,25 @@ def merge_all(owner: Owner, source: Source, tag: str, keep_library: bool, report
     if not keep_library and not owner.has_wheel:
         merged.files.update({path: what for path, what in theirs.items() if is_in(path, LIBRARY)})
     locks, edited = merge_locks(scratch, base, owner, theirs)
-    merged.files.update(locks)
-    complete(scratch.beside(work / "final"), owner, merged, edited, report)
+    schema, is_stale = merge_schema(base, owner, theirs)
+    merged.files.update(locks | schema)
+    complete(scratch.beside(work / "final"), owner, merged, edited, is_stale, report)
+    if source.to_record:
+        report.tell("recorded", source.to_record, "as the source of later updates")
     result = scratch.tree(merged.files)
     scratch("update-ref", "refs/heads/result", scratch.word("commit-tree", "-m", tag, "-p", tag, result))
     return merged
 
 
-def complete(git: Git, owner: Owner, merged: Merged, edited: list[str], report: Report) -> None:
-    """Has the merged project's own tools move renamed keys of configs, and solve the locks that are merged."""
+def complete(git: Git, owner: Owner, merged: Merged, edited: list[str], is_stale: bool, report: Report) -> None:
+    """Has the merged project's own tools move renamed keys of configs, make the schema, and solve the merged locks."""
     if edited or PYTHON.is_file():
-        needed = re.compile(r"(src/trainyard|configs|scripts)/.*|[^/]+\.(toml|lock|md)")
+        needed = re.compile(r"(src|configs|scripts)/.*|[^/]+\.(toml|lock|md)")
         git.check_out(git.tree({path: what for path, what in merged.files.items() if needed.fullmatch(path)}))
     configs = [path for path in merged.files if re.fullmatch(r"configs/[^/]+\.ya?ml", path)]
     merged.files.update(migrate(git, owner, merged, configs, report))
+    if is_stale:
+        merged.files.update(remake_schema(git, owner, report))
     reason = "pyproject.toml is in conflict" if "pyproject.toml" in merged.conflicts else ""
     reason = "the pin moves first" if owner.has_wheel else reason
     merged.files.update(solve_locks(git, merged.files, edited, reason, report))
@@ -222,7 +254,7 @@ def update(version: str | None, address: str | None, keep_library: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder).resolve()
         scratch = Git(work, {**ALONE, **BY, "GIT_DIR": str(work / "git"), "GIT_INDEX_FILE": str(work / "index")})
-        scratch("init", "--quiet", "--bare")
+        scratch("init", "--quiet", "--bare", f"--object-format={owner.git.word('rev-parse', '--show-object-format')}")
         source = Source.find(owner, scratch, address)
         tag, old = source.choose(version), f"v{owner.record['version']}"
         if tag == old:
@@ -246,7 +278,7 @@ def main() -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/update.sh", description="Bring a newer Trainyard, keep your edits.")
     parser.add_argument("version", nargs="?", metavar="VERSION", help="such as 0.2.0; without it the newest release")
-    parser.add_argument("--from", dest="address", metavar="URL_OR_PATH", help="where Trainyard is, if not as recorded")
+    parser.add_argument("--from", dest="address", metavar="URL_OR_PATH", help="where Trainyard is, this time")
     parser.add_argument("--keep-library", action="store_true", help="merge an edited library, too")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the scratch folder goes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -16,6 +17,10 @@ LIBRARY = ("src/trainyard/", "tests/trainyard/")
 """Replaced as a whole."""
 PAGES = ("docs/", "benchmarks/")
 """The library's as well, but a file of the owner's may lie beside ours."""
+SCHEMA = "configs/schema.json"
+"""Made by a command of the library, of its keys and the owner's: two versions of it aren't merged by lines."""
+TESTS = "trainyard (src/trainyard/pyproject.toml:test)"
+"""For whom a lock has what the library's tests need."""
 SHOWN = 20
 """Names in one message."""
 
@@ -52,11 +57,14 @@ class Owner:
         """Whether the library is pinned as a wheel by scripts/vendor.sh, and has no folder here."""
         return "wheel" in self.record
 
-    def block_of(self, tag: str, tree: str) -> str:
+    def block_of(self, tag: str, tree: str, source: str) -> str:
         """The record with another version of the library; that of a pin is moved with it, by scripts/vendor.sh."""
+        block = self.block
+        if source:
+            block = re.sub("(?m)^version = .*", lambda line: f"{line[0]}\nsource = {json.dumps(source)}", block)
         if self.has_wheel:
-            return self.block
-        block = re.sub(r'(?m)^version = ".*"', f'version = "{tag.removeprefix("v")}"', self.block)
+            return block
+        block = re.sub(r'(?m)^version = ".*"', f'version = "{tag.removeprefix("v")}"', block)
         return re.sub(r'(?m)^tree = ".*"', f'tree = "{tree}"', block)
 
     @classmethod
@@ -124,7 +132,10 @@ def check_library(base: Files, owner: Owner) -> None:
 
 
 def sides(base: Files, owner: Owner, theirs: Files, keep_library: bool, report: Report) -> tuple[Files, Files, Files]:
-    """What is merged of each side: no locks, no library unless the owner insists, and its pages without his edits."""
+    """What is merged by lines of each side: nothing that is made by a tool, no library unless the owner insists.
+
+    Of the library's pages his edits are left out.
+    """
     library = () if keep_library else LIBRARY
     ours, shipped = dict(owner.files), LIBRARY + PAGES
     if owner.has_wheel:
@@ -137,7 +148,7 @@ def sides(base: Files, owner: Owner, theirs: Files, keep_library: bool, report: 
             report.tell("replaced", path, "your edit of it is in git's history; the page is the library's")
             ours[path] = base[path]
     base, ours, theirs = (
-        {path: what for path, what in files.items() if not is_in(path, library) and not is_lock(path)}
+        {path: what for path, what in files.items() if not (is_in(path, library) or is_lock(path) or path == SCHEMA)}
         for files in (base, ours, theirs)
     )
     return base, ours, theirs
@@ -202,6 +213,15 @@ def packages(lock: str) -> dict[str, str]:
     return said
 
 
+def without_tests(lock: dict[str, str]) -> dict[str, str]:
+    """Less what only the library's tests need: they aren't beside a pinned wheel, and scripts/lock.sh knows it."""
+    needed_by = {name: set(re.findall(r"(?m)^ +# +(?:via\b *)?(.+)$", said)) for name, said in lock.items()}
+    gone = {TESTS}
+    while more := {name for name, users in needed_by.items() if users and users <= gone} - gone:
+        gone |= more
+    return {name: said for name, said in lock.items() if name not in gone}
+
+
 def chosen(was: dict[str, str], his: dict[str, str]) -> dict[str, str | None]:
     """The packages that the owner has otherwise, or no more; comments name the project, and don't count."""
     bare = [{name: re.sub(r"(?m)^ *#.*\n", "", said) for name, said in lock.items()} for lock in (was, his)]
@@ -219,15 +239,28 @@ def merge_locks(scratch: Git, base: Files, owner: Owner, theirs: Files) -> tuple
         if None in sides[1:]:  # on one side alone: new there, or deleted on the other
             locks |= {path: sides[1] or sides[2] or ""} if sides[0] is None else {}
             continue
-        was, his, new = (packages(scratch.text(what)) if what else {} for what in sides)
+        texts = [scratch.text(what) if what else "" for what in sides]
+        was, his, new = (packages(text) for text in texts)
+        header = "".join(re.findall(r"\A(?:#.*\n)*", texts[2]))
+        if owner.has_wheel:
+            was, his, new = (without_tests(lock) for lock in (was, his, new))
         own = chosen(was, his)
-        locks[path] = owner.files[path] if was == new else theirs[path]
-        if own and was != new:
+        if was == new:
+            locks[path] = owner.files[path]
+            continue
+        if own:
             header = "# Merged package by package by scripts/update.sh; scripts/lock.sh solves it anew.\n"
-            merged = {name: said for name, said in (new | own).items() if said is not None}
-            locks[path] = scratch.blob(header + "".join(merged[name] for name in sorted(merged)))
             edited.append(path)
+        merged = {name: said for name, said in (new | own).items() if said is not None}
+        locks[path] = scratch.blob(header + "".join(merged[name] for name in sorted(merged)))
     return locks, edited
+
+
+def merge_schema(base: Files, owner: Owner, theirs: Files) -> tuple[Files, bool]:
+    """The schema of the side that has another one, and whether both have: then it is made, of the merged files."""
+    was, his, new = (files.get(SCHEMA) for files in (base, owner.files, theirs))
+    taken = new if his == was else his
+    return {SCHEMA: taken} if taken else {}, None not in (his, new) and len({was, his, new}) == 3
 
 
 def solve_locks(git: Git, files: Files, edited: list[str], reason: str, report: Report) -> Files:

@@ -54,9 +54,9 @@ class Git:
 
     def put(self, files: Mapping[str, bytes | None]) -> None:
         """Writes files into the index in one step, and takes those of no content out of it; not into the folder."""
-        lines = []
+        lines, nothing = [], "0" * len(self("rev-parse", "HEAD"))
         for path, content in files.items():
-            item = "0" * 40 if content is None else self("hash-object", "-w", "--stdin", given=content)
+            item = nothing if content is None else self("hash-object", "-w", "--stdin", given=content)
             lines.append(f"{'0' if content is None else '100644'} {item}\t{path}\n")
         self("update-index", "--index-info", given="".join(lines).encode())
 
@@ -137,6 +137,9 @@ def refuse_edits(record: Mapping[str, str]) -> None:
     now = git("rev-parse", f"HEAD:{FOLDER}")
     if now == record["tree"]:
         return
+    if len(now) != len(record["tree"]):
+        way = f"if it isn't edited, write as tree in [tool.trainyard] what git rev-parse HEAD:{FOLDER} says"
+        raise StopError(f"the library's id was recorded in another hash than this repository's; {way}.", REFUSED)
     try:
         names = "".join(f"\n  {name}" for name in git("diff", "--name-only", record["tree"], now).splitlines())
     except StopError:  # the recorded tree isn't among the clone's objects
@@ -201,14 +204,11 @@ def fetch_release(record: Mapping[str, str], address: str | None, folder: Path) 
             "no source is recorded; say where Trainyard is: --from URL_OR_PATH, or write it there as source."
         )
     place = str((ROOT / place).resolve()) if (ROOT / place).exists() else place
-    folder.mkdir()
-    release = Git(folder)
-    release("init", "--quiet")
-    try:
-        release("fetch", "--quiet", "--no-tags", "--depth=1", "--", place, f"refs/tags/{tag}")
+    try:  # a clone has the source's hash, be it SHA-1 or SHA-256
+        git("clone", "--quiet", "--depth=1", "--branch", tag, "--", place, str(folder))
     except StopError as stop:
         raise StopError(f"{place} doesn't give {tag}; another place is named by --from: {stop}") from None
-    release("checkout", "--quiet", "--detach", "FETCH_HEAD")
+    release = Git(folder)
     if release("rev-parse", f"HEAD:{FOLDER}") != record["tree"]:
         sentence = f"{tag} of {place} has another library than this clone began with, which only its own history has"
         raise StopError(f"{sentence}: git revert the commit that took it out.", REFUSED)

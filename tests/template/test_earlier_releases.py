@@ -1,7 +1,7 @@
-"""What an earlier release sealed opens and answers the same: bundles, exports and archives, one fixture a release.
+"""What an earlier release sealed opens and answers the same: bundles, exports and archives.
 
-``fixtures/make.py`` says how a release's fixture is made. One that is there isn't made anew: it stands for what people
-have.
+Each minor version has one fixture, of its first release (``scripts/release.sh``); ``fixtures/make.py`` says how it is
+made. One that is there isn't made anew and doesn't go: it stands for what people have.
 """
 
 from __future__ import annotations

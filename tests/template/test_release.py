@@ -33,6 +33,10 @@ def test_fixture():
     assert (Path(__file__).parent / "fixtures/9.0.0/answers.json").read_text() == "{}"
     assert not Path("broken").exists()
 """
+ALL = """#!/bin/bash
+printf '%s\\n' "$*" >ran
+exec "$TRAINYARD_PYTHON" -m pytest -q tests/template/test_earlier_releases.py
+"""
 TOOL = """#!/bin/sh
 while [ "$1" != --output-file ]; do shift; done
 printf '{"metadata": {"component": {"name": "trainyard"}}, "components": []}' >"$2"
@@ -68,13 +72,15 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy2(ROOT / name, folder / name)
     for name, text in (
         ("requirements.lock", ""),
+        ("scripts/test.sh", ALL),
         ("tests/template/fixtures/make.py", MAKE),
         ("tests/template/test_earlier_releases.py", TEST),
         (".cache/release-tools/bin/cyclonedx-py", TOOL),
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    (folder / ".cache/release-tools/bin/cyclonedx-py").chmod(0o755)
+    for name in ("scripts/test.sh", ".cache/release-tools/bin/cyclonedx-py"):
+        (folder / name).chmod(0o755)
     git("init", "--quiet", "--initial-branch=main", cwd=folder)
     git("add", "--all", cwd=folder)
     git("commit", "--quiet", "--message", "All", cwd=folder)
@@ -120,20 +126,49 @@ def test_a_release_is_committed_tagged_and_built(template: Path) -> None:
     assert (again.returncode, "another commit" in again.stderr) == (2, True)
 
 
-def test_a_release_whose_tests_fail_is_not_tagged_and_goes_on_later(template: Path) -> None:
-    (template / ".git/info/exclude").write_text("broken\n")
+@pytest.mark.parametrize("words", [[], ["--tested"]], ids=["all tests", "tests of releases"])
+def test_a_release_whose_tests_fail_leaves_nothing_behind(template: Path, words: list[str]) -> None:
+    (template / ".git/info/exclude").write_text("broken\nran\n")
     (template / "broken").touch()
-    failed = release(template, NEW, "--tested")
-    assert failed.returncode not in (0, 2)
+    before = git("rev-parse", "HEAD", cwd=template)
+    failed = release(template, NEW, *words)
+    assert (failed.returncode, "nothing is changed" in failed.stderr) == (1, True), failed.stderr
+    assert (template / "ran").exists() == (not words)
     assert git("tag", "--list", f"v{NEW}", cwd=template) == ""
-    assert git("rev-parse", "HEAD~1", cwd=template) == git("rev-parse", "v0.0.10", cwd=template)
-    made = (template / FIXTURE / "answers.json").stat().st_mtime_ns
+    assert git("rev-parse", "HEAD", cwd=template) == before
+    assert git("status", "--porcelain", "--ignored", "--", "src", "tests/template/fixtures", cwd=template) == ""
+    assert git("status", "--porcelain", cwd=template) == ""
 
     (template / "broken").unlink()
-    assert release(template, NEW, "--tested").returncode == 0
-    assert (template / FIXTURE / "answers.json").stat().st_mtime_ns == made, "it isn't made twice"
+    assert release(template, NEW, *words).returncode == 0
     assert git("log", "--format=%s", "-1", cwd=template) == f"Release {NEW}"
     assert (template / "CHANGELOG.md").read_text().count(f"[{NEW}]") == 1
+
+
+def test_a_tag_that_cannot_be_made_takes_its_commit_back(template: Path) -> None:
+    before = git("rev-parse", "HEAD", cwd=template)
+    git("config", "tag.gpgSign", "true", cwd=template)
+    git("config", "gpg.program", "/bin/false", cwd=template)
+    assert release(template, NEW, "--tested").returncode
+    assert (git("rev-parse", "HEAD", cwd=template), git("status", "--porcelain", cwd=template)) == (before, "")
+
+
+def test_what_is_committed_while_the_tests_run_is_not_released(template: Path) -> None:
+    meanwhile = "echo >>requirements.lock && git commit --quiet --message Later --only requirements.lock\n"
+    (template / "scripts/test.sh").write_text(meanwhile)
+    git("commit", "--quiet", "--all", "--message", "Commit in the tests", cwd=template)
+    refused = release(template, NEW)
+    assert (refused.returncode, "isn't tested" in refused.stderr) == (2, True)
+    assert git("log", "--format=%s", "-1", cwd=template) == "Later"
+    assert git("status", "--porcelain", cwd=template) == ""
+
+
+def test_a_later_release_of_a_minor_version_adds_no_fixture(template: Path) -> None:
+    (template / "tests/template/test_earlier_releases.py").write_text("def test() -> None: ...\n")
+    git("commit", "--quiet", "--all", "--message", "Test nothing", cwd=template)
+    assert release(template, "9.0.1", "--tested").returncode == 0
+    changed = git("diff", "--name-only", "HEAD~1", cwd=template).splitlines()
+    assert changed == ["CHANGELOG.md", "src/trainyard/base/version.py"]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def release(folder: Path, version: str) -> None:
             edit(file, "", f"# since {version}\n")
     library = folder / "src/trainyard/base/version.py"
     library.write_text(re.sub(r'VERSION = ".*"', f'VERSION = "{version}"', library.read_text()))
+    edit(folder / "configs/schema.json", '"title": "', f'"title": "Since {version}: ')
     edit(folder / "CHANGELOG.md", "## [", f"## [{version}] - 2030-01-01\n\n- Wonders of {version}.\n\n## [")
     edit(folder / "README.md", "", f"\nThe README of {version}.\n")
     edit(folder / "docs/data.md", "", f"\nThe page of {version}.\n")
@@ -198,6 +199,8 @@ def test_the_owners_tests_pass_after_an_update(clone: Path) -> None:
     made = run(*command, cwd=clone, PYTHONPATH=str(clone / "src"), TRAINYARD_PROJECT="zoo_shop")
     (clone / "configs/schema.json").write_text(made.stdout)
     commit(clone, "Edit")
+    # Its schema is made of the merged files, for ours has another title: a test of the owner's compares it.
+    set_up(clone, f'TRAINYARD_PROJECT=zoo_shop exec {sys.executable} "$@"')
     update(clone)
     # But for the end to end, which test_rename.py passes in a renamed clone: it takes minutes.
     tests = {str(path) for path in (clone / "tests").glob("test_*.py")} - {str(clone / "tests/test_end_to_end.py")}
@@ -264,7 +267,7 @@ def test_a_version_back_and_the_same_one(clone: Path, source: Path) -> None:
     assert f"v{LAST}" in update(clone)  # the newest, but for a candidate
     commit(clone, "Update")
 
-    said = update(clone, f"v{NEXT}")
+    said = update(clone, f"v{NEXT}", "--from", source.as_uri())  # for once: the record has the source still
 
     assert "Wonders" not in said
     assert_library_is(clone, source, NEXT)
@@ -332,6 +335,71 @@ def test_files_without_a_history_from_a_bare_path(source: Path, tmp_path: Path) 
         assert new in (folder / name).read_text()
     tree = git("rev-parse", f"v{LAST}:src/trainyard", cwd=source)
     assert git("write-tree", "--prefix=src/trainyard/", cwd=folder) == tree
+    record = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["trainyard"]
+    assert "source" not in record, "a path is this machine's alone"
+    commit(folder, "Update")
+
+    address = f"file://me:secret@{bare}"
+    assert "recorded" in update(folder, NEXT, "--from", address)
+
+    record = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["trainyard"]
+    assert (record["source"], record["version"]) == (f"file://{bare}", NEXT)
+
+
+def take_over(folder: Path, kind: str, place: Path) -> Path:
+    """The history in a repository of another hash, as the refusal has it."""
+    git("init", "--quiet", "--initial-branch=main", f"--object-format={kind}", str(place), cwd=folder)
+    exported = subprocess.run(["git", "fast-export", "--all"], cwd=folder, capture_output=True, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=place, input=exported.stdout, check=True)
+    git("checkout", "--quiet", "main", cwd=place)
+    return place
+
+
+def test_a_repository_with_another_hash(renamed: Path, source: Path, tmp_path: Path) -> None:
+    folder = take_over(renamed, "sha256", tmp_path / "newer")
+    assert len(git("rev-parse", "HEAD", cwd=folder).strip()) == 64
+    said = update(folder, code=2)
+    assert "of sha1" in said
+    assert "git init --object-format=sha1 ../NEW && git fast-export" in said
+    assert_untouched(folder)
+
+    # Of the same hash, here where the record has the id that it would have in the other.
+    upstream = take_over(source, "sha256", tmp_path / "upstream")
+    update(folder, NEXT, "--from", str(upstream))
+    tree = git("rev-parse", f"v{NEXT}:src/trainyard", cwd=upstream)
+    assert git("write-tree", "--prefix=src/trainyard/", cwd=folder) == tree
+    commit(folder, "Update")
+    edit(folder / "README.md", "", "Mine.\n")
+    edit(folder / "configs/digits_resnet.yaml", "", "# mine\n")
+    commit(folder, "Edit")
+    assert "conflict" in update(folder, LAST, "--from", str(upstream), code=3)
+    assert git("diff", "--name-only", "--diff-filter=U", cwd=folder) == "configs/digits_resnet.yaml\n"
+    assert (folder / "README.md").read_text().endswith("Mine.\n")
+
+
+def set_up(folder: Path, script: str) -> None:
+    """A stand-in for the environment's Python."""
+    python = folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+
+
+@pytest.mark.parametrize("is_set_up", [True, False])
+def test_the_schema_is_made_anew_where_both_have_another(is_set_up: bool, clone: Path) -> None:
+    edit(clone / EDITS["models"][0], *EDITS["models"][1:])
+    edit(clone / "configs/schema.json", '"title": "', '"title": "Mine: ')
+    commit(clone, "Add a model")
+    own = (clone / "configs/schema.json").read_text()
+    if is_set_up:  # of the merged files, in which the owner's model is as well as our change
+        init = "$PYTHONPATH/zoo_shop/__init__.py"
+        set_up(clone, f'case "$*" in *--schema) grep -q "Tiny" {init} && grep SINCE {init};; esac')
+
+    said = update(clone, NEXT)
+
+    written = (clone / "configs/schema.json").read_text()
+    assert ("trainyard config --schema >" in said) == (not is_set_up)
+    assert written == (f'SINCE_98 = "{NEXT}"\n' if is_set_up else own)
 
 
 def test_a_clone_from_between_two_versions(source: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -82,6 +83,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     version.write_text(version.read_text().replace(VERSION, NEXT))
     (folder / "src/trainyard/base/new.py").touch()
     (folder / "docs/new.md").touch()
+    lock = folder / "requirements.lock"
+    lock.write_text(lock.read_text().replace("\nhypothesis==", "\nhypothesis==9.") + "zzz-new==1\n    # via zoo\n")
     with (folder / "CONTRIBUTING.md").open("a") as file:
         file.write("\nOne more line.\n")
     commit(folder, NEXT)
@@ -198,14 +201,33 @@ def test_the_pin_moves_beside_staged_changes(source: Path, pinned: Path, tmp_pat
     assert after["source"] == record(pinned)["source"]
 
 
+def relock(folder: Path) -> None:
+    """As scripts/lock.sh does beside a wheel: without what only the library's tests need, and their packages."""
+    lock = folder / "requirements.lock"
+    left = re.sub(r"(?m)^(hypothesis|sortedcontainers)==.*\n(?: .*\n)*", "", lock.read_text())
+    assert left != lock.read_text()
+    lock.write_text(left)
+    commit(folder, "Lock")
+
+
 def test_an_update_moves_the_pin_and_brings_nothing_else_of_the_library(pinned: Path, tmp_path: Path) -> None:
     folder = clone(pinned, tmp_path / "updated")
     (folder / "README.md").write_text("# Ours\n")
     commit(folder, "Edit")
+    relock(folder)
     updated = run("bash", "scripts/update.sh", cwd=folder)
     assert updated.returncode == 0, updated.stderr + updated.stdout
     staged = set(git("diff", "--cached", "--no-renames", "--name-only", cwd=folder).splitlines())
-    assert staged == {"CONTRIBUTING.md", "pyproject.toml", WHEEL, WHEEL.replace(VERSION, NEXT)}
+    assert staged == {
+        "CONTRIBUTING.md",
+        "pyproject.toml",
+        "requirements.lock",
+        WHEEL,
+        WHEEL.replace(VERSION, NEXT),
+    }
+    lock = (folder / "requirements.lock").read_text()
+    assert lock.endswith("zzz-new==1\n    # via zoo\n")
+    assert "hypothesis" not in lock, "the library's tests, which need it, aren't here"
     assert not git("diff", "--name-only", cwd=folder)
     assert record(folder)["version"] == NEXT
 
@@ -241,6 +263,28 @@ def test_what_would_not_be_a_pin_of_a_release_is_refused(source: Path, renamed: 
     commit(folder, "Edit the library")
     code, complaint = refused(folder, "off")
     assert (code, complaint.splitlines()[1:]) == (3, ["  base/cpu.py"])
+
+
+def test_a_repository_of_the_newer_hash(renamed: Path, source: Path, tmp_path: Path) -> None:
+    upstream = tmp_path / "upstream"
+    git("init", "--quiet", "--object-format=sha256", str(upstream), cwd=tmp_path)
+    exported = subprocess.run(["git", "fast-export", "--all"], cwd=source, capture_output=True, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=upstream, input=exported.stdout, check=True)
+    git("checkout", "--quiet", "--detach", f"v{VERSION}", cwd=upstream)
+    folder = clone(upstream, tmp_path / "newer")
+    assert run("bash", "scripts/rename.sh", "zoo-shop", cwd=folder).returncode == 0
+    commit(folder, "Rename")
+    before = git("rev-parse", "HEAD^{tree}", cwd=folder)
+    for word in ("off", "on"):
+        vendor(folder, word)
+        commit(folder, word)
+    assert git("rev-parse", "HEAD^{tree}", cwd=folder) == before
+
+    pyproject = folder / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace(record(folder)["tree"], record(renamed)["tree"]))
+    commit(folder, "Record it as the older hash has it")
+    code, complaint = refused(folder, "off")
+    assert (code, "another hash" in complaint, complaint.count("\n")) == (3, True, 1)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +352,29 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def install_as_in_the_image(folder: Path, site: Path, place: Path) -> None:
+    """The Dockerfile's steps for library and project, without git and an index; a second time there is no wheel."""
+    for name in ("src", "serving", "scripts"):
+        shutil.copytree(folder / name, place / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(folder / name, place)
+    shutil.copytree(folder / "vendor", place, dirs_exist_ok=True)
+    tools = place / "tools"
+    tools.mkdir()
+    for name in ("bash", "dirname", "sed", "mv", "cp"):
+        (tools / name).symlink_to(shutil.which(name) or "")
+    (tools / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tools / "python").chmod(0o755)
+    venv.create(place / "venv")
+    command = ("bash", "scripts/container_project.sh", "venv")
+    built = run(*command, cwd=place, PATH=str(tools), PYTHONPATH=str(site))
+    assert built.returncode == 0, built.stderr
+    (wheel,) = place.glob("venv/lib/*/site-packages/trainyard/base/version.py")
+    assert NEXT in wheel.read_text()
+    again = run(*command, cwd=place, PATH=str(tools), PYTHONPATH=str(site))
+    assert (again.returncode, again.stderr.count("\n"), "scripts/setup.sh first" in again.stderr) == (2, 1, True)
+
+
 @pytest.mark.slow
 def test_a_pinned_library_is_installed_and_used(source: Path, pinned: Path, site: Path, tmp_path: Path) -> None:
     folder = clone(pinned, tmp_path / "used")
@@ -347,5 +414,7 @@ def test_a_pinned_library_is_installed_and_used(source: Path, pinned: Path, site
         commit(folder, " ".join(words))
     fetched = set_up(folder, site)
     assert fetched.returncode == 0, fetched.stderr
+    assert git("status", "--porcelain", cwd=folder) == "", "the wheel for the image is no file of the project's"
+    install_as_in_the_image(folder, site, tmp_path / "image")
     version, where = call("-c", "import trainyard; print(trainyard.__version__, trainyard.__file__)").split(" ", 1)
     assert (version, Path(where).is_relative_to(folder / ".venv")) == (NEXT, True)
