@@ -25,6 +25,7 @@ from trainyard.gateway.bodies import Limits
 from trainyard.gateway.connections import Connections
 from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens
 from trainyard.http.requests import ORIGINAL_TYPE
@@ -86,7 +87,8 @@ async def standing(
         (folder / name).chmod(0o600)
     health = Health(frozenset({"m"}))
     proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
-    gateway = Gateway({"m": {"name": "m"}}, Tokens(folder / "token"), proxy, health, limits)
+    metrics = Metrics([Watched("m", "1.0", ("a", "b"), None, {"format": "onnx"})], health)
+    gateway = Gateway({"m": {"name": "m"}}, Tokens(folder / "token"), proxy, health, limits, metrics)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
     await gateway.open(listener)
