@@ -12,9 +12,9 @@ from trainyard.artifacts.bundle import BundleFacts
 
 DIGITS = 3
 """Decimals of what is compared: formats of one model differ behind them."""
-DECILES = np.linspace(0, 1, 11)
-FREQUENT = 9
-"""Classes that are compared one by one; all others together, as too few live items would fall on each."""
+DECILES = np.linspace(0.1, 1, 10)
+GROUPS = 10
+"""Classes that are compared one by one; of more, neighbours are compared together, as few live items fall on each."""
 
 
 class Bins(BaseModel):
@@ -32,7 +32,7 @@ class Bins(BaseModel):
     def of(values: ArrayLike) -> Bins:
         """Those between the deciles of at least one value, and one below all of them, which is empty."""
         found = _rounded(values)
-        edges = np.unique([found.min() - 0.5 * 10.0**-DIGITS, *np.quantile(found, DECILES)])
+        edges = np.unique(np.round([found.min() - 0.5 * 10.0**-DIGITS, *np.quantile(found, DECILES)], DIGITS + 1))
         return Bins(edges=edges.tolist(), counts=_counts(found, edges).tolist())
 
     def psi(self, values: ArrayLike) -> float:
@@ -89,12 +89,10 @@ class DriftReference(BaseModel):
 
     def labels_psi(self, labels: Sequence[int]) -> float:
         """How far the classes of live answers are from the reference's."""
-        live = np.bincount(labels, minlength=len(self.labels))
-        return psi(self._grouped(np.asarray(self.labels)), self._grouped(live))
-
-    def _grouped(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        frequent = self.frequent(FREQUENT)
-        return np.append(counts[frequent], counts.sum() - counts[frequent].sum())
+        counts = np.asarray(self.labels)
+        if len(counts) > GROUPS:
+            return Bins.of(np.repeat(np.arange(len(counts)), counts)).psi(labels)
+        return psi(counts, np.bincount(labels, minlength=len(counts)))
 
 
 def psi(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:
