@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.artifacts.manifest import check_digests
+from trainyard.http.facts import HEADER
 from trainyard.http.multipart import Part
 from trainyard.http.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
 from trainyard.http.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
@@ -47,12 +49,15 @@ class Handler:
 
     def handle(self, data: Sequence[Row], context: Context) -> list[bytes]:
         """Answers all requests of a batch by one call of the predictor; gives each its own status."""
+        began = time.perf_counter()
         accepts = self._responder.accepts
         requests = [_request(row, context.get_all_request_header(i), accepts) for i, row in enumerate(data)]
-        replies = self._responder.answer(requests)
+        replies = self._responder.answer(requests, began)
         for i, reply in enumerate(replies):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, i)
             context.set_response_content_type(i, JSON)
+            if reply.facts:
+                context.set_response_header(i, HEADER, reply.facts.header())
         return [reply.body for reply in replies]
 
 

@@ -61,7 +61,7 @@ class BundleFacts(BaseModel):
     environment: Json
     data: DataFacts
     drift_reference: Json
-    """Statistics of the training inputs and of the predictions, to compare live traffic with."""
+    """What live traffic is compared with; see ``DriftReference``."""
 
     @property
     def kind(self) -> Kind:

@@ -9,6 +9,8 @@ import typer
 
 from trainyard.cli.app import AUTO_OR_FORMATS, check_format
 
+METRICS_PORT = 9464
+"""That of OpenTelemetry's exporters for Prometheus."""
 Models = Annotated[
     list[str],
     typer.Argument(
@@ -22,6 +24,18 @@ def serve(
     models: Models,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for others to reach it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address of the metrics for Prometheus, which need no token.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of these, at /metrics. By default 9464, or with --port 0 a free one, as 0 takes.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say that it is ready as a line of JSON on stdout.")] = False,
     format: Annotated[
         str,
@@ -88,6 +102,8 @@ def serve(
         choices=choices,
         host=host,
         port=port,
+        metrics_host=metrics_host,
+        metrics_port=(METRICS_PORT if port else 0) if metrics_port is None else metrics_port,
         token_file=token_file,
         lame_duck=lame_duck,
         drain_seconds=drain_seconds,

@@ -9,9 +9,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Literal, TypeAlias
 
 from aiohttp import web
+
+from trainyard.http.facts import Facts
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +35,17 @@ class Entry:
     Attributes:
         id: Its own, or its trace's, or a new one; the answer has it too.
         path: What was asked for, without a query.
-        model: The model, where it is one of ours; so its version, where the client named one.
+        model: The model, where it is one of ours.
+        version: Its version, or what the client took for one.
         token: The name of the token that was shown.
         bytes: Of the body that came in.
-        items: How many it holds, where that is known without looking into it.
+        items: How many it holds, where that is known.
         status: The answer's, or ``LEFT``.
+        code: What went wrong, in a word, as metrics have it.
         reason: The error that was answered.
         ms: Until the answer was there.
+        queue_ms: Of these, waiting for a worker and a batch.
+        model_ms: Of these, the model's call.
     """
 
     id: str
@@ -49,15 +56,28 @@ class Entry:
     bytes: int = 0
     items: int | None = None
     status: int = 500
+    code: str | None = None
     reason: str | None = None
     ms: float = 0.0
+    queue_ms: float | None = None
+    model_ms: float | None = None
 
     def answered(self, response: web.StreamResponse) -> None:
         """Takes from an answer what came of the request, and gives it the id."""
         self.status = response.status
         response.headers["X-Request-Id"] = self.id
+        self.code = response.get(CODE) or _code(self.status)
         if response.status >= 400 and isinstance(response, web.Response) and isinstance(response.body, bytes):
             self.reason = _error(response.body)
+
+    def left(self) -> None:
+        """Its client is gone."""
+        self.status, self.code = LEFT, "client_left"
+
+    def worked(self, facts: Facts, seconds: float) -> None:
+        """Takes what a worker says of the request, which it had, waiting included, for this long."""
+        self.items, self.model_ms = facts.items, facts.model_ms
+        self.queue_ms = round(max(0.0, seconds * 1000 - facts.preprocess_ms - facts.model_ms), 1)
 
     def tell(self, is_quiet: bool) -> None:
         """Logs it; at debug what happens all the time, or is the client's own affair."""
@@ -68,6 +88,8 @@ class Entry:
 
 
 ENTRY = web.RequestKey("entry", Entry)
+FACTS = web.RequestKey("facts", Facts)
+CODE = web.ResponseKey("code", str)
 
 
 def new_entry(request: web.Request) -> Entry:
@@ -80,6 +102,10 @@ def _request_id(headers: Mapping[str, str]) -> str:
         return given
     trace = TRACE.fullmatch(headers.get("traceparent", ""))
     return trace["id"] if trace else secrets.token_hex(16)
+
+
+def _code(status: int) -> str | None:
+    return HTTPStatus(status).phrase.lower().replace(" ", "_") if status >= 400 and status != LEFT else None
 
 
 def _error(body: bytes) -> str | None:

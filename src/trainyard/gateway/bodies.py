@@ -113,6 +113,6 @@ class _Room:
             raise Refused(self._bodies._too_large())
         most = limits.held if size <= limits.small else limits.held * 3 // 4
         if self._bodies._held + count > most:
-            raise Refused(failure(503, "too many large requests at once; try again", AGAIN))
+            raise Refused(failure(503, "too many large requests at once; try again", AGAIN, "memory"))
         self._bodies._held += count
         self.taken = size

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from trainyard.gateway.access_log import ENTRY, LEFT, new_entry
+from trainyard.gateway.access_log import ENTRY, FACTS, LEFT, new_entry
 from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.metrics import Metrics
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
 from trainyard.gateway.tokens import Tokens
 
@@ -57,6 +58,7 @@ class Gateway:
         proxy: TorchServe.
         health: What is told to probes.
         limits: Bounds of requests.
+        metrics: Counts them.
 
     Attributes:
         first: What the header ``FIRST`` says in the server's own requests.
@@ -69,7 +71,9 @@ class Gateway:
         proxy: Proxy,
         health: Health,
         limits: Limits,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
         self._limits, self._bodies = limits, Bodies(limits)
         self._connections = Connections(limits.connections)
@@ -161,8 +165,11 @@ class Gateway:
             self._requests -= 1
             entry.ms = round((loop.time() - began) * 1000, 1)
             if request.transport is None:
-                entry.status = LEFT
-            entry.tell(is_quiet=entry.path in OPEN or self.health.phase is Phase.STARTING)
+                entry.left()
+            is_quiet = entry.path in OPEN or self.health.phase is Phase.STARTING
+            entry.tell(is_quiet)
+            if not is_quiet:
+                self._metrics.count(entry, request.get(FACTS))
         if self.health.phase is Phase.DRAINING:
             response.force_close()
         return response
@@ -233,27 +240,31 @@ class Gateway:
             self._check_load()  # again: many bodies may have come in meanwhile
             self._asked += 1
             try:
-                with self._connections.answering(request):
+                with self._connections.answering(request), self._metrics.answering(model):
+                    began = asyncio.get_running_loop().time()
                     answer = await self._proxy.predict(model, request.match_info.get("version"), body, content_type)
+                if answer.facts:
+                    request[FACTS] = answer.facts
+                    request[ENTRY].worked(answer.facts, asyncio.get_running_loop().time() - began)
             finally:
                 self._asked -= 1
         return answer.response()
 
     def _check_load(self) -> None:
         if self._asked >= self._limits.requests:
-            raise Refused(failure(503, "too many requests at once; try again", AGAIN))
+            raise Refused(failure(503, "too many requests at once; try again", AGAIN, "overload"))
 
     def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
         if self.health.phase is Phase.STARTING and not own:
-            raise Refused(failure(503, "the models are being loaded; try again", AGAIN))
+            raise Refused(failure(503, "the models are being loaded; try again", AGAIN, "starting"))
 
     def _checked_model(self, request: web.Request) -> str:
         model = request.match_info["model"]
         if model not in self._models:
             raise Refused(failure(404, f"there is no model {model}; there are {', '.join(sorted(self._models))}"))
         entry = request[ENTRY]
-        entry.model, entry.version = model, request.match_info.get("version")
+        entry.model, entry.version = model, request.match_info.get("version") or self._metrics.version(model)
         return model
 
 

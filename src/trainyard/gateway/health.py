@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
@@ -29,11 +30,13 @@ class Health:
     Attributes:
         phase: Where the server is in its life.
         missing: Models that no worker is ready for.
+        restarts: How many workers of each model ended, and were started again.
     """
 
     def __init__(self, models: frozenset[str]) -> None:
         self.phase = Phase.STARTING
         self.missing = models
+        self.restarts: Counter[str] = Counter()
         self._models = models
         self._deep: Callable[[], Awaitable[str | None]] | None = None
         self._checking: asyncio.Task[str | None] | None = None

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
+from trainyard.gateway.access_log import CODE
+from trainyard.http.facts import HEADER as FACTS
+from trainyard.http.facts import Facts
 from trainyard.http.requests import ORIGINAL_TYPE
 
 if TYPE_CHECKING:
@@ -28,22 +31,31 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Answer:
-    """A response to a client."""
+    """A response to a client.
+
+    Attributes:
+        code: Of a failure that its status doesn't tell from others, a word for metrics.
+        facts: What the worker says of the request, not for the client.
+    """
 
     status: int
     body: bytes
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
+    code: str = ""
+    facts: Facts | None = None
 
     def response(self) -> web.Response:
         """It, as aiohttp sends it: one can't be sent twice."""
         headers = {"Content-Type": self.content_type, "Server": "trainyard", **self.headers}
-        return web.Response(body=self.body, status=self.status, headers=headers)
+        response = web.Response(body=self.body, status=self.status, headers=headers)
+        response[CODE] = self.code
+        return response
 
 
-def failure(status: int, error: str, headers: dict[str, str] | None = None) -> Answer:
+def failure(status: int, error: str, headers: dict[str, str] | None = None, code: str = "") -> Answer:
     """An answer that says what is wrong."""
-    return Answer(status, json.dumps({"error": error}).encode(), JSON, headers or {})
+    return Answer(status, json.dumps({"error": error}).encode(), JSON, headers or {}, code)
 
 
 class Proxy:
@@ -98,11 +110,11 @@ class Proxy:
             return failure(504, f"no answer within {self._seconds:g} s")
         except (aiohttp.ClientError, OSError) as error:
             log.debug("TorchServe: %r", error)
-            return failure(503, "the model's server can't be reached; try again", AGAIN)
+            return failure(503, "the model's server can't be reached; try again", AGAIN, "unreachable")
         limit = self._worker_seconds[model]
         if _is_lost(answer) and asyncio.get_running_loop().time() - began >= limit:
             # TorchServe says the same of a worker that died: but no worker has a request for longer than this.
-            return failure(504, f"the worker gave no answer within {limit:g} s, and was ended")
+            return failure(504, f"the worker gave no answer within {limit:g} s, and was ended", code="worker_stuck")
         return _plain(answer, model, version)
 
     async def _post(self, path: str, body: bytes, content_type: str) -> Answer:
@@ -115,7 +127,9 @@ class Proxy:
         }
         data = body if len(body) <= LARGE else io.BytesIO(body)
         async with self._session.post(self._url() + path, data=data, headers=headers) as response:
-            return Answer(response.status, await response.read(), response.headers.get("Content-Type", JSON))
+            facts = Facts.read(response.headers.get(FACTS))
+            type = response.headers.get("Content-Type", JSON)
+            return Answer(response.status, await response.read(), type, facts=facts)
 
 
 def _is_stale_key(answer: Answer) -> bool:
@@ -135,11 +149,11 @@ def _plain(answer: Answer, model: str, version: str | None) -> Answer:
             return failure(413, "the request is too large")
         case 503 if b"has no worker" in answer.body:
             # TorchServe's words for a full queue, too.
-            return failure(503, "too many requests are waiting for this model; try again", AGAIN)
+            return failure(503, "too many requests are waiting for this model; try again", AGAIN, "queue_full")
         case _ if _is_lost(answer):
-            return failure(503, "the worker ended while it had this request; try again", AGAIN)
+            return failure(503, "the worker ended while it had this request; try again", AGAIN, "worker_lost")
         case 507:
-            return failure(503, "the worker is out of memory; try again", AGAIN)
+            return failure(503, "the worker is out of memory; try again", AGAIN, "worker_memory")
         case status if status >= 500:
             log.warning("TorchServe answered %d to a request of %s: %s", status, model, _excerpt(answer.body))
             return failure(500, "the model failed on this request")

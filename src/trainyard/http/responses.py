@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -11,14 +12,16 @@ from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
+from trainyard.http.facts import Facts
 from trainyard.http.protocol_v2 import v2_answer
 from trainyard.http.request_types import Accepts, Request, RequestError
 from trainyard.http.strict_json import shown
-from trainyard.inference.predictor import Predictor
+from trainyard.inference.predictor import Predictor, Trace
 
 Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
 """Of each item its probabilities ``[classes] float32``, or its error."""
 Answer: TypeAlias = dict[str, object]
+NOTHING: dict[str, float] = {}
 
 
 class Reply(NamedTuple):
@@ -27,10 +30,12 @@ class Reply(NamedTuple):
     Attributes:
         status: The HTTP status.
         body: JSON in UTF-8.
+        facts: What isn't for the client, but for whoever watches the server.
     """
 
     status: int
     body: bytes
+    facts: Facts | None = None
 
 
 class Responder:
@@ -51,18 +56,32 @@ class Responder:
         self._model = model
         self._version = version
 
-    def answer(self, requests: Sequence[Request | RequestError]) -> list[Reply]:
-        """Answers each request, in their order; what is wrong with one touches no other."""
+    def answer(self, requests: Sequence[Request | RequestError], began: float | None = None) -> list[Reply]:
+        """Answers each request, in their order; what is wrong with one touches no other.
+
+        Args:
+            requests: The batch.
+            began: By ``time.perf_counter``, when reading the requests did; now by default.
+        """
+        began = time.perf_counter() if began is None else began
         requests = [self._meant(request) for request in requests]
         good = [item for request in requests if isinstance(request, Request)
                 for item in request.items if not isinstance(item, ItemError)]  # fmt: skip
-        scores = iter(self._predictor.score(good))
-        return [
-            error_reply(request.status, str(request))
-            if isinstance(request, RequestError)
-            else self._reply(request, [item if isinstance(item, ItemError) else next(scores) for item in request.items])
-            for request in requests
-        ]
+        trace = Trace()
+        scored = zip(self._predictor.score(good, trace), trace.measures, strict=True)
+        preprocess_seconds = time.perf_counter() - began - trace.model_seconds
+        replies: list[Reply] = []
+        batch: int | None = len(good)
+        for request in requests:
+            if isinstance(request, RequestError):
+                replies.append(error_reply(request.status, str(request)))
+                continue
+            found = [(item, NOTHING) if isinstance(item, ItemError) else next(scored) for item in request.items]
+            scores, measures = zip(*found, strict=True)
+            facts = Facts.of(scores, measures, preprocess_seconds, trace.model_seconds, batch)
+            replies.append(self._reply(request, scores)._replace(facts=facts))
+            batch = None
+        return replies
 
     def _meant(self, request: Request | RequestError) -> Request | RequestError:
         if isinstance(request, RequestError) or request.model in (None, self._model):

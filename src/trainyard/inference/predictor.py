@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -32,6 +34,19 @@ class Deployed(NamedTuple):
     bundle: str
     export: str | None
     format: FormatName
+
+
+@dataclass
+class Trace:
+    """What a call of ``score`` finds out by the way.
+
+    Attributes:
+        model_seconds: In which the model ran.
+        measures: Of each item, what its preprocessor measured, by name; nothing of one that can't be encoded.
+    """
+
+    model_seconds: float = 0.0
+    measures: list[dict[str, float]] = field(default_factory=list)
 
 
 class Predictor:
@@ -88,9 +103,12 @@ class Predictor:
         for scores in self._scores(items):
             yield scores if isinstance(scores, ItemError) else self.best(scores, top_k)
 
-    def score(self, items: Sequence[Item]) -> list[NDArray[np.float32] | ItemError]:
-        """Gives each item's probabilities ``[classes] float32`` in the order of the labels, or its error."""
-        return list(self._scores(items))
+    def score(self, items: Sequence[Item], trace: Trace | None = None) -> list[NDArray[np.float32] | ItemError]:
+        """Gives each item's probabilities ``[classes] float32`` in the order of the labels, or its error.
+
+        What it finds out by the way is noted in ``trace``.
+        """
+        return list(self._scores(items, trace))
 
     def best(self, probabilities: NDArray[np.float32], top_k: int = 3) -> Prediction:
         """The answer that an item's probabilities ``[classes]`` give."""
@@ -110,10 +128,15 @@ class Predictor:
             rows[position] = scores
         return rows
 
-    def _scores(self, items: Iterable[Item]) -> Iterator[NDArray[np.float32] | ItemError]:
+    def _scores(self, items: Iterable[Item], trace: Trace | None = None) -> Iterator[NDArray[np.float32] | ItemError]:
+        measure = self.bundle.preprocessor.measures
         for window in self._windows(items):
             encoded = [self._encode(item) for item in window]
+            began = time.perf_counter()
             rows = iter(self._forward_sorted([row for row in encoded if not isinstance(row, ItemError)]))
+            if trace:
+                trace.model_seconds += time.perf_counter() - began
+                trace.measures += [{} if isinstance(row, ItemError) else measure(row) for row in encoded]
             for row in encoded:
                 yield row if isinstance(row, ItemError) else _finite(next(rows))
 

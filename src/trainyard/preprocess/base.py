@@ -90,8 +90,8 @@ class Preprocessor(ABC):
         """Random encoded items, all of one shape, for a model whose bundle carries no samples."""
 
     @abstractmethod
-    def statistics(self, encoded: Sequence[Encoded]) -> dict[str, object]:
-        """Statistics of inputs, at least one, to hold live traffic against."""
+    def measures(self, encoded: Encoded) -> dict[str, float]:
+        """What is measured of an input by name, the same names of each, to hold live traffic against the test split."""
 
     @abstractmethod
     def extremes(self, encoded: Sequence[Encoded], generator: np.random.Generator) -> list[Encoded]:

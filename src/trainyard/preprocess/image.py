@@ -144,15 +144,9 @@ class ImagePreprocessor(Preprocessor):
         """Pixels of every value alike."""
         return list(generator.integers(0, 256, (count, self.size, self.size, 3), dtype=np.uint8))
 
-    def statistics(self, encoded: Sequence[Encoded]) -> dict[str, object]:
-        """Mean and deviation of each channel, from 0 to 1, and how bright the images are, in 16 shares."""
-        pixels = np.stack(encoded).astype(np.float32) / 255
-        brightness, _ = np.histogram(pixels.mean(axis=(1, 2, 3)), bins=16, range=(0, 1))
-        return {
-            "channel_mean": pixels.mean(axis=(0, 1, 2)).tolist(),
-            "channel_std": pixels.std(axis=(0, 1, 2)).tolist(),
-            "brightness_histogram": (brightness / len(encoded)).tolist(),
-        }
+    def measures(self, encoded: Encoded) -> dict[str, float]:
+        """How bright an image is, from 0 to 1."""
+        return {"brightness": float(encoded.mean()) / 255}
 
     def extremes(self, encoded: Sequence[Encoded], generator: np.random.Generator) -> list[Encoded]:
         """White, black, and noise."""

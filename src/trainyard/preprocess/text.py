@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -115,15 +116,13 @@ class TextPreprocessor(Preprocessor):
         tokens[:, 0] = generator.integers(0, self.tokenizer.get_vocab_size(), (count, length))
         return list(tokens)
 
-    def statistics(self, encoded: Sequence[Encoded]) -> dict[str, object]:
-        """Quantiles of the lengths in tokens, and which share of the tokens the vocabulary doesn't know."""
-        tokens = np.concatenate([row[0] for row in encoded])
-        return {
-            "length_quantiles": np.quantile([row.shape[1] for row in encoded], [0, 0.25, 0.5, 0.75, 1]).tolist(),
-            "unknown_share": 0.0 if (unknown := self._unknown_id()) is None else float(np.mean(tokens == unknown)),
-        }
+    def measures(self, encoded: Encoded) -> dict[str, float]:
+        """The length in tokens and, unless the vocabulary knows everything, which share of them it doesn't."""
+        length = {"length": float(encoded.shape[1])}
+        return length if self._unknown is None else {**length, "unknown": float((encoded[0] == self._unknown).mean())}
 
-    def _unknown_id(self) -> int | None:
+    @cached_property
+    def _unknown(self) -> int | None:
         """The token that stands for what isn't in the vocabulary; none where bytes do, as in GPT-2 and RoBERTa.
 
         The models of `tokenizers` write it in their files under two names, and only some tell it in Python.

@@ -28,7 +28,13 @@ EXAMPLES = {
 
 
 def announce(
-    models: Sequence[Served], url: str, backend: Backend, token_file: Path, as_json: bool, log_format: LogFormat
+    models: Sequence[Served],
+    url: str,
+    metrics_url: str,
+    backend: Backend,
+    token_file: Path,
+    as_json: bool,
+    log_format: LogFormat,
 ) -> None:
     """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout.
 
@@ -46,7 +52,7 @@ def announce(
         facts = {
             "inference": url,
             "management": backend.server.url("management"),
-            "metrics": backend.server.url("metrics"),
+            "metrics": metrics_url,
             "token_file": str(token_file),
             "management_token_file": str(backend.key_file),
             "models": [model.name for model in models],

@@ -114,7 +114,9 @@ class Backend:
         while True:
             await self._check_alive()
             while not self._ended_workers.empty():
-                await self._tell_of(self._ended_workers.get_nowait())
+                model = self._ended_workers.get_nowait()
+                health.restarts[model] += 1
+                await self._tell_of(model)
             for model in seen:
                 workers = await self._management.workers(model)
                 if workers and workers.ready:

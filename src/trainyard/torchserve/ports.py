@@ -15,14 +15,19 @@ BACKLOG = 1024
 MANY_FILES = 65_536
 """Open files that are enough: each connection is one, and the usual limit of 1,024 is soon reached."""
 FIXES = {
-    errno.EADDRINUSE: "it is in use: choose another by --port, or 0 for a free one",
-    errno.EACCES: "this user may not: choose one above 1023 by --port",
-    errno.EADDRNOTAVAIL: "that isn't an address of this machine: choose another by --host",
+    errno.EADDRINUSE: "it is in use: choose another by {option}port, or 0 for a free one",
+    errno.EACCES: "this user may not: choose one above 1023 by {option}port",
+    errno.EADDRNOTAVAIL: "that isn't an address of this machine: choose another by {option}host",
 }
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--") -> socket.socket:
     """A listening socket of this address; port 0 takes a free one.
+
+    Args:
+        host: The address.
+        port: The port there.
+        option: What the options by which they are chosen begin with.
 
     Raises:
         UsageError: the port is in use or not allowed, or the host isn't this machine.
@@ -36,10 +41,13 @@ def listen(host: str, port: int) -> socket.socket:
             dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
     except socket.gaierror as error:
-        raise UsageError(f"--host {host} isn't an address ({error.strerror}): leave it out for this machine") from error
+        raise UsageError(
+            f"{option}host {host} isn't an address ({error.strerror}): leave it out for this machine"
+        ) from error
     except (OSError, OverflowError) as error:
         number = error.errno if isinstance(error, OSError) and error.errno is not None else 0
-        raise UsageError(f"can't listen on {host}:{port}: {FIXES.get(number, str(error))}") from error
+        fix = FIXES.get(number, str(error)).replace("{option}", option)
+        raise UsageError(f"can't listen on {host}:{port}: {fix}") from error
 
 
 def url_of(listener: socket.socket) -> str:

@@ -41,7 +41,7 @@ class Running:
     Attributes:
         inference_url: Where predictions are asked for.
         management_url: TorchServe's own management port.
-        metrics_url: TorchServe's own metrics port, for Prometheus.
+        metrics_url: The port of metrics, for Prometheus.
         token_file: The file with the token that clients show.
         models: Their names.
         pid: The process of ``serve``; Java and the workers are below it.

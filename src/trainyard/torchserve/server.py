@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainyard.artifacts.drift import DriftReference
 from trainyard.base.errors import EXIT_SIGTERM
 from trainyard.base.signals import exit_on_sigterm
 from trainyard.client.access import KeyFile, prepare_token_file
 from trainyard.gateway.access_log import LogFormat, write_log_as
 from trainyard.gateway.bodies import Limits
+from trainyard.gateway.exporter import Exporter
 from trainyard.gateway.gateway import Gateway
 from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens, read_tokens
 from trainyard.torchserve.announce import announce
@@ -41,6 +44,8 @@ class Options:
         choices: How they are served.
         host: Address that others reach.
         port: Port there; 0 takes a free one.
+        metrics_host: Address of the metrics.
+        metrics_port: Port there; 0 takes a free one.
         token_file: File with the tokens that clients show; by default TorchServe's own, in the private folder.
         lame_duck: Seconds after SIGTERM in which it isn't ready but takes requests, before it drains.
         drain_seconds: At the end, time for answering what came in before.
@@ -54,6 +59,8 @@ class Options:
     choices: Choices = field(default_factory=Choices)
     host: str = "127.0.0.1"
     port: int = 8080
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
     token_file: Path | None = None
     lame_duck: float = 0.0
     drain_seconds: float = 30.0
@@ -78,10 +85,14 @@ def serve(options: Options) -> int:
     token_file = prepare_token_file(options.token_file) if options.token_file else None
     if token_file:
         read_tokens(token_file)
-    with listen(options.host, options.port) as listener, open_run_directory() as directory:
+    with (
+        listen(options.host, options.port) as listener,
+        listen(options.metrics_host, options.metrics_port, "--metrics-") as metrics_listener,
+        open_run_directory() as directory,
+    ):
         models = collect(options.models, options.choices, directory)
         server = Server(options, models, directory, Backend(java, directory, _plan(models, options)), token_file)
-        return asyncio.run(server.run(listener))
+        return asyncio.run(server.run(listener, metrics_listener))
 
 
 def _plan(models: Sequence[Served], options: Options) -> Plan:
@@ -92,6 +103,12 @@ def _plan(models: Sequence[Served], options: Options) -> Plan:
         device="cuda" if any(model.facts.settings.device == "cuda" for model in models) else "cpu",
         expect=tuple(model.facts.digest for model in models),
     )
+
+
+def _watched(model: Served) -> Watched:
+    facts = model.facts
+    deployed = {"bundle": facts.bundle, "export": facts.export or "", "archive": facts.sha256, "format": facts.format}
+    return Watched(model.name, facts.version, model.bundle.labels, DriftReference.read(model.bundle), deployed)
 
 
 class Server:
@@ -119,7 +136,7 @@ class Server:
         self._health = Health(frozenset(model.name for model in models))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
-    async def run(self, listener: socket.socket) -> int:
+    async def run(self, listener: socket.socket, metrics_listener: socket.socket) -> int:
         """Serves until a signal comes; returns the exit code.
 
         Raises:
@@ -132,16 +149,20 @@ class Server:
         worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
-        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits)
+        metrics = Metrics([_watched(model) for model in self._models], self._health)
+        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits, metrics)
+        exporter = Exporter(metrics, lambda: self._backend.server.url("metrics"))
         try:
             await gateway.open(listener)
-            return await self._live(gateway, proxy, url_of(listener))
+            await exporter.open(metrics_listener)
+            return await self._live(gateway, proxy, url_of(listener), url_of(metrics_listener))
         finally:
+            await exporter.close()
             await gateway.close()
             await self._backend.stop()
 
-    async def _live(self, gateway: Gateway, proxy: Proxy, url: str) -> int:
-        serving = asyncio.create_task(self._serve(gateway, proxy, url))
+    async def _live(self, gateway: Gateway, proxy: Proxy, url: str, metrics_url: str) -> int:
+        serving = asyncio.create_task(self._serve(gateway, proxy, url, metrics_url))
         told = asyncio.create_task(self._signals.get())
         await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
         if not told.done():
@@ -151,7 +172,7 @@ class Server:
             await self._drain(gateway, self._options.lame_duck if told.result() == signal.SIGTERM else 0)
         return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
 
-    async def _serve(self, gateway: Gateway, proxy: Proxy, url: str) -> None:
+    async def _serve(self, gateway: Gateway, proxy: Proxy, url: str, metrics_url: str) -> None:
         """Starts TorchServe, checks that it answers right, says so, and watches over it."""
         await self._backend.start()
         await self._backend.until_loaded()
@@ -160,7 +181,7 @@ class Server:
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
         options = self._options
-        announce(self._models, url, self._backend, self._tokens.path, options.as_json, options.log_format)
+        announce(self._models, url, metrics_url, self._backend, self._tokens.path, options.as_json, options.log_format)
         await self._backend.watch(self._health)
 
     async def _drain(self, gateway: Gateway, lame_duck: float) -> None:

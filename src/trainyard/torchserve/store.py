@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import ZipFile
 
-from trainyard.artifacts.bundle import FACTS, SAMPLES, Bundle, find_bundle, read_facts
+from trainyard.artifacts.bundle import FACTS, SAMPLES, Bundle, BundleFacts, find_bundle, read_facts
 from trainyard.artifacts.export_record import EXPORTS, FormatName, Opened, open_trusted, parse_facts
 from trainyard.artifacts.export_record import FACTS as EXPORT_FACTS
 from trainyard.base.errors import BundleError, UsageError
@@ -56,6 +56,7 @@ class Served:
         accepts: What it reads.
         about: Its description in the Open Inference Protocol.
         goldens: Requests by which it is checked.
+        bundle: What is known of it since its training.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Served:
     accepts: Accepts
     about: dict[str, object]
     goldens: list[Golden]
+    bundle: BundleFacts
 
 
 def collect(words: Sequence[str], choices: Choices, directory: RunDirectory) -> list[Served]:
@@ -184,9 +186,8 @@ def _served(name: str, facts: ArchiveFacts, archive: Path, directory: RunDirecto
     bundle = Bundle(deployed / BUNDLE, facts.bundle, read_facts(deployed / BUNDLE))
     accepts = Accepts.of(bundle)
     goldens = load_goldens(bundle.path, bundle.labels, _max_abs_diff(deployed, facts.format))
-    return Served(
-        name, archive.name, facts, accepts, _about(name, facts, Reads.of(bundle), len(bundle.labels)), goldens
-    )
+    about = _about(name, facts, Reads.of(bundle), len(bundle.labels))
+    return Served(name, archive.name, facts, accepts, about, goldens, bundle.facts)
 
 
 def _max_abs_diff(deployed: Path, format: FormatName) -> float:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from trainyard.artifacts.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
+from trainyard.artifacts.drift import DriftReference
 from trainyard.artifacts.manifest import write_manifest
 from trainyard.base.environment import describe_environment
 from trainyard.base.files import atomic_folder, write_json, write_text
@@ -20,7 +21,7 @@ from trainyard.config.load import dump_yaml
 from trainyard.data.encoded import EncodedSplit, loader_workers
 from trainyard.data.records import Dataset
 from trainyard.evaluation.calibration import fit_temperature
-from trainyard.evaluation.evaluate import score_records
+from trainyard.evaluation.evaluate import record_logits
 from trainyard.evaluation.metrics import measure
 from trainyard.evaluation.predict import predict_split
 from trainyard.heads.base import Head
@@ -81,16 +82,13 @@ def seal(folder: Path, trained: Trained) -> tuple[Scores, Scores]:
     facts = _write_model(folder, trained, temperature)
     written = restore_classifier(folder, facts, trained.task.preprocessor)
     val = _score_validation(written, trained)
-    test = score_records(
-        trained.head,
-        written,
-        trained.task.preprocessor,
-        trained.dataset.splits["test"],
-        trained.experiment.data,
-        trained.task.labels,
-        trained.device,
+    records, preprocessor = trained.dataset.splits["test"], trained.task.preprocessor
+    logits = record_logits(written, preprocessor, records, trained.experiment.data, trained.device)
+    test = measure(trained.head, logits, torch.from_numpy(records.labels), trained.task.labels)
+    reference = drift_reference(
+        records, trained.head.probabilities(logits.numpy()), preprocessor, trained.experiment.seed
     )
-    _describe(folder, facts, trained, written.cpu(), val, test)
+    _describe(folder, facts, trained, written.cpu(), val, test, reference)
     write_manifest(folder)
     return val, test
 
@@ -154,14 +152,19 @@ def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFa
 
 
 def _describe(
-    folder: Path, facts: BundleFacts, trained: Trained, classifier: Classifier, val: Scores, test: Scores
+    folder: Path,
+    facts: BundleFacts,
+    trained: Trained,
+    classifier: Classifier,
+    val: Scores,
+    test: Scores,
+    reference: DriftReference,
 ) -> None:
     """Adds what was measured: facts, samples, the model card and its figure."""
     experiment, dataset, task = trained.experiment, trained.dataset, trained.task
     train, seed = dataset.splits["train"], experiment.seed
-    reference = drift_reference(train, task.preprocessor, classifier, task.labels, seed)
     scores: Json = {"val": val.to_dict(), "test": test.to_dict()}
-    facts = facts.model_copy(update={"metrics": scores, "drift_reference": reference})
+    facts = facts.model_copy(update={"metrics": scores, "drift_reference": reference.model_dump()})
     write_json(folder / FACTS, facts.model_dump(mode="json"))
     if experiment.bundle.samples:
         write_samples(folder, train, dataset.splits["test"], task.preprocessor, classifier, task.labels, seed)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.artifacts.bundle import CALIBRATION, GOLDEN, SAMPLES
+from trainyard.artifacts.drift import DriftReference
 from trainyard.base.files import write_text
 from trainyard.data.records import Records
 from trainyard.preprocess.base import Item, Preprocessor, load_sample
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_RECORDS = 128
 GOLDEN_REQUESTS = 16
-DRIFT_RECORDS = 512
+DRIFT_RECORDS = 1000
 
 
 def choose(records: Records, count: int, seed: int) -> NDArray[np.int64]:
@@ -64,19 +65,16 @@ def write_samples(
 
 
 def drift_reference(
-    train: Records, preprocessor: Preprocessor, classifier: Classifier, labels: Sequence[str], seed: int
-) -> dict[str, object]:
-    """Statistics of training inputs and of the answers to them, to hold live traffic against."""
-    chosen = [train.items[i] for i in choose(train, DRIFT_RECORDS, seed)]
-    probabilities = predict_probabilities(classifier, preprocessor, chosen)
-    shares = np.bincount(probabilities.argmax(axis=1), minlength=len(labels)) / len(chosen)
-    confidence, _ = np.histogram(probabilities.max(axis=1), bins=10, range=(0, 1))
-    return {
-        "examples": len(chosen),
-        "inputs": preprocessor.statistics(preprocessor.encode_many(chosen)),
-        "predicted_share": dict(zip(labels, shares.tolist(), strict=True)),
-        "confidence_histogram": (confidence / len(chosen)).tolist(),
-    }
+    test: Records, probabilities: NDArray[np.float32], preprocessor: Preprocessor, seed: int
+) -> DriftReference:
+    """What live traffic is held against: the answers ``[examples, classes] float32`` to the test split, and its inputs.
+
+    Of the inputs some are measured, as it takes their decoding. Not of the training split, whose answers are surer.
+    """
+    generator = np.random.default_rng(derive_seed(seed, "drift"))
+    chosen = generator.permutation(len(test))[:DRIFT_RECORDS]
+    rows = [preprocessor.measures(row) for row in preprocessor.encode_many(test.items[i] for i in chosen)]
+    return DriftReference.of(probabilities, {name: [row[name] for row in rows] for name in rows[0]})
 
 
 def predict_probabilities(

@@ -41,15 +41,15 @@ def line(form: LogFormat, **about: Any) -> str:
 
 
 def test_lines() -> None:
-    entry = Entry("a-1", "/predictions/m", "m", token="shop", bytes=7, items=1, status=400, reason='no "x"', ms=2.5)
+    entry = Entry("a-1", "/predictions/m", "m", "1.0", "shop", 7, 1, 400, "bad_request", 'no "x"', 2.5, 0.4, 1.9)
     assert json.loads(line("json", entry=entry)) == {
         "time": "1970-01-01T00:00:00.000+00:00", "level": "info", "message": "request", "id": "a-1",
-        "path": "/predictions/m", "model": "m", "version": None, "token": "shop", "bytes": 7, "items": 1,
-        "status": 400, "reason": 'no "x"', "ms": 2.5,
+        "path": "/predictions/m", "model": "m", "version": "1.0", "token": "shop", "bytes": 7, "items": 1,
+        "status": 400, "code": "bad_request", "reason": 'no "x"', "ms": 2.5, "queue_ms": 0.4, "model_ms": 1.9,
     }  # fmt: skip
     assert line("text", entry=entry) == (
-        "1970-01-01T00:00:00.000+00:00 info request id=a-1 path=/predictions/m model=m token=shop bytes=7 items=1 "
-        'status=400 reason="no \\"x\\"" ms=2.5'
+        "1970-01-01T00:00:00.000+00:00 info request id=a-1 path=/predictions/m model=m version=1.0 token=shop bytes=7 "
+        'items=1 status=400 code=bad_request reason="no \\"x\\"" ms=2.5 queue_ms=0.4 model_ms=1.9'
     )
 
 

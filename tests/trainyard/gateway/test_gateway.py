@@ -25,8 +25,11 @@ from trainyard.gateway.bodies import Limits
 from trainyard.gateway.connections import Connections
 from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens
+from trainyard.http.facts import HEADER as FACTS_HEADER
+from trainyard.http.facts import Facts
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.torchserve.ports import listen, url_of
 
@@ -61,6 +64,7 @@ class Standing:
     url: str
     session: aiohttp.ClientSession
     token_file: Path
+    metrics: Metrics
 
     async def post(self, path: str = "/predictions/m", **kwargs: Any) -> tuple[int, dict[str, Any]]:
         kwargs = {"data": b"image", "headers": PNG, **kwargs}
@@ -86,14 +90,15 @@ async def standing(
         (folder / name).chmod(0o600)
     health = Health(frozenset({"m"}))
     proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
-    gateway = Gateway({"m": {"name": "m"}}, Tokens(folder / "token"), proxy, health, limits)
+    metrics = Metrics([Watched("m", "1.0", ("a", "b"), None, {"format": "onnx"})], health)
+    gateway = Gateway({"m": {"name": "m"}}, Tokens(folder / "token"), proxy, health, limits, metrics)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
     await gateway.open(listener)
     health.phase, health.missing = Phase.SERVING, frozenset()
     try:
         async with aiohttp.ClientSession() as session:
-            yield Standing(gateway, fake, url, session, folder / "token")
+            yield Standing(gateway, fake, url, session, folder / "token", metrics)
     finally:
         await gateway.close()
         server.close()
@@ -818,3 +823,34 @@ def test_a_drain_has_a_limit(tmp_path: Path) -> None:
             await task
 
     run(tmp_path, test)
+
+
+# What is told of requests
+
+
+def test_what_a_worker_tells_is_for_the_log_and_metrics_and_not_for_the_client(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    facts = Facts(2, 1.0, 4.0, 2, [0, 1], [0.9, 0.8], {"length": [3.0, 4.0]})
+
+    async def test(up: Standing) -> None:
+        async def reply(_: bytes) -> web.Response:
+            return web.json_response({"label": "a"}, headers={FACTS_HEADER: facts.header()})
+
+        up.fake.reply = reply
+        async with up.session.post(up.url + "/predictions/m", data=b"image", headers=PNG) as response:
+            assert FACTS_HEADER not in response.headers
+        assert await up.get("/v2/health/ready") == 200
+        assert (await up.post("/predictions/m", headers={**BEARER, "Content-Type": "text/html"}))[0] == 415
+
+        text = up.metrics.text().decode()
+        assert 'trainyard_predictions_total{label="b",model="m",version="1.0"} 1.0' in text
+        assert 'trainyard_requests_total{model="m",reason="unsupported_media_type",status="415"' in text
+        assert text.count("\ntrainyard_requests_total{") == 2, "probes aren't counted"
+
+    run(tmp_path, test)
+    [entry, _] = [record.entry for record in caplog.records if hasattr(record, "entry")]
+    assert (entry.version, entry.items, entry.model_ms, entry.code) == ("1.0", 2, 4.0, None)
+    assert entry.queue_ms is not None
+    assert 0 <= entry.queue_ms <= entry.ms

@@ -270,13 +270,11 @@ def test_a_small_image_is_stored_as_it_is(tmp_path: Path) -> None:
         assert load_sample(stored, tmp_path / "samples") == small.read_bytes()
 
 
-def test_the_statistics_of_images_are_those_of_their_channels() -> None:
-    red, black = (np.full((8, 8, 3), color, np.uint8) for color in ((255, 0, 0), (0, 0, 0)))
+@pytest.mark.parametrize(("color", "expected"), [((255, 0, 0), 1 / 3), ((0, 0, 0), 0), ((255, 255, 255), 1)])
+def test_the_brightness_of_an_image_is_that_of_all_channels(color: tuple[int, ...], expected: float) -> None:
+    image = np.full((8, 8, 3), color, np.uint8)
 
-    statistics = ImagePreprocessor(8, 8).statistics([red, black])
-
-    assert statistics["channel_mean"] == statistics["channel_std"] == [0.5, 0, 0]
-    assert statistics["brightness_histogram"] == [0.5, *[0] * 4, 0.5, *[0] * 10]
+    assert ImagePreprocessor(8, 8).measures(image) == {"brightness": pytest.approx(expected)}
 
 
 def test_synthetic_images_are_as_the_model_sees_them() -> None:

@@ -87,18 +87,18 @@ def word_level() -> models.Model:
         (models.WordPiece({"[UNK]": 0, "late": 1}, unk_token="[UNK]"), 0.5),
         (models.BPE({"late": 0, "<unk>": 1}, [], unk_token="<unk>", ignore_merges=True), 0.5),
         (models.Unigram([("late", 0.0), ("<unk>", 0.0)], unk_id=1, byte_fallback=False), 0.5),
-        (models.BPE({"late": 0, "n": 1, "[UNK]": 2}, [], ignore_merges=True), 0.0),
+        (models.BPE({"late": 0, "n": 1, "[UNK]": 2}, [], ignore_merges=True), None),
     ],
 )
-def test_unknown_words_are_counted_by_any_model_of_tokens(model: models.Model, share: float) -> None:
+def test_unknown_words_are_counted_by_any_model_of_tokens(model: models.Model, share: float | None) -> None:
     """Each calls its token for them as it likes; the last, as those of bytes do, has none."""
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     preprocessor = TextPreprocessor(tokenizer, 8)
 
-    statistics = preprocessor.statistics([preprocessor.encode("late n"), preprocessor.encode("n late")])
+    measures = preprocessor.measures(preprocessor.encode("late n"))
 
-    assert statistics == {"unknown_share": share, "length_quantiles": [2, 2, 2, 2, 2]}
+    assert measures == ({"length": 2} if share is None else {"length": 2, "unknown": share})
 
 
 def tokens(*lengths: int) -> list[Encoded]:

@@ -19,6 +19,7 @@ from ts.utils.util import list_classes_from_module
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import BundleError, UsageError
+from trainyard.http.facts import HEADER, Facts
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.base import Encoded
@@ -199,6 +200,24 @@ def test_the_digest_is_compared_when_the_model_loads(
     next((model / "deployed" / "bundle" / "samples" / "golden").iterdir()).write_bytes(b"changed")
     with pytest.raises(BundleError):
         load()
+
+
+def test_it_tells_the_gateway_of_each_request_what_the_model_did(load: Load, image: bytes, digits_run: Path) -> None:
+    service = load()
+    handled(service, fronted(b"no image", "image/png"), fronted(image, "image/png"), fronted(b"", "text/html"))
+
+    bad, good, refused = [Facts.read(service.context.get_response_headers(i).get(HEADER)) for i in range(3)]
+
+    assert bad is not None
+    assert good is not None
+    assert (bad.items, bad.batch, bad.labels) == (1, 2, [])
+    [scores] = Predictor(digits_run, "eager").probabilities([image])
+    assert (good.items, good.batch, good.labels) == (1, None, [int(scores.argmax())])
+    assert good.confidences == pytest.approx([scores.max()], abs=1e-3)
+    assert good.measures == {"brightness": [pytest.approx(0.3, abs=0.2)]}
+    assert good.model_ms > 0
+    assert good.preprocess_ms > 0
+    assert refused is None
 
 
 def test_torchserve_takes_the_answers(load: Load, image: bytes) -> None:

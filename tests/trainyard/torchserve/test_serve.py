@@ -154,7 +154,7 @@ def test_torchserves_own_ports_are_on_loopback_alone(up: Running) -> None:
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert len(listening) == 6, "the gateway, and TorchServe's five"
+    assert len(listening) == 7, "the gateway, its metrics, and TorchServe's five"
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     for _, port in listening:
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port), timeout=GENEROUS):
@@ -185,6 +185,10 @@ def test_no_model_is_registered_over_http(up: Running) -> None:
 def test_metrics_are_for_prometheus(up: Running, exported_images: Path) -> None:
     assert ask(up, "digits", golden_body(exported_images))[0] == 200
     with urllib.request.urlopen(up.metrics_url + "/metrics") as response:
+        assert (
+            'trainyard_requests_total{model="digits",reason="",status="200",version="1.0"}' in response.read().decode()
+        )
+    with urllib.request.urlopen(up.metrics_url + "/torchserve/metrics") as response:
         assert 'ts_inference_requests_total{model_name="digits"' in response.read().decode()
 
 
