@@ -80,7 +80,7 @@ class RequestError(TrainyardError):
         status: The HTTP status.
     """
 
-    def __init__(self, reason: str, status: Literal[400, 415] = 400) -> None:
+    def __init__(self, reason: str, status: Literal[400, 413, 415] = 400) -> None:
         super().__init__(reason)
         self.status = status
 

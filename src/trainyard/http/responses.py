@@ -53,7 +53,7 @@ class Responder:
 
     def answer(self, requests: Sequence[Request | RequestError]) -> list[Reply]:
         """Answers each request, in their order; what is wrong with one touches no other."""
-        requests = [self._meant(request) for request in requests]
+        requests = [self._checked(request) for request in requests]
         good = [item for request in requests if isinstance(request, Request)
                 for item in request.items if not isinstance(item, ItemError)]  # fmt: skip
         scores = iter(self._predictor.score(good))
@@ -64,10 +64,19 @@ class Responder:
             for request in requests
         ]
 
-    def _meant(self, request: Request | RequestError) -> Request | RequestError:
-        if isinstance(request, RequestError) or request.model in (None, self._model):
+    def _checked(self, request: Request | RequestError) -> Request | RequestError:
+        """Refuses what is meant for another model, or would hold up everybody else, before anything is decoded."""
+        if isinstance(request, RequestError):
             return request
-        return RequestError(f"model_name is {shown(request.model)} in a request to the model {self._model}")
+        if request.model not in (None, self._model):
+            return RequestError(f"model_name is {shown(request.model)} in a request to the model {self._model}")
+        if len(request.items) > 1:  # one alone has limits of its own
+            kind = self._predictor.bundle.preprocessor
+            cost = sum(kind.cost(item) for item in request.items if not isinstance(item, ItemError))
+            if cost > kind.budget:
+                reason = f"its items have {cost:,} {kind.unit} together, of which a request may have {kind.budget:,}"
+                return RequestError(f"{reason}: send several requests", 413)
+        return request
 
     def _reply(self, request: Request, scores: Scores) -> Reply:
         errors = [score for score in scores if isinstance(score, ItemError)]
