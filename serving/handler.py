@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from trainyard.artifacts.manifest import check_digests
 from trainyard.http.multipart import Part
-from trainyard.http.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
+from trainyard.http.request_types import OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
 from trainyard.http.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
 from trainyard.http.responses import Responder
 from trainyard.inference.deployed import open_deployed
@@ -52,7 +52,9 @@ class Handler:
         replies = self._responder.answer(requests)
         for i, reply in enumerate(replies):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, i)
-            context.set_response_content_type(i, JSON)
+            context.set_response_content_type(i, reply.content_type)
+            for name, value in reply.headers.items():
+                context.set_response_header(i, name, value)
         return [reply.body for reply in replies]
 
 

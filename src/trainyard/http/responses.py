@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic_core import to_json
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
 from trainyard.http.protocol_v2 import v2_answer
-from trainyard.http.request_types import Accepts, Request, RequestError
+from trainyard.http.request_types import HEADER_LENGTH, JSON, OCTETS, Accepts, Request, RequestError
 from trainyard.http.strict_json import shown
 from trainyard.inference.predictor import Predictor
 
@@ -26,11 +27,15 @@ class Reply(NamedTuple):
 
     Attributes:
         status: The HTTP status.
-        body: JSON in UTF-8.
+        body: JSON in UTF-8, and binary tensors behind it where they were asked for.
+        content_type: What it is.
+        headers: Beside this.
     """
 
     status: int
     body: bytes
+    content_type: str = JSON
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Responder:
@@ -83,11 +88,13 @@ class Responder:
         at_fault = any(isinstance(error, OutputError) for error in errors)
         if len(errors) == len(scores) and (at_fault or len(scores) == 1):
             return error_reply(500 if at_fault else 400, str(errors[0]))
-        return Reply(200, to_json(self._answer(request, scores)))
+        if request.form != "v2":
+            return Reply(200, to_json(self._answer(request, scores)))
+        answer, tensors = v2_answer(scores, request, self._predictor, self._model, self._version)
+        head = to_json(answer)
+        return Reply(200, head + tensors, OCTETS, {HEADER_LENGTH: str(len(head))}) if tensors else Reply(200, head)
 
     def _answer(self, request: Request, scores: Scores) -> Answer:
-        if request.form == "v2":
-            return v2_answer(scores, request, self._predictor, self._model, self._version)
         rows = [answer_row(score if isinstance(score, ItemError) else self._predictor.best(score, request.top_k))
                 for score in scores]  # fmt: skip
         answered = rows[0] if request.form == "one" else {"predictions": rows}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from trainyard.base.errors import ItemError
+from trainyard.http.protocol_v2 import OUTPUTS
 from trainyard.http.request_types import Request, RequestError
 from trainyard.http.responses import Responder
 from trainyard.inference.predictor import Predictor
@@ -101,6 +104,26 @@ def test_the_open_inference_protocol_tells_errors_by_position(responder: Respond
     unnamed = answer(responder, ["late"], "v2")
     assert "id" not in unnamed
     assert "errors" not in unnamed["parameters"]  # type: ignore[operator]
+
+
+def test_binary_tensors_stand_behind_the_json_in_its_order(
+    responder: Responder, text_predictor: Predictor, sum_model: Model
+) -> None:
+    request = Request(("late", "", "parcel"), "v2", outputs=("probabilities", "label"))
+    [plain, both, one] = responder.answer(
+        [request, replace(request, binary=frozenset(OUTPUTS)), replace(request, binary=frozenset({"label"}))]
+    )
+
+    assert (plain.content_type, plain.headers) == ("application/json", {})
+    [probabilities, label] = json.loads(plain.body)["outputs"]
+    labels = b"".join(struct.pack("<I", len(name)) + name.encode() for name in label["data"])
+    for reply, tail in ((both, np.asarray(probabilities["data"], "<f4").tobytes() + labels), (one, labels)):
+        length = int(reply.headers["Inference-Header-Content-Length"])
+        assert (reply.content_type, reply.body[length:]) == ("application/octet-stream", tail)
+        outputs = json.loads(reply.body[:length])["outputs"]
+        assert outputs[1] == {"name": "label", "datatype": "BYTES", "shape": [3],
+                              "parameters": {"binary_data_size": len(labels)}}  # fmt: skip
+    assert outputs[0] == probabilities, "what isn't wanted in binary stays in the JSON"
 
 
 @pytest.mark.parametrize("form", ["one", "several", "v2"])
