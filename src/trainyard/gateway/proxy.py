@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
+from trainyard.http.request_types import HEADER_LENGTH
 from trainyard.http.requests import ORIGINAL_TYPE
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ class Proxy:
         }
         data = body if len(body) <= LARGE else io.BytesIO(body)
         async with self._session.post(self._url() + path, data=data, headers=headers) as response:
-            return Answer(response.status, await response.read(), response.headers.get("Content-Type", JSON))
+            passed_on = {name: response.headers[name] for name in (HEADER_LENGTH,) if name in response.headers}
+            type = response.headers.get("Content-Type", JSON)
+            return Answer(response.status, await response.read(), type, passed_on)
 
 
 def _is_stale_key(answer: Answer) -> bool:

@@ -46,6 +46,7 @@ class Options:
         drain_seconds: At the end, time for answering what came in before.
         request_seconds: Limit of a request.
         limits: Bounds of requests.
+        origins: Of pages that may ask from a browser.
         log_format: How the log is written, with a line for each request.
         as_json: Says that it is ready as a line of JSON on stdout.
     """
@@ -59,6 +60,7 @@ class Options:
     drain_seconds: float = 30.0
     request_seconds: float = 60.0
     limits: Limits = field(default_factory=Limits)
+    origins: Sequence[str] = ()
     log_format: LogFormat = "text"
     as_json: bool = False
 
@@ -132,7 +134,7 @@ class Server:
         worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
-        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits)
+        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits, self._options.origins)
         try:
             await gateway.open(listener)
             return await self._live(gateway, proxy, url_of(listener))
