@@ -134,7 +134,7 @@ def _plain(answer: Answer, model: str, version: str | None) -> Answer:
     match answer.status:
         case 404:
             return failure(404, f"there is no model {model}" + (f" of version {version}" if version else ""))
-        case 413:
+        case 413 if not answer.body.startswith(b'{"error":'):  # by which ours begin
             return failure(413, "the request is too large")
         case 503 if b"has no worker" in answer.body:
             # TorchServe's words for a full queue, too.
