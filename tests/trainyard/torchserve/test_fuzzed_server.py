@@ -105,8 +105,10 @@ HEADERS = [
     "Content-Encoding: gzip", "Content-Encoding: deflate", f"Inference-Header-Content-Length: {len(BINARY) - 5}",
     "Content-Type: application/json", "Connection: upgrade", "Host: y", "Origin: null", "X: " + "y" * 9000,
 ]  # fmt: skip
-RESTS = [b"", b"0\r\n\r\n", b"5\r\nabcde\r\n0\r\n\r\n", b"5\r\nab", b"-1\r\n", b"fffffffff\r\n", zlib.compress(b"a" * 99),
-         BINARY]  # fmt: skip
+RESTS = [
+    b"", b"0\r\n\r\n", b"5\r\nabcde\r\n0\r\n\r\n", b"5\r\nab", b"-1\r\n", b"fffffffff\r\n",
+    zlib.compress(b"a" * 99), BINARY,
+]  # fmt: skip
 
 
 def written(path: str, headers: list[str], rest: bytes) -> bytes:
