@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainyard.base.errors import ItemError
-from trainyard.http.multipart import MultipartError, Part, parse_multipart
+from trainyard.http.multipart import Part, parse_multipart
 from trainyard.http.protocol_v2 import v2_request
 from trainyard.http.request_types import (
     HEADER_LENGTH,
@@ -49,7 +49,7 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
         length = _json_length(type, len(body))
         return json_request(_parsed(body[:length]), accepts, body[length:])
     if type is not None and type.name == MULTIPART and MULTIPART in accepts.types:
-        return _multipart_request(body, type, accepts)
+        return parts_request(parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS), accepts)
     if type is not None and accepts.raw(type):
         return raw_request(body, accepts)
     raise _refused_type(content_type, accepts)
@@ -112,14 +112,6 @@ def _parsed(body: bytes) -> Value:
         return parse_json(body)
     except JsonError as error:
         raise RequestError(f"the body isn't valid JSON: {error}") from error
-
-
-def _multipart_request(body: bytes, type: MediaType, accepts: Accepts) -> Request:
-    try:
-        parts = parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS)
-    except MultipartError as error:
-        raise RequestError(f"the body isn't valid {MULTIPART}: {error}") from error
-    return parts_request(parts, accepts)
 
 
 def _only_value(instance: Value, kind: str) -> Value:
