@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from trainyard.artifacts.manifest import check_digests
 from trainyard.http.facts import HEADER
 from trainyard.http.multipart import Part
-from trainyard.http.request_types import JSON, OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
+from trainyard.http.request_types import OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
 from trainyard.http.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
 from trainyard.http.responses import Responder
 from trainyard.inference.deployed import open_deployed
@@ -55,9 +55,10 @@ class Handler:
         replies = self._responder.answer(requests, began)
         for i, reply in enumerate(replies):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, i)
-            context.set_response_content_type(i, JSON)
-            if reply.facts:
-                context.set_response_header(i, HEADER, reply.facts.header())
+            context.set_response_content_type(i, reply.content_type)
+            facts = {HEADER: reply.facts.header()} if reply.facts else {}
+            for name, value in {**reply.headers, **facts}.items():
+                context.set_response_header(i, name, value)
         return [reply.body for reply in replies]
 
 

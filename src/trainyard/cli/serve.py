@@ -80,6 +80,13 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="Time to answer what came in before, when it is told to end.")
     ] = 30.0,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin of pages that may ask from a browser, as https://example.com, or * for all; may be repeated.",
+            metavar="ORIGIN",
+        ),
+    ] = None,
     log_format: Annotated[
         Literal["json", "text"], typer.Option(help="How the log on stderr is written; each request is a line of it.")
     ] = "text",
@@ -90,6 +97,7 @@ def serve(
     """
     from trainyard.artifacts.manifest import check_digests
     from trainyard.gateway.bodies import Limits
+    from trainyard.gateway.cors import check_origins
     from trainyard.torchserve.server import Options
     from trainyard.torchserve.server import serve as run_server
     from trainyard.torchserve.settings import Chosen
@@ -108,6 +116,7 @@ def serve(
         lame_duck=lame_duck,
         drain_seconds=drain_seconds,
         request_seconds=request_seconds,
+        origins=check_origins(cors_origin or ()),
         limits=Limits.of(int(max_body_mb * 1e6)),
         log_format=log_format,
         as_json=as_json,

@@ -22,7 +22,7 @@ import httpx2
 from trainyard.base.errors import ItemError
 from trainyard.client.access import bearer, check_url, is_loopback
 from trainyard.client.calls import Call, Request, path_of, split
-from trainyard.client.replies import REFUSALS, Answer, ServedModel, is_ready, read_answers, read_model, read_names
+from trainyard.client.replies import REFUSALS, Answer, ServedModel, is_ready, model_of, names_of, read, read_answers
 from trainyard.client.retry import Reply, Retries
 from trainyard.preprocess.base import Item
 
@@ -129,11 +129,11 @@ class AsyncClient:
 
     async def models(self) -> list[str]:
         """As ``Client.models``."""
-        return read_names(await self._ask(Request(path_of("v2", "models"))), self.url)
+        return read(await self._ask(Request(path_of("v2", "models"))), self.url, names_of)
 
     async def model(self, name: str) -> ServedModel:
         """As ``Client.model``."""
-        return read_model(await self._ask(Request(path_of("v2", "models", name))), self.url)
+        return read(await self._ask(Request(path_of("v2", "models", name))), self.url, model_of)
 
     async def ready(self) -> bool:
         """As ``Client.ready``."""

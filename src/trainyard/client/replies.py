@@ -114,25 +114,17 @@ def read_answers(reply: Reply, count: int, url: str) -> list[Answer | ItemError]
             ItemError(str(row["error"])) if "error" in row else _ANSWER.validate_python({**told, **row}) for row in rows
         ]
 
-    return _read(reply, url, make)
+    return read(reply, url, make)
 
 
-def read_model(reply: Reply, url: str) -> ServedModel:
-    """What a reply tells of a model, by the Open Inference Protocol.
-
-    Raises:
-        ServerError: nothing.
-    """
-    return _read(reply, url, lambda told: _MODEL.validate_python({**told, "reads": _reads(told.get("inputs"))}))
+def model_of(told: dict[str, Any]) -> ServedModel:
+    """What a server tells of a model, by the Open Inference Protocol; raises ``ValueError`` if that makes no sense."""
+    return _MODEL.validate_python({**told, "reads": _reads(told.get("inputs"))})
 
 
-def read_names(reply: Reply, url: str) -> list[str]:
-    """The names of a server's models.
-
-    Raises:
-        ServerError: there are none to be read.
-    """
-    return _read(reply, url, lambda told: _NAMES.validate_python(told.get("models")))
+def names_of(told: dict[str, Any]) -> list[str]:
+    """The names of a server's models; raises ``ValueError`` if there are none to be read."""
+    return _NAMES.validate_python(told.get("models"))
 
 
 def is_ready(reply: Reply, url: str) -> bool:
@@ -146,27 +138,23 @@ def is_ready(reply: Reply, url: str) -> bool:
     return reply.status == HTTPStatus.OK
 
 
+_BUSY = ServerError, "{url} is too busy or isn't ready ({reason}): try again later"
+_ERRORS: dict[int | None, tuple[type[ServerError], str]] = {
+    None: (Unreachable, "{url} gives no answer ({reason}): check the URL, and that the server is up"),
+    # The reason is this advice in the server's words.
+    401: (Unauthorised, "{url} refuses a missing or wrong token: give the server's token file, or the token in it"),
+    403: (Unauthorised, "{url} refuses the request ({reason}): ask with a token that is allowed to"),
+    404: (NotServed, "{url} doesn't serve that ({reason}): check model, version and URL"),
+    504: (ServerError, "{url} took too long over the request ({reason}): send smaller items, or fewer at once"),
+    **dict.fromkeys(PASSING, _BUSY),
+}
+
+
 def error_of(reply: Reply, url: str) -> ServerError:
     """The error that a reply of another status than 200 is."""
     reason = reason_of(reply)
-    match reply.status:
-        case None:
-            message = f"{url} gives no answer ({reason}): check the URL, and that the server is up"
-            return Unreachable(message, None, reason)
-        case HTTPStatus.UNAUTHORIZED:  # the reason is this advice in the server's words
-            message = f"{url} refuses a missing or wrong token: give the server's token file, or the token in it"
-            return Unauthorised(message, reply.status, reason)
-        case HTTPStatus.FORBIDDEN:
-            message = f"{url} refuses the request ({reason}): ask with a token that is allowed to"
-            return Unauthorised(message, reply.status, reason)
-        case HTTPStatus.NOT_FOUND:
-            return NotServed(f"{url} doesn't serve that ({reason}): check model, version and URL", reply.status, reason)
-        case HTTPStatus.GATEWAY_TIMEOUT:
-            message = f"{url} took too long over the request ({reason}): send smaller items, or fewer at once"
-            return ServerError(message, reply.status, reason)
-        case status if status in PASSING:
-            return ServerError(f"{url} is too busy or isn't ready ({reason}): try again later", reply.status, reason)
-    return ServerError(f"{url} answered {reply.status} ({reason})", reply.status, reason)
+    kind, message = _ERRORS.get(reply.status, (ServerError, f"{{url}} answered {reply.status} ({{reason}})"))
+    return kind(message.format(url=url, reason=reason), reply.status, reason)
 
 
 def reason_of(reply: Reply) -> str:
@@ -197,8 +185,12 @@ def _reads(inputs: object) -> dict[str, object]:
     }
 
 
-def _read(reply: Reply, url: str, make: Callable[[dict[str, Any]], T]) -> T:
-    """What is made of a reply of status 200, an object of JSON."""
+def read(reply: Reply, url: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """What is made of a reply of status 200, an object of JSON.
+
+    Raises:
+        ServerError: it is no such reply, or makes no sense.
+    """
     if reply.status != HTTPStatus.OK:
         raise error_of(reply, url)
     try:

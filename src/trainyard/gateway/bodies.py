@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from trainyard.gateway.compressed import Inflated, encoding_of
 from trainyard.gateway.proxy import AGAIN, Answer, failure
 
 
@@ -92,13 +93,14 @@ class _Room:
             Refused: it is too long or too slow, or too much is held already.
         """
         limits = self._bodies._limits
+        content = request.content if encoding_of(request) == "identity" else Inflated(request.content)
         chunks: list[bytes] = []
         began = asyncio.get_running_loop().time()
         while True:
             due = min(limits.body_seconds, limits.grace_seconds + self.taken / limits.rate)
             try:
                 async with asyncio.timeout_at(began + due):
-                    chunk = await request.content.readany()
+                    chunk = await content.readany()
             except TimeoutError:
                 raise Refused(failure(408, f"only {self.taken} bytes of the request came in {due:.1f} s")) from None
             if not chunk:

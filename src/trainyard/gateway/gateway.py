@@ -11,18 +11,22 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+import trainyard
 from trainyard.gateway.access_log import ENTRY, FACTS, LEFT, new_entry
 from trainyard.gateway.bodies import Bodies, Limits, Refused
+from trainyard.gateway.compressed import ENCODINGS, encoding_of
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
+from trainyard.gateway.cors import allowing
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
 from trainyard.gateway.tokens import Tokens
+from trainyard.http.request_types import HEADER_LENGTH
 
 if TYPE_CHECKING:
     import socket
@@ -59,6 +63,7 @@ class Gateway:
         health: What is told to probes.
         limits: Bounds of requests.
         metrics: Counts them.
+        origins: Of pages that may ask from a browser; see ``allowing``.
 
     Attributes:
         first: What the header ``FIRST`` says in the server's own requests.
@@ -72,11 +77,13 @@ class Gateway:
         health: Health,
         limits: Limits,
         metrics: Metrics,
+        origins: Collection[str] = (),
     ) -> None:
         self._metrics = metrics
         self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
         self._limits, self._bodies = limits, Bodies(limits)
         self._connections = Connections(limits.connections)
+        self._origins = origins
         self._requests = self._asked = 0
         self._heard_at = 0.0
         self.first = secrets.token_urlsafe()
@@ -94,13 +101,15 @@ class Gateway:
         self._listener = await loop.create_server(self._connect, sock=listener, backlog=connections.backlog)
 
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[self._answer_all, self._check_token])
+        pages = [allowing(self._origins)] if self._origins else []
+        app = web.Application(middlewares=[*pages, self._answer_all, self._check_token])
         routes: dict[str, Handler] = {
             **dict.fromkeys(OPEN, self._probe),
             f"/predictions/{NAME}": self._predict,
             f"/predictions/{NAME}/{VERSION}": self._predict,
             f"/v2/models/{NAME}/infer": self._infer,
             f"/v2/models/{NAME}/versions/{VERSION}/infer": self._infer,
+            "/v2": self._describe_server,
             "/v2/models": self._list,
             f"/v2/models/{NAME}": self._describe,
             f"/v2/models/{NAME}/versions/{VERSION}": self._describe,
@@ -110,7 +119,7 @@ class Gateway:
         }
         for path, handler in routes.items():
             # With every method: aiohttp's own 405 and 417 come from outside the middlewares, and aren't JSON.
-            app.router.add_route("*", path, handler, expect_handler=_go_on_later)
+            app.router.add_route("*", path + "{end:/?}", handler, expect_handler=_go_on_later)
         return app
 
     async def leave(self, seconds: float) -> None:
@@ -166,7 +175,7 @@ class Gateway:
             entry.ms = round((loop.time() - began) * 1000, 1)
             if request.transport is None:
                 entry.left()
-            is_quiet = entry.path in OPEN or self.health.phase is Phase.STARTING
+            is_quiet = entry.path.rstrip("/") in OPEN or self.health.phase is Phase.STARTING
             entry.tell(is_quiet)
             if not is_quiet:
                 self._metrics.count(entry, request.get(FACTS))
@@ -190,17 +199,21 @@ class Gateway:
     async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         name = self._tokens.name_of(request.headers.get("Authorization"))
         request[ENTRY].token = name
-        if name is None and request.rel_url.raw_path not in OPEN:
+        if name is None and request.match_info.handler != self._probe:
             raise Refused(failure(401, "give a token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
         return await handler(request)
 
     async def _probe(self, request: web.Request) -> web.Response:
         _check_method(request, "GET", "HEAD")
-        if request.rel_url.raw_path == "/v2/health/live":
+        if request.path.startswith("/v2/health/live"):
             return _yes_or_no("live", True)
         if request.rel_url.query.get("deep") in ("1", "true"):
             return _yes_or_no("ready", await self.health.is_deeply_ready())
         return _yes_or_no("ready", self.health.is_ready())
+
+    async def _describe_server(self, request: web.Request) -> web.Response:
+        _check_method(request, "GET", "HEAD")
+        return _tell({"name": "trainyard", "version": trainyard.__version__, "extensions": ["binary_tensor_data"]})
 
     async def _list(self, request: web.Request) -> web.Response:
         _check_method(request, "GET", "HEAD")
@@ -263,8 +276,12 @@ class Gateway:
         model = request.match_info["model"]
         if model not in self._models:
             raise Refused(failure(404, f"there is no model {model}; there are {', '.join(sorted(self._models))}"))
+        version, versions = request.match_info.get("version"), self._models[model]["versions"]
+        assert isinstance(versions, list)
+        if version not in (None, *versions):
+            raise Refused(failure(404, f"there is no version {version} of {model}; there is {', '.join(versions)}"))
         entry = request[ENTRY]
-        entry.model, entry.version = model, request.match_info.get("version") or self._metrics.version(model)
+        entry.model, entry.version = model, version or self._metrics.version(model)
         return model
 
 
@@ -277,13 +294,17 @@ def _checked_type(request: web.Request, is_v2: bool) -> str:
     """The type of a request's body, with its parameters, as the client gave it.
 
     Raises:
-        Refused: it isn't one that is served, or the body is compressed or has a part that isn't JSON.
+        Refused: it isn't one that is served, or the body is compressed in another way than we read.
     """
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        raise Refused(failure(415, f"a body with Content-Encoding {encoding!r} isn't taken: send it as it is"))
-    if is_v2 and "Inference-Header-Content-Length" in request.headers:
-        raise Refused(failure(415, "tensors in binary aren't taken: send all of the request as JSON"))
+    if (encoding := encoding_of(request)) not in ENCODINGS:
+        taken = {"Accept-Encoding": ", ".join(ENCODINGS)}
+        raise Refused(failure(415, f"the Content-Encoding {encoding!r} isn't taken: send gzip or deflate", taken))
+    length = request.headers.get(HEADER_LENGTH) if is_v2 else None
+    if length is not None:
+        if not re.fullmatch("[0-9]{1,18}", length):
+            raise Refused(failure(400, f"{HEADER_LENGTH} is {length[:100]!r}, which isn't a number of bytes"))
+        # The type of what it tells the length of, whatever the body is called that begins with it.
+        return f"{JSON}; {HEADER_LENGTH.lower()}={length}"
     full = request.headers.get("Content-Type", JSON if is_v2 else "").strip()
     short = full.partition(";")[0].strip()
     fits = short.lower() == JSON if is_v2 else TYPES.fullmatch(short)

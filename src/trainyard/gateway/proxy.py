@@ -16,6 +16,7 @@ from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import CODE
 from trainyard.http.facts import HEADER as FACTS
 from trainyard.http.facts import Facts
+from trainyard.http.request_types import HEADER_LENGTH
 from trainyard.http.requests import ORIGINAL_TYPE
 
 if TYPE_CHECKING:
@@ -128,8 +129,9 @@ class Proxy:
         data = body if len(body) <= LARGE else io.BytesIO(body)
         async with self._session.post(self._url() + path, data=data, headers=headers) as response:
             facts = Facts.read(response.headers.get(FACTS))
+            passed_on = {name: response.headers[name] for name in (HEADER_LENGTH,) if name in response.headers}
             type = response.headers.get("Content-Type", JSON)
-            return Answer(response.status, await response.read(), type, facts=facts)
+            return Answer(response.status, await response.read(), type, passed_on, facts=facts)
 
 
 def _is_stale_key(answer: Answer) -> bool:
@@ -145,7 +147,7 @@ def _plain(answer: Answer, model: str, version: str | None) -> Answer:
     match answer.status:
         case 404:
             return failure(404, f"there is no model {model}" + (f" of version {version}" if version else ""))
-        case 413:
+        case 413 if not answer.body.startswith(b'{"error":'):  # by which ours begin
             return failure(413, "the request is too large")
         case 503 if b"has no worker" in answer.body:
             # TorchServe's words for a full queue, too.

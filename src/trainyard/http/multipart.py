@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from trainyard.http.request_types import MediaType, parse_media_type
+from trainyard.http.request_types import MULTIPART, MediaType, RequestError, parse_media_type
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
 _MAX_HEADER_BYTES = 8192
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
-
-
-class MultipartError(ValueError):
-    """Half a sentence on what isn't right."""
 
 
 class Part(NamedTuple):
@@ -37,39 +33,43 @@ def parse_multipart(body: bytes, boundary: str | None, most: int) -> list[Part]:
         most: Parts that it may have.
 
     Raises:
-        MultipartError: it isn't such a body, or has more parts.
+        RequestError: it isn't such a body, or has more parts.
     """
     if boundary is None or not _BOUNDARY.fullmatch(boundary):
-        raise MultipartError("the Content-Type has no valid boundary")
+        raise _refused("the Content-Type has no valid boundary")
     delimiter = b"\r\n--" + boundary.encode("ascii")
     before, *parts = (b"\r\n" + body).split(delimiter, most + 2)
     if before or not parts:
-        raise MultipartError("it doesn't begin with the boundary")
+        raise _refused("it doesn't begin with the boundary")
     if len(parts) > most + 1:
-        raise MultipartError(f"it has more than {most} parts")
+        raise _refused(f"it has more than {most} parts")
     *parts, end = parts
     if end not in (b"--", b"--\r\n"):
-        raise MultipartError("it doesn't end with the closing boundary")
+        raise _refused("it doesn't end with the closing boundary")
     if not parts:
-        raise MultipartError("it has no parts")
+        raise _refused("it has no parts")
     return [_part(part) for part in parts]
+
+
+def _refused(why: str) -> RequestError:
+    return RequestError(f"the body isn't valid {MULTIPART}: {why}")
 
 
 def _part(part: bytes) -> Part:
     head, blank, content = part.partition(b"\r\n\r\n")
     if not blank or not head.startswith(b"\r\n") or len(head) > _MAX_HEADER_BYTES:
-        raise MultipartError("a part has no valid headers")
+        raise _refused("a part has no valid headers")
     headers = _headers(head[2:].decode("latin-1"))
     disposition = headers.get("content-disposition", "")
     if disposition.partition(";")[0].strip().lower() != "form-data":
-        raise MultipartError("a part has no Content-Disposition: form-data")
+        raise _refused("a part has no Content-Disposition: form-data")
     if headers.get("content-transfer-encoding", "binary").lower() not in _PLAIN_ENCODINGS:
-        raise MultipartError("a part has a Content-Transfer-Encoding: send its bytes as they are")
+        raise _refused("a part has a Content-Transfer-Encoding: send its bytes as they are")
     if "content-type" not in headers:
         return Part(None, content)
     type = parse_media_type(headers["content-type"])
     if type is None:
-        raise MultipartError("a part has an invalid Content-Type")
+        raise _refused("a part has an invalid Content-Type")
     return Part(type, content)
 
 
@@ -79,6 +79,6 @@ def _headers(head: str) -> dict[str, str]:
         name, colon, value = line.partition(":")
         name = name.lower()
         if not colon or not name or name in headers:
-            raise MultipartError("a part has a header that isn't one, or one twice")
+            raise _refused("a part has a header that isn't one, or one twice")
         headers[name] = value.strip()
     return headers

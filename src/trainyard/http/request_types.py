@@ -31,6 +31,9 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 OCTETS = "application/octet-stream"
 TEXT = "text/plain"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""Header of a body that is JSON with binary tensors behind it: bytes of the JSON. For a worker it is a parameter of the
+Content-Type."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class RequestError(TrainyardError):
         status: The HTTP status.
     """
 
-    def __init__(self, reason: str, status: Literal[400, 415] = 400) -> None:
+    def __init__(self, reason: str, status: Literal[400, 413, 415] = 400) -> None:
         super().__init__(reason)
         self.status = status
 
@@ -163,6 +166,7 @@ class Request:
         top_k: Classes that an answer lists.
         id: The client's name for the request, in the Open Inference Protocol.
         outputs: The outputs that it wants, in the Open Inference Protocol; all if it names none.
+        binary: Those of them that it wants as binary tensors.
         model: The model that it names besides the path, as KServe's client does.
     """
 
@@ -171,6 +175,7 @@ class Request:
     top_k: int = TOP_K
     id: str | None = None
     outputs: tuple[str, ...] = ()
+    binary: frozenset[str] = frozenset()
     model: str | None = None
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainyard.base.errors import ItemError
-from trainyard.http.multipart import MultipartError, Part, parse_multipart
+from trainyard.http.multipart import Part, parse_multipart
 from trainyard.http.protocol_v2 import v2_request
 from trainyard.http.request_types import (
+    HEADER_LENGTH,
     JSON,
     MAX_ITEMS,
     MULTIPART,
@@ -45,9 +46,10 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
     """
     type = parse_media_type(content_type or "")
     if type is not None and type.is_utf8 and type.name == JSON:
-        return json_request(_parsed(body), accepts)
+        length = _json_length(type, len(body))
+        return json_request(_parsed(body[:length]), accepts, body[length:])
     if type is not None and type.name == MULTIPART and MULTIPART in accepts.types:
-        return _multipart_request(body, type, accepts)
+        return parts_request(parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS), accepts)
     if type is not None and accepts.raw(type):
         return raw_request(body, accepts)
     raise _refused_type(content_type, accepts)
@@ -60,17 +62,17 @@ def raw_request(body: bytes, accepts: Accepts) -> Request:
     return Request(read_all(accepts.raw_item, [body]), "one")
 
 
-def json_request(value: Value, accepts: Accepts) -> Request:
-    """The request that a value of JSON is, parsed already.
+def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Request:
+    """The request that a value of JSON is, parsed already; binary tensors may follow it.
 
     Raises:
         RequestError: it has not just the keys of one form, or a value that doesn't fit.
     """
     if isinstance(value, dict) and "inputs" in value:
-        return v2_request(value, accepts)
+        return v2_request(value, accepts, tensors)
     kind = accepts.kind
     forms = f'{{"{kind}": ...}}, {{"instances": [{{"{kind}": ...}}, ...]}} or {{"inputs": [...]}}'
-    if not isinstance(value, dict) or (kind in value) == ("instances" in value):
+    if not isinstance(value, dict) or (kind in value) == ("instances" in value) or tensors:
         raise RequestError(f"the JSON is none of {forms}")
     check_keys(value, (kind, "instances", "top_k"), "the JSON")
     top_k = _top_k(value.get("top_k", TOP_K))
@@ -95,6 +97,14 @@ def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
     return Request(read_all(read, parts), "one" if len(parts) == 1 else "several")
 
 
+def _json_length(type: MediaType, body: int) -> int:
+    """Bytes of a body of so many that are JSON."""
+    length = type.parameters.get(HEADER_LENGTH.lower(), str(body))
+    if not length.isdecimal() or int(length) > body:
+        raise RequestError(f"{HEADER_LENGTH} is {shown(length)}, of a body of {body} bytes")
+    return int(length)
+
+
 def _parsed(body: bytes) -> Value:
     if not body:
         raise RequestError("the body is empty")
@@ -102,14 +112,6 @@ def _parsed(body: bytes) -> Value:
         return parse_json(body)
     except JsonError as error:
         raise RequestError(f"the body isn't valid JSON: {error}") from error
-
-
-def _multipart_request(body: bytes, type: MediaType, accepts: Accepts) -> Request:
-    try:
-        parts = parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS)
-    except MultipartError as error:
-        raise RequestError(f"the body isn't valid {MULTIPART}: {error}") from error
-    return parts_request(parts, accepts)
 
 
 def _only_value(instance: Value, kind: str) -> Value:

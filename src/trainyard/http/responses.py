@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
 from trainyard.http.facts import Facts
 from trainyard.http.protocol_v2 import v2_answer
-from trainyard.http.request_types import Accepts, Request, RequestError
+from trainyard.http.request_types import HEADER_LENGTH, JSON, OCTETS, Accepts, Request, RequestError
 from trainyard.http.strict_json import shown
 from trainyard.inference.predictor import Predictor, Trace
 
@@ -29,12 +30,16 @@ class Reply(NamedTuple):
 
     Attributes:
         status: The HTTP status.
-        body: JSON in UTF-8.
+        body: JSON in UTF-8, and binary tensors behind it where they were asked for.
+        content_type: What it is.
+        headers: Beside this.
         facts: What isn't for the client, but for whoever watches the server.
     """
 
     status: int
     body: bytes
+    content_type: str = JSON
+    headers: Mapping[str, str] = MappingProxyType({})
     facts: Facts | None = None
 
 
@@ -64,7 +69,7 @@ class Responder:
             began: By ``time.perf_counter``, when reading the requests did; now by default.
         """
         began = time.perf_counter() if began is None else began
-        requests = [self._meant(request) for request in requests]
+        requests = [self._checked(request) for request in requests]
         good = [item for request in requests if isinstance(request, Request)
                 for item in request.items if not isinstance(item, ItemError)]  # fmt: skip
         trace = Trace()
@@ -83,21 +88,32 @@ class Responder:
             batch = None
         return replies
 
-    def _meant(self, request: Request | RequestError) -> Request | RequestError:
-        if isinstance(request, RequestError) or request.model in (None, self._model):
+    def _checked(self, request: Request | RequestError) -> Request | RequestError:
+        """Refuses what is meant for another model, or would hold up everybody else, before anything is decoded."""
+        if isinstance(request, RequestError):
             return request
-        return RequestError(f"model_name is {shown(request.model)} in a request to the model {self._model}")
+        if request.model not in (None, self._model):
+            return RequestError(f"model_name is {shown(request.model)} in a request to the model {self._model}")
+        if len(request.items) > 1:  # one alone has limits of its own
+            kind = self._predictor.bundle.preprocessor
+            cost = sum(kind.cost(item) for item in request.items if not isinstance(item, ItemError))
+            if cost > kind.budget:
+                reason = f"its items have {cost:,} {kind.unit} together, of which a request may have {kind.budget:,}"
+                return RequestError(f"{reason}: send several requests", 413)
+        return request
 
     def _reply(self, request: Request, scores: Scores) -> Reply:
         errors = [score for score in scores if isinstance(score, ItemError)]
         at_fault = any(isinstance(error, OutputError) for error in errors)
         if len(errors) == len(scores) and (at_fault or len(scores) == 1):
             return error_reply(500 if at_fault else 400, str(errors[0]))
-        return Reply(200, to_json(self._answer(request, scores)))
+        if request.form != "v2":
+            return Reply(200, to_json(self._answer(request, scores)))
+        answer, tensors = v2_answer(scores, request, self._predictor, self._model, self._version)
+        head = to_json(answer)
+        return Reply(200, head + tensors, OCTETS, {HEADER_LENGTH: str(len(head))}) if tensors else Reply(200, head)
 
     def _answer(self, request: Request, scores: Scores) -> Answer:
-        if request.form == "v2":
-            return v2_answer(scores, request, self._predictor, self._model, self._version)
         rows = [answer_row(score if isinstance(score, ItemError) else self._predictor.best(score, request.top_k))
                 for score in scores]  # fmt: skip
         answered = rows[0] if request.form == "one" else {"predictions": rows}

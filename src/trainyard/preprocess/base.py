@@ -34,16 +34,24 @@ class Preprocessor(ABC):
         dynamic_dimensions: Names of the dimensions that differ from batch to batch, by position in each input.
         calibration_batch: Records that a quantiser is shown at once, so many that no padding is counted among them.
         synthetic_name: What ``synthetic`` gives, for a report.
+        unit: What ``cost`` counts.
+        budget: So many of them may the items of one request have together.
     """
 
     kind: ClassVar[Kind]
     dynamic_dimensions: ClassVar[Mapping[int, str]] = {0: "batch"}
     calibration_batch: ClassVar[int] = 8
     synthetic_name: ClassVar[str]
+    unit: ClassVar[str]
+    budget: ClassVar[int]
 
     @abstractmethod
     def encode(self, item: Item) -> Encoded:
         """Encodes one raw item; raises ``ItemError`` when it can't."""
+
+    @abstractmethod
+    def cost(self, item: Item) -> int:
+        """How much work it is to encode an item, told without decoding it; 0 for one that ``encode`` refuses."""
 
     def encode_many(self, items: Iterable[Item]) -> Sequence[Encoded]:
         """Encodes items in order; the same answers as ``encode`` one by one."""

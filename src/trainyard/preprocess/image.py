@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -49,6 +50,8 @@ class ImagePreprocessor(Preprocessor):
     max_reduced_pixels: int = field(default=0, compare=False)
     kind: ClassVar[Kind] = "image"
     synthetic_name: ClassVar[str] = "random pixels"
+    unit: ClassVar[str] = "pixels"
+    budget: ClassVar[int] = 100_000_000
 
     def encode(self, item: Item) -> NDArray[np.uint8]:
         """Gives ``[size, size, 3] uint8``.
@@ -71,8 +74,24 @@ class ImagePreprocessor(Preprocessor):
         square = (left, top, left + side, top + side)
         return np.asarray(image.resize((self.resize, self.resize), Image.Resampling.BILINEAR, square), dtype=np.uint8)
 
+    def cost(self, item: Item) -> int:
+        """The pixels that its header tells of."""
+        try:
+            with self._opened(item) as image:
+                return max(width * height for _, width, height in _areas(image))
+        except ItemError:
+            return 0
+
     def _open(self, item: Item) -> Image.Image:
         """An upright RGB image; of a JPEG, one decoded smaller, down to twice the shorter side that is wanted."""
+        with self._opened(item) as image:
+            image.draft("RGB", (2 * self.resize, 2 * self.resize))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
+
+    @contextmanager
+    def _opened(self, item: Item) -> Iterator[Image.Image]:
+        """The image, of which the header is read; raises ``ItemError`` for whatever goes wrong with it."""
         if not isinstance(item, bytes | Path):
             raise ItemError(f"an image is given by its bytes or its path, not as {type(item).__name__}")
         try:
@@ -80,9 +99,7 @@ class ImagePreprocessor(Preprocessor):
                 check_regular(item)
             with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=IMAGE_FORMATS) as image:
                 self._check_size(image)
-                image.draft("RGB", (2 * self.resize, 2 * self.resize))
-                ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image)
+                yield image
         except (ItemError, MemoryError):
             raise
         except UnidentifiedImageError as error:
@@ -97,13 +114,9 @@ class ImagePreprocessor(Preprocessor):
         limit = self.max_pixels
         if isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" not in image.info:
             limit = max(limit, self.max_reduced_pixels)  # a progressive one is whole in memory, however small it gets
-        if image.width * image.height > limit:
-            raise ItemError(f"the image has {image.width} x {image.height} pixels, more than {limit:,} (max_pixels)")
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            # A tile may be larger than the image, and is decoded whole.
-            width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIZE)
+        for what, width, height in _areas(image):
             if width * height > limit:
-                raise ItemError(f"the image has tiles of {width} x {height} pixels, more than {limit:,} (max_pixels)")
+                raise ItemError(f"the image has {what}{width} x {height} pixels, more than {limit:,} (max_pixels)")
 
     def collate(self, encoded: Sequence[Encoded]) -> Inputs:
         """Gives ``{"images": [batch, 3, height, width] uint8}``."""
@@ -174,6 +187,14 @@ def brightest_of_16_bits(content: bytes) -> int | None:
     """The brightest value of a grey image whose pixels have more than 8 bits; ``None`` of every other image."""
     with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
         return int(_brightest(image)) if image.mode.startswith("I") else None
+
+
+def _areas(image: Image.Image) -> Iterator[tuple[str, int, int]]:
+    """Width and height of what is decoded as a whole, each after what it is of: the image, and the tiles of a TIFF."""
+    yield "", image.width, image.height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # of which one may be larger than the image
+        width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIZE)
+        yield "tiles of ", width, height
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -45,6 +45,8 @@ class TextPreprocessor(Preprocessor):
     dynamic_dimensions: ClassVar[Mapping[int, str]] = {0: "batch", 1: "length"}
     calibration_batch: ClassVar[int] = 1
     synthetic_name: ClassVar[str] = "random tokens"
+    unit: ClassVar[str] = "characters"
+    budget: ClassVar[int] = 1_000_000
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, pad_id: int = 0, segments: bool = False) -> None:
         tokenizer.no_padding()
@@ -61,6 +63,10 @@ class TextPreprocessor(Preprocessor):
             ItemError: the text is empty, or not a text.
         """
         return self.encode_many([item])[0]
+
+    def cost(self, item: Item) -> int:
+        """Its characters: the tokenizer goes through all of them, also where the model reads the first few alone."""
+        return sum(len(part) for part in (item if isinstance(item, tuple) else (item,)) if isinstance(part, str))
 
     def encode_many(self, items: Iterable[Item]) -> list[NDArray[np.int32]]:
         """Encodes all items over all cores; the same answers as ``encode`` one by one."""

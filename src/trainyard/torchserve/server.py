@@ -51,6 +51,7 @@ class Options:
         drain_seconds: At the end, time for answering what came in before.
         request_seconds: Limit of a request.
         limits: Bounds of requests.
+        origins: Of pages that may ask from a browser.
         log_format: How the log is written, with a line for each request.
         as_json: Says that it is ready as a line of JSON on stdout.
     """
@@ -66,6 +67,7 @@ class Options:
     drain_seconds: float = 30.0
     request_seconds: float = 60.0
     limits: Limits = field(default_factory=Limits)
+    origins: Sequence[str] = ()
     log_format: LogFormat = "text"
     as_json: bool = False
 
@@ -150,7 +152,8 @@ class Server:
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
         metrics = Metrics([_watched(model) for model in self._models], self._health)
-        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits, metrics)
+        options = self._options
+        gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, options.origins)
         exporter = Exporter(metrics, lambda: self._backend.server.url("metrics"))
         try:
             await gateway.open(listener)

@@ -9,7 +9,8 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +20,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from trainyard.base.errors import UsageError
 from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import LEFT, Entry
 from trainyard.gateway.bodies import Limits
 from trainyard.gateway.connections import Connections
+from trainyard.gateway.cors import check_origins
 from trainyard.gateway.gateway import FIRST, Gateway
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics, Watched
@@ -30,6 +33,7 @@ from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens
 from trainyard.http.facts import HEADER as FACTS_HEADER
 from trainyard.http.facts import Facts
+from trainyard.http.request_types import HEADER_LENGTH
 from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.torchserve.ports import listen, url_of
 
@@ -79,7 +83,11 @@ class Standing:
 
 @asynccontextmanager
 async def standing(
-    folder: Path, limits: Limits = LIMITS, seconds: float = GENEROUS, worker_seconds: float = GENEROUS
+    folder: Path,
+    limits: Limits = LIMITS,
+    seconds: float = GENEROUS,
+    worker_seconds: float = GENEROUS,
+    origins: Sequence[str] = (),
 ) -> AsyncIterator[Standing]:
     fake = Fake()
     inner = web.Server(fake.handle)
@@ -91,7 +99,8 @@ async def standing(
     health = Health(frozenset({"m"}))
     proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
     metrics = Metrics([Watched("m", "1.0", ("a", "b"), None, {"format": "onnx"})], health)
-    gateway = Gateway({"m": {"name": "m"}}, Tokens(folder / "token"), proxy, health, limits, metrics)
+    about: dict[str, Mapping[str, object]] = {"m": {"name": "m", "versions": ["1.0", "2"]}}
+    gateway = Gateway(about, Tokens(folder / "token"), proxy, health, limits, metrics, origins)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
     await gateway.open(listener)
@@ -106,10 +115,14 @@ async def standing(
 
 
 def run(
-    folder: Path, test: Callable[[Standing], Coroutine[Any, Any, None]], limits: Limits = LIMITS, seconds: float = 60.0
+    folder: Path,
+    test: Callable[[Standing], Coroutine[Any, Any, None]],
+    limits: Limits = LIMITS,
+    seconds: float = 60.0,
+    origins: Sequence[str] = (),
 ) -> None:
     async def main() -> None:
-        async with asyncio.timeout(GENEROUS), standing(folder, limits, seconds) as up:
+        async with asyncio.timeout(GENEROUS), standing(folder, limits, seconds, origins=origins) as up:
             await test(up)
 
     asyncio.run(main())
@@ -300,15 +313,13 @@ def test_a_missing_type_is_json_by_the_open_inference_protocol_alone(tmp_path: P
         assert (await up.post("/v2/models/m/infer", **untyped))[0] == 200
         assert up.fake.seen[0][1][ORIGINAL_TYPE] == "application/json"
         assert (await up.post("/v2/models/m/infer"))[0] == 415
-        binary = {**BEARER, "Content-Type": "application/json", "Inference-Header-Content-Length": "10"}
-        assert (await up.post("/v2/models/m/infer", headers=binary))[0] == 415
 
     run(tmp_path, test)
 
 
-def test_compressed_bodies_and_odd_types_are_refused(tmp_path: Path) -> None:
+def test_odd_types_and_encodings_are_refused(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        assert (await up.post(headers={**PNG, "Content-Encoding": "gzip"}))[0] == 415
+        assert (await up.post(headers={**PNG, "Content-Encoding": "br"}))[0] == 415
         start = f"POST /predictions/m HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n"
         twice = await raw(up, f"{start}Content-Type: image/png\r\nContent-Type: text/plain\r\n\r\n".encode())
         odd = await raw(up, start.encode() + b"Content-Type: image/png; x=\xff\xe9\r\n\r\n")
@@ -330,6 +341,147 @@ def test_too_large_by_its_length_is_refused_before_it_is_sent(tmp_path: Path) ->
 
         assert (await up.post(data=b"x" * length))[0] == 413
         assert not up.fake.seen
+
+    run(tmp_path, test)
+
+
+def compressed(body: bytes, bits: int = 31) -> bytes:
+    """As gzip; with 15 bits as deflate."""
+    return (stream := zlib.compressobj(9, wbits=bits)).compress(body) + stream.flush()
+
+
+GZIP, DEFLATE = ({**PNG, "Content-Encoding": name} for name in ("gzip", "deflate"))
+
+
+def test_a_compressed_body_is_passed_on_inflated(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        noise = os.urandom(90_000)
+        for body in (b"image", noise, bytes(LIMITS.body), b""):
+            assert (await up.post(data=compressed(body), headers=GZIP))[0] == 200
+            assert (await up.post(data=compressed(body, 15), headers=DEFLATE))[0] == 200
+            assert [seen[2] for seen in up.fake.seen[-2:]] == [body] * 2
+        assert "Content-Encoding" not in up.fake.seen[0][1]
+
+    run(tmp_path, test)
+
+
+def test_a_bomb_is_refused_and_holds_nothing(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        bomb = compressed(bytes(50_000_000))
+        assert len(bomb) < LIMITS.body
+        status, answer = await up.post(data=bomb, headers=GZIP)
+        assert (status, answer["error"]) == (413, f"the request has more than {LIMITS.body} bytes")
+        assert up.gateway._bodies._held == 0
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"image", compressed(b"image" * 99)[:-9], compressed(b"image")[:-1], compressed(b"image") + b"x"]
+)
+def test_what_isnt_one_whole_compressed_body_is_refused(body: bytes, tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        status, answer = await up.post(data=body, headers=GZIP)
+        assert (status, "compressed" in answer["error"], up.fake.seen) == (400, True, [])
+
+    run(tmp_path, test)
+
+
+# What standard clients ask
+
+
+def test_the_length_of_the_json_before_binary_tensors_is_passed_on_both_ways(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def reply(_: bytes) -> web.Response:
+            return web.Response(body=b"{}xy", headers={HEADER_LENGTH: "2", "X-Other": "a"})
+
+        up.fake.reply = reply
+        headers = {**BEARER, HEADER_LENGTH: "3", "Content-Type": "application/octet-stream"}
+        async with up.session.post(up.url + "/v2/models/m/infer", data=b"{ }ab", headers=headers) as response:
+            assert (response.status, response.headers[HEADER_LENGTH], await response.read()) == (200, "2", b"{}xy")
+            assert "X-Other" not in response.headers
+        assert up.fake.seen[0][1][ORIGINAL_TYPE] == "application/json; inference-header-content-length=3"
+        for wrong in ("", "-1", "a", "9" * 20):
+            assert (await up.post("/v2/models/m/infer", headers={**headers, HEADER_LENGTH: wrong}))[0] == 400
+
+    run(tmp_path, test)
+
+
+def test_the_server_and_versions_are_described(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async with up.session.get(up.url + "/v2", headers=BEARER) as response:
+            told = await response.json()
+        assert (told["name"], told["extensions"]) == ("trainyard", ["binary_tensor_data"])
+        assert await up.get("/v2") == 401
+        for path in ("/v2/models/m/versions/{}", "/v2/models/m/versions/{}/ready"):
+            assert [await up.get(path.format(version), **BEARER) for version in ("1.0", "2", "9")] == [200, 200, 404]
+        for path in ("/v2/models/m/versions/9/infer", "/predictions/m/9"):
+            assert (await up.post(path, headers={**BEARER, "Content-Type": "application/json"}))[0] == 404
+        assert not up.fake.seen
+        for path in ("/v2/models/m/config", "/v2/models/m/stats", "/v2/models/m/trace/setting", "/v2/logging"):
+            assert await up.get(path, **BEARER) == 404
+
+    run(tmp_path, test)
+
+
+def test_a_slash_at_the_end_and_encoded_letters_change_no_path(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        for path in ("/predictions/m/", "/predictions/m/1.0/", "/predictions/%6d", "/v2/models/%6D/versions/1%2e0"):
+            method = "GET" if "v2" in path else "POST"
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n"
+            answer = await raw(up, f"{head}Content-Type: image/png\r\n\r\n".encode())
+            assert answer.startswith(b"HTTP/1.1 200 "), (path, answer)
+        assert [seen[0] for seen in up.fake.seen] == ["/predictions/m", "/predictions/m/1.0", "/predictions/m"]
+        for path in ("/v2/health/live/", "/v2/health/ready/", "/ping/"):
+            assert await up.get(path) == 200, "without a token"
+        assert [await up.get(path) for path in ("/v2/", "/v2/models/", "/v2/health/live/x", "/")] == [401] * 4
+        assert [await up.get(path, **BEARER) for path in ("/v2/", "/v2/models/")] == [200] * 2
+
+    run(tmp_path, test)
+
+
+# Pages of other origins
+
+PAGE = "https://example.com"
+
+
+async def asked_by(up: Standing, origin: str, method: str = "POST", **headers: str) -> tuple[int, str | None]:
+    """The status, and which origin may read the answer."""
+    given = {"Content-Type": "image/png", "Origin": origin, **headers}
+    async with up.session.request(method, up.url + "/predictions/m", headers=given) as response:
+        assert (await response.read() == b"") == (response.status == 204)
+        return response.status, response.headers.get("Access-Control-Allow-Origin")
+
+
+def test_a_page_of_an_allowed_origin_may_ask_and_no_other(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        question = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        assert await asked_by(up, PAGE, "OPTIONS", **question) == (204, PAGE)
+        assert await asked_by(up, PAGE) == (401, PAGE), "the page learns why"
+        assert await asked_by(up, PAGE, **BEARER) == (200, PAGE)
+        assert await asked_by(up, PAGE, "OPTIONS") == (401, PAGE)
+        assert await asked_by(up, "https://evil.com", "OPTIONS", **question) == (401, None)
+        assert await asked_by(up, "null", **BEARER) == (200, None)
+
+    async def test_all(up: Standing) -> None:
+        assert await asked_by(up, "null", **BEARER) == (200, "*")
+
+    run(tmp_path, test, origins=[PAGE])
+    run(tmp_path, test_all, origins=["*"])
+
+
+@pytest.mark.parametrize(
+    "origin", ["example.com", "https://example.com/", "https://Example.com", "", "https://a.b, https://c.d", "null"]
+)
+def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
+    with pytest.raises(UsageError, match="isn't an origin"):
+        check_origins(["*", PAGE, "http://localhost:3000", origin])
+
+
+def test_without_the_option_no_page_is_answered(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        assert await asked_by(up, PAGE, "OPTIONS", **{"Access-Control-Request-Method": "POST"}) == (401, None)
+        assert await asked_by(up, PAGE, **BEARER) == (200, None)
 
     run(tmp_path, test)
 
@@ -587,7 +739,8 @@ def test_a_body_in_chunks_that_are_wrong_or_cut_off_reaches_no_model(
         (200, "", 200, ""),
         (400, "", 400, ""),
         (404, "Model not found: m", 404, "no model m"),
-        (413, "", 413, "large"),
+        (413, "", 413, "of the handler"),
+        (413, "Request is too large.", 413, "the request is too large"),
         (500, "Worker died.", 503, "worker ended"),
         (507, "Worker died.", 503, "worker ended"),
         (500, "Worker scaled down.", 503, "worker ended"),
@@ -680,7 +833,7 @@ def test_models_are_described(tmp_path: Path) -> None:
         async with up.session.get(up.url + "/v2/models", headers=BEARER) as response:
             assert await response.json() == {"models": ["m"]}
         async with up.session.get(up.url + "/v2/models/m", headers=BEARER) as response:
-            assert await response.json() == {"name": "m"}
+            assert await response.json() == {"name": "m", "versions": ["1.0", "2"]}
         assert await up.get("/v2/models/other", **BEARER) == 404
 
     run(tmp_path, test)

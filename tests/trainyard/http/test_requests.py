@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trainyard.base.errors import ItemError
 from trainyard.http.items import MAX_CHARS
@@ -97,6 +100,72 @@ def test_the_open_inference_protocol_is_told_by_its_key() -> None:
     wanted = {"outputs": [{"name": "label", "parameters": {"binary_data": False}}], "parameters": {"a": 1}}
     assert parse({**tensor(["a"], parameters={}), **wanted}).outputs == ("label",)
     assert parse({**tensor(["a"]), "model_name": "m"}).model == "m"
+
+
+def packed(*values: bytes) -> bytes:
+    return b"".join(len(value).to_bytes(4, "little") + value for value in values)
+
+
+def binary(tensors: bytes, shape: list[int], name: str = "text", length: object = None, **changes: object):
+    """A request in JSON with binary tensors behind it, and its type, as the gateway passes both on."""
+    given = {"name": name, "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tensors)}}
+    head = json.dumps({"inputs": [{**given, **changes}]}).encode()
+    size = len(head) if length is None else length
+    return head + tensors, f"application/json; inference-header-content-length={size}"
+
+
+def test_a_binary_tensor_holds_items_as_they_are() -> None:
+    texts, type = binary(packed("bücher".encode(), b"", b"\xff"), [3])
+    items = parse(texts, TEXTS, type).items
+    assert items[:2] == ("bücher", "")
+    assert "isn't UTF-8" in str(items[2])
+    images, type = binary(packed(PIXELS, b"{"), [2], "image")
+    assert parse(images, IMAGES, type).items == (PIXELS, b"{")
+    pairs, type = binary(packed(b"a", b"b", b"c", b"d"), [2, 2])
+    assert parse(pairs, PAIRS, type).items == (("a", "b"), ("c", "d"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "outputs", "binary"),
+    [
+        ({"parameters": {"binary_data_output": True}}, (), {"label", "probabilities"}),
+        ({"outputs": [{"name": "label", "parameters": {"binary_data": True}}]}, ("label",), {"label"}),
+        ({"outputs": [{"name": "label"}], "parameters": {"binary_data_output": True}}, ("label",), {"label"}),
+        ({"outputs": [{"name": "label", "parameters": {"binary_data": False}}, {"name": "probabilities"}],
+          "parameters": {"binary_data_output": True}}, ("label", "probabilities"), {"probabilities"}),
+        ({"parameters": {"binary_data_output": 1}}, (), set()),
+    ],
+)  # fmt: skip
+def test_answers_may_be_wanted_in_binary(wanted: dict[str, object], outputs: tuple[str, ...], binary: set[str]) -> None:
+    request = parse({**tensor(["a"]), **wanted})
+    assert (request.outputs, request.binary) == (outputs, binary)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (binary(packed(b"a"), [1], length=9999), "Inference-Header-Content-Length is '9999', of a body"),
+        (binary(packed(b"a"), [1], length="-1"), "Inference-Header-Content-Length is '-1', of a body"),
+        (binary(packed(b"a"), [2]), r"isn't [1]"),
+        (binary(packed(b"a") + b"\1\0\0", [2]), "end in the middle of a value"),
+        (binary(b"\xff\xff\xff\xff", [1]), "end in the middle of a value"),
+        (binary(packed(*[b""] * 129), [129]), "there are 129 data: send at most 128"),
+        (binary(b"", [1]), "there are no data"),
+        (binary(packed(b"a"), [1], data=["a"]), "5 bytes follow the JSON"),
+        (binary(packed(b"a"), [1], parameters={"binary_data_size": 6}), "5 bytes follow the JSON"),
+        (binary(packed(b"a"), [1], parameters={}), "5 bytes follow the JSON"),
+        ((b'{"text": "a"}bcd', "application/json; inference-header-content-length=13"), "the JSON is none of"),
+    ],
+)
+def test_binary_tensors_that_do_not_fit_are_refused(request_: tuple[bytes, str], reason: str) -> None:
+    assert reason in refusal(request_[0], TEXTS, request_[1])
+
+
+@given(st.binary(max_size=40), st.integers(-1, 3), st.booleans())
+def test_any_bytes_in_a_tensor(tensors: bytes, count: int, is_pair: bool) -> None:
+    body, type = binary(tensors, [count, 2] if is_pair else [count])
+    with contextlib.suppress(RequestError):
+        assert len(parse(body, PAIRS if is_pair else TEXTS, type).items) == count
 
 
 # What isn't

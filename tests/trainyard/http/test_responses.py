@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from trainyard.base.errors import ItemError
+from trainyard.http.protocol_v2 import OUTPUTS
 from trainyard.http.request_types import Request, RequestError
 from trainyard.http.responses import Responder
 from trainyard.inference.predictor import Predictor
@@ -103,6 +106,26 @@ def test_the_open_inference_protocol_tells_errors_by_position(responder: Respond
     assert "errors" not in unnamed["parameters"]  # type: ignore[operator]
 
 
+def test_binary_tensors_stand_behind_the_json_in_its_order(
+    responder: Responder, text_predictor: Predictor, sum_model: Model
+) -> None:
+    request = Request(("late", "", "parcel"), "v2", outputs=("probabilities", "label"))
+    [plain, both, one] = responder.answer(
+        [request, replace(request, binary=frozenset(OUTPUTS)), replace(request, binary=frozenset({"label"}))]
+    )
+
+    assert (plain.content_type, plain.headers) == ("application/json", {})
+    [probabilities, label] = json.loads(plain.body)["outputs"]
+    labels = b"".join(struct.pack("<I", len(name)) + name.encode() for name in label["data"])
+    for reply, tail in ((both, np.asarray(probabilities["data"], "<f4").tobytes() + labels), (one, labels)):
+        length = int(reply.headers["Inference-Header-Content-Length"])
+        assert (reply.content_type, reply.body[length:]) == ("application/octet-stream", tail)
+        outputs = json.loads(reply.body[:length])["outputs"]
+        assert outputs[1] == {"name": "label", "datatype": "BYTES", "shape": [3],
+                              "parameters": {"binary_data_size": len(labels)}}  # fmt: skip
+    assert outputs[0] == probabilities, "what isn't wanted in binary stays in the JSON"
+
+
 @pytest.mark.parametrize("form", ["one", "several", "v2"])
 def test_a_request_of_one_bad_item_is_bad(responder: Responder, form: str) -> None:
     request = Request(("",), form)  # type: ignore[arg-type]
@@ -159,3 +182,30 @@ def test_a_model_that_the_body_names_is_that_of_the_path(responder: Responder, s
     said = "model_name is 'digits' in a request to the model tickets"
     assert answers(responder, Request(("late",), "v2", model="digits")) == [(400, {"error": said})]
     assert sum_model.calls == [1], "what is meant for another model is not computed"
+
+
+def empty_webp(width: int, height: int) -> bytes:
+    """34 bytes that decode to as many pixels as their header tells of."""
+    header = b"\x9d\x01\x2a" + width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    frame = b"\x30\x00\x00" + header + bytes(6)
+    return b"RIFF" + (len(frame) + 12).to_bytes(4, "little") + b"WEBPVP8 " + len(frame).to_bytes(4, "little") + frame
+
+
+def test_what_would_hold_up_everybody_is_refused_with_its_sum_before_it_is_decoded(
+    image_predictor: Predictor, text_predictor: Predictor, sum_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("nothing is decoded"))
+    images = Request((empty_webp(7000, 7000), ItemError("none"), b"none") * 43, "several")
+    texts = Request(("x" * 100_000,) * 11, "v2")
+
+    [(status, body)] = answers(Responder(image_predictor, "digits", "1.0"), images)
+    assert (status, "have 2,107,000,000 pixels together" in str(body["error"])) == (413, True)
+    [(status, body)] = answers(Responder(text_predictor, "tickets", "1.0"), texts)
+    assert (status, "have 1,100,000 characters together" in str(body["error"])) == (413, True)
+    assert sum_model.calls == []
+
+
+def test_the_budget_is_for_a_request_and_not_for_what_comes_beside_it(responder: Responder, sum_model: Model) -> None:
+    half = Request(("late " * 20_000,) * 10, "several")
+    assert [status for status, _ in answers(responder, half, Request(("late",) * 2, "several"), half)] == [200] * 3
+    assert sum(sum_model.calls) == 22

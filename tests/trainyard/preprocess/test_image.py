@@ -139,13 +139,23 @@ def test_a_limit_counts_alike_for_every_format() -> None:
 
 
 def test_a_tile_is_not_larger_than_an_image_may_be() -> None:
-    """A file of a few bytes may have one, and all of it is decoded."""
-    sizes = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 20_000, 323: 20_000, 324: 200, 325: 9}
-    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sizes.items())
-    item = b"II*\0\x08\0\0\0" + struct.pack("<H", len(sizes)) + tags + bytes(100)
-
     with pytest.raises(ItemError, match="tiles of 20000 x 20000 pixels"):
-        ImagePreprocessor(8, 8).encode(item)
+        ImagePreprocessor(8, 8).encode(with_tile(20_000))
+
+
+def with_tile(side: int) -> bytes:
+    """An image of 64 x 64 pixels in a tile: a file of a few bytes may have a large one, and all of it is decoded."""
+    sizes = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 200, 325: 9}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sizes.items())
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(sizes)) + tags + bytes(100)
+
+
+def test_an_image_costs_the_pixels_that_would_be_decoded(tmp_path: Path) -> None:
+    preprocessor, item = ImagePreprocessor(8, 8), encoded_image(Image.new("L", (30, 20)))
+    (tmp_path / "image.png").write_bytes(item)
+
+    assert [preprocessor.cost(one) for one in (item, tmp_path / "image.png", with_tile(5000))] == [600, 600, 25_000_000]
+    assert [preprocessor.cost(one) for one in (b"", item[:20], with_tile(20_000), "a text")] == [0, 0, 0, 0]
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:

@@ -70,6 +70,11 @@ def test_texts_stand_in_the_line(tmp_path: Path, item: Item) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_text_costs_its_characters() -> None:
+    preprocessor = TextPreprocessor(word_tokenizer(), max_length=3)
+    assert [preprocessor.cost(item) for item in ("späte", ("ab", "c"), "", b"bytes")] == [5, 3, 0, 0]
+
+
 def test_half_an_emoji_is_stored_as_the_model_sees_it(tmp_path: Path) -> None:
     for item, text in (("a \ud83d", "a \ufffd"), (("\ud83d", "b"), ["\ufffd", "b"])):
         stored = TextPreprocessor(word_tokenizer(), 8).store(item, tmp_path, "golden/0000")

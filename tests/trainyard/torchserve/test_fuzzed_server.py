@@ -1,4 +1,7 @@
-"""Ten thousand odd requests to a real server: each is answered or refused, and nothing restarts or grows."""
+"""Ten thousand odd requests to a real server: each is answered or refused, and nothing restarts or grows.
+
+``python benchmarks/fuzz.py 100000`` sends more.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import base64
 import contextlib
 import io
 import json
+import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +26,10 @@ from PIL import Image
 
 from trainyard.torchserve.running import Running, running
 
-REQUESTS, AT_ONCE, FIRST = 10_000, 20, 1_000
+REQUESTS, AT_ONCE, FIRST = int(os.environ.get("FUZZ_REQUESTS", "10000")), 20, 1_000
 MOST_GROWTH = 0.05
-LIMITS_MB = 100
+LIMITS_MB = 200
+"""Java keeps what it needed for the largest body that it has seen; its heap is bounded."""
 TYPES = ["application/json", "application/json; charset=utf-8", "application/octet-stream", "image/png", "image/jpeg",
          "text/plain", "multipart/form-data; boundary=B"]  # fmt: skip
 PATHS = [f"/{path}" for name in ("images", "texts") for path in (
@@ -46,6 +52,10 @@ SOUND = [
     FORM + IMAGE + b"\r\n--B--\r\n",
     json.dumps({"inputs": [{"name": "image", "shape": [2], "datatype": "BYTES", "data": [IN_JSON, IN_JSON]}]}).encode(),
     json.dumps({"inputs": [{"name": "text", "shape": [2], "datatype": "BYTES", "data": ["a", "b c"]}]}).encode(),
+    BINARY := json.dumps(
+        {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}]}
+    ).encode()
+    + b"\1\0\0\0a",
     json.dumps({"instances": [{"text": "a"}, {"text": "b"}]}).encode(),
     json.dumps({"image": IN_JSON, "top_k": 2}).encode(),
     "mein Paket ist verspätet".encode(),
@@ -90,6 +100,30 @@ ODD = st.builds(Odd, st.sampled_from(PATHS), st.sampled_from(TYPES), BODIES,
                 st.none() | st.none() | st.none() | st.integers(0, 500))  # fmt: skip
 
 
+HEADERS = [
+    "Content-Length: 5", "Transfer-Encoding: chunked", "Transfer-Encoding: gzip, chunked", "Expect: 100-continue",
+    "Content-Encoding: gzip", "Content-Encoding: deflate", f"Inference-Header-Content-Length: {len(BINARY) - 5}",
+    "Content-Type: application/json", "Connection: upgrade", "Host: y", "Origin: null", "X: " + "y" * 9000,
+]  # fmt: skip
+RESTS = [
+    b"", b"0\r\n\r\n", b"5\r\nabcde\r\n0\r\n\r\n", b"5\r\nab", b"-1\r\n", b"fffffffff\r\n",
+    zlib.compress(b"a" * 99), BINARY,
+]  # fmt: skip
+
+
+def written(path: str, headers: list[str], rest: bytes) -> bytes:
+    """A request as it goes over the line, with ``TOKEN`` for the token."""
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Authorization: Bearer TOKEN", *headers, "", ""]
+    return "\r\n".join(lines).encode() + rest
+
+
+MALFORMED = st.one_of(
+    st.builds(written, st.sampled_from(PATHS), st.lists(st.sampled_from(HEADERS), max_size=4), st.sampled_from(RESTS)),
+    changed(written(PATHS[0], ["Content-Type: text/plain", "Content-Length: 5"], b"abcde")),
+    st.binary(max_size=200),
+)
+
+
 every_one = settings(
     max_examples=REQUESTS // AT_ONCE, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
@@ -118,29 +152,35 @@ class Sender:
         with self.runner:
             self.runner.run(self.client.aclose())
 
-    def send(self, requests: list[Odd]) -> list[int]:
+    def send(self, requests: list[Odd | bytes]) -> list[int]:
         """The status codes; a sound request beside them must get its answer."""
         return self.runner.run(self._send(requests))
 
-    async def _send(self, requests: list[Odd]) -> list[int]:
+    async def _send(self, requests: list[Odd | bytes]) -> list[int]:
         sound = self.client.post("/predictions/images", content=IMAGE, headers={"Content-Type": "image/png"})
         *codes, answer = await asyncio.gather(*map(self._one, requests), sound)
         assert answer.status_code == 200, answer.text
         return codes
 
-    async def _one(self, odd: Odd) -> int:
+    async def _one(self, odd: Odd | bytes) -> int:
+        if isinstance(odd, bytes):
+            return await self._write(odd.replace(b"TOKEN", self.server.token.encode()))
         if odd.length is not None:
             return await self._lie(odd)
         return (await self.client.post(odd.path, content=odd.body, headers={"Content-Type": odd.type})).status_code
 
     async def _lie(self, odd: Odd) -> int:
-        """Sends a body of another length than the header says; 0 if the connection ends without an answer."""
-        host, _, port = self.server.inference_url.removeprefix("http://").partition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        """Sends a body of another length than the header says."""
         head = [f"POST {odd.path} HTTP/1.1", "Host: x", f"Authorization: Bearer {self.server.token}",
                 f"Content-Type: {odd.type}", f"Content-Length: {odd.length}", "Connection: close", "", ""]  # fmt: skip
+        return await self._write("\r\n".join(head).encode() + odd.body)
+
+    async def _write(self, content: bytes) -> int:
+        """The status of what is answered first; 0 if the connection ends without an answer."""
+        host, _, port = self.server.inference_url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
         try:
-            writer.write("\r\n".join(head).encode() + odd.body)
+            writer.write(content)
             writer.write_eof()
             line = await asyncio.wait_for(reader.readline(), 120)
         except ConnectionError:
@@ -165,8 +205,8 @@ def test_fuzzed_requests_neither_break_a_worker_nor_leave_anything_behind(
     after_the_first: dict[int, int] = {}
 
     @every_one
-    @given(st.lists(ODD, min_size=AT_ONCE, max_size=AT_ONCE))
-    def fuzz(requests: list[Odd]) -> None:
+    @given(st.lists(ODD | ODD | MALFORMED, min_size=AT_ONCE, max_size=AT_ONCE))
+    def fuzz(requests: list[Odd | bytes]) -> None:
         codes = sender.send(requests)
         assert not [pair for pair in zip(codes, requests, strict=True) if pair[0] >= 500]
         seen.update(codes)
@@ -192,6 +232,14 @@ def huge_png() -> bytes:
     return file.getvalue()
 
 
+def many_images() -> bytes:
+    """128 images of 49 million pixels each in 8 kB."""
+    header = b"\x9d\x01\x2a" + (7000).to_bytes(2, "little") * 2
+    image = b"RIFF\x1c\0\0\0WEBPVP8 \x10\0\0\0\x30\0\0" + header + bytes(6)
+    instances = [{"image": base64.b64encode(image).decode()}] * 128
+    return json.dumps({"instances": instances}, separators=(",", ":")).encode()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "type", "make"),
@@ -203,6 +251,8 @@ def huge_png() -> bytes:
         ("texts", "application/json", lambda: b"[" * 10_000 + b"]" * 10_000),
         ("texts", "application/json", lambda: b'{"text":' * 10_000 + b'""' + b"}" * 10_000),
         ("images", "application/json", lambda: b'{"instances":' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+        ("images", "application/json", many_images),
+        ("texts", "application/json", lambda: json.dumps({"instances": [{"text": "a b " * 25_000}] * 120}).encode()),
     ],
 )
 def test_what_would_fill_the_memory_is_refused(server: Running, model: str, type: str, make) -> None:

@@ -231,6 +231,19 @@ def test_torchserve_takes_the_answers(load: Load, image: bytes) -> None:
     assert b'"model":"digits"' in framed
 
 
+def test_torchserve_takes_binary_tensors_and_their_header(load: Load, image: bytes) -> None:
+    tensors = len(image).to_bytes(4, "little") + image
+    given = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(tensors)}}
+    head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+    type = f"application/json; inference-header-content-length={len(head)}"
+
+    framed = bytes(load().predict([fronted(head + tensors, type)]))
+
+    assert framed.startswith(b"\x00\x00\x00\xc8")
+    assert b"Inference-Header-Content-Length" in framed
+    assert b"application/octet-stream" in framed
+
+
 def test_a_gpu_is_the_one_that_torchserve_gave(load: Load) -> None:
     load()
     device = sys.modules["handler"]._device
