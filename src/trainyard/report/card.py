@@ -15,6 +15,7 @@ import yaml
 
 from trainyard.base.errors import UsageError
 from trainyard.base.project import find_project
+from trainyard.evaluation.baseline import Baseline
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
 from trainyard.heads.scores import ClassScores, Scores
@@ -42,6 +43,7 @@ class CardFacts:
         classes: Names, in the order of the logits.
         data: The content of ``data_report.json``.
         test: Scores of the calibrated model, like ``val``.
+        baseline: What a simple model reached.
         temperature: The fitted one, which lies in the output layer's weights.
         training: Epochs, seconds, world size, seed and so on.
         config: The resolved config, as YAML.
@@ -56,6 +58,7 @@ class CardFacts:
     data: Mapping[str, object]
     test: Scores
     val: Scores
+    baseline: Baseline
     temperature: float
     training: Mapping[str, object]
     config: str
@@ -104,6 +107,7 @@ def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperatu
     per_class = dict.fromkeys(classes, ClassScores(precision=1.0, recall=1.0, f1=1.0, support=2))
     confusion = [[2 * (row == column) for column in range(len(classes))] for row in range(len(classes))]
     scores = Scores(1.0, 1.0, 0.1, 0.1, 2 * len(classes), per_class, confusion)
+    baseline = Baseline("a simple model", 0.5, 0.4, 0.25, 0.5, (0.2, 0.8), 8 * len(classes), 2 * len(classes))
     counts = {"train": 8, "val": 2, "test": 2}
     data = {
         "location": "made_up",
@@ -120,8 +124,8 @@ def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperatu
     environment = {"trainyard": "1", "python": "3", "platform": "Linux", "cpu": "a processor", "cores": 1, "threads": 1,
                    "gpu": None, "packages": {"torch": "2"}}  # fmt: skip
     return CardFacts(
-        "made up", modality, "a model", len(classes) == 2, classes, data, scores, scores, temperature, training, config,
-        environment,
+        "made up", modality, "a model", len(classes) == 2, classes, data, scores, scores, baseline, temperature,
+        training, config, environment,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainyard.artifacts.run import DATA_REPORT
 from trainyard.base.files import write_json
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit, loader_workers
@@ -29,7 +30,7 @@ from trainyard.training.presets import Profiler, apply_data_preset
 from trainyard.training.processes import is_muted, leave_processes
 from trainyard.training.rehearsal import Rehearsal, end_if_only_rehearsed
 from trainyard.training.reports import Observer
-from trainyard.training.runs import CHECKPOINTS, DATA_REPORT, find_run, has_same_data, new_run
+from trainyard.training.runs import CHECKPOINTS, find_run, has_same_data, new_run
 from trainyard.training.task import TrainingTask
 
 if TYPE_CHECKING:
