@@ -17,7 +17,7 @@ from PIL import Image
 from trainyard.base.files import atomic_write
 from trainyard.report.html import write_report
 
-WIDTH, HEIGHT = 1000, 1180
+WIDTH, HEIGHT = 1000, 1130
 COLOURS = 64
 """Enough for text and figures, and a third of the bytes."""
 

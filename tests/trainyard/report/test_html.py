@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import Page, browser_page
 from finished_runs import PICTURE_BYTES, finished_run, pictures
+from PIL import Image
 from tinyhtml5.parser import HTMLParser
 
 from trainyard.base.errors import UsageError
@@ -19,6 +22,7 @@ from trainyard.report import filling
 from trainyard.report.html import write_report
 
 CHROMIUM = shutil.which("chromium") or ""
+SCRIPT = Path(__file__).parents[3] / "docs" / "report_picture.py"
 MARKUP = [
     "<script>document.title='run'</script>",
     "<img src=x onerror=alert(1)>",
@@ -198,3 +202,12 @@ CONTRAST = """
 })()
 """
 """The least contrast of text with the page."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+def test_the_picture_for_a_readme_is_small(texts: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(SCRIPT), str(texts), str(tmp_path / "report.png")], check=True)
+    with Image.open(tmp_path / "report.png") as picture:
+        assert len(picture.getcolors() or []) > 10, "more than an empty page"
+    assert (tmp_path / "report.png").stat().st_size < 200_000
