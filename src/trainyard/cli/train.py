@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
 
+from trainyard.artifacts.run import METRICS, REPORT
+from trainyard.base.errors import EXIT_REFUSED
 from trainyard.cli.app import Config, Overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from trainyard.config.experiment import Experiment
 
@@ -22,7 +25,8 @@ log = logging.getLogger(__name__)
 def train(config: Config, overrides: Overrides = None) -> None:
     """Train a classifier, score it on the test split, and seal it into a bundle.
 
-    Prints the run folder as its last line on stdout. With several GPUs, or NPROC=2, it runs in as many processes.
+    Prints the run folder as its last line on stdout. Exits 3 if it gains less than trainer.min_gain over the baseline.
+    With several GPUs, or NPROC=2, it runs in as many processes.
     """
     from trainyard.config.load import load_experiment, load_settings
     from trainyard.training.launch import end_with_launcher, launch, needs_launch
@@ -40,7 +44,22 @@ def train(config: Config, overrides: Overrides = None) -> None:
     project = require_project()
     train_project = cast("Callable[[Experiment], Path]", project.resolve(project.run))
     run = train_project(experiment)
-    metrics = run / "metrics.json"
-    if metrics.is_file() and not is_muted():
-        print(metrics.read_text(encoding="utf-8"), file=sys.stderr, end="")
+    if (run / METRICS).is_file() and not is_muted():
+        print((run / METRICS).read_text(encoding="utf-8"), file=sys.stderr, end="")
     print(run)
+    if refusal := _refusal(run, experiment.trainer.min_gain):
+        print(f"trainyard: {refusal}", file=sys.stderr)
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _refusal(run: Path, min_gain: float | None) -> str:
+    """Why the run isn't good enough by ``trainer.min_gain``; empty if it is. Nothing of it is lost."""
+    if min_gain is None or not (run / METRICS).is_file():
+        return ""
+    baseline = json.loads((run / METRICS).read_text(encoding="utf-8"))["baseline"]
+    if baseline["gain"] >= min_gain:
+        return ""
+    return (
+        f"the model gains {baseline['gain']:+.4f} of accuracy over {baseline['name']}, less than "
+        f"trainer.min_gain={min_gain:g}: look into {run / REPORT} for what it gets wrong, or use the simple model"
+    )

@@ -57,6 +57,9 @@ class TrainerConfig(Section):
     """Validation metric by which `best` and `patience` judge: accuracy, macro_f1, loss, ece or one of the project's."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop early after this many epochs without a better `monitor`."""
+    min_gain: Annotated[Annotated[float, Field(ge=-1, lt=1)] | None, changes("nothing")] = None
+    """Least gain of test accuracy over the baseline, a simple model on the same splits: 0.02 for two points. A run that
+    gains less is kept, and ends with exit code 3."""
     channels_last: bool = False
     """Lay images out as NHWC: faster on most GPUs and CPUs for convolutions."""
     compile: bool = False
@@ -93,6 +96,13 @@ class BundleConfig(Section):
     """Put training examples (for calibration) and golden requests into the bundle; `false` for private data."""
 
 
+class ReportConfig(Section):
+    """What `report.html` shows."""
+
+    samples: Annotated[bool, changes("nothing")] = True
+    """Keep pictures and beginnings of test texts in the run, for its report; `false` for private data."""
+
+
 class Settings(Section):
     """The sections of a config file that are the library's own."""
 
@@ -108,6 +118,8 @@ class Settings(Section):
     """How long, on what, and what is kept."""
     bundle: BundleConfig = BundleConfig()
     """What is sealed at the end."""
+    report: ReportConfig = ReportConfig()
+    """What `report.html` shows."""
 
 
 class Experiment(Settings):

@@ -114,7 +114,7 @@ def _check_lost(whole: Mapping[Split, Rows], checked: Mapping[Split, Checked], f
 def _records(part: Checked, classes: Sequence[str]) -> Records:
     code_of = {name: code for code, name in enumerate(classes)}
     labels = np.array([code_of[label] for label in part.rows.labels], dtype=np.int64)
-    return Records(part.rows.items, labels, part.rows.sources, part.rows.decoded)
+    return Records(part.rows.items, labels, part.rows.sources, part.rows.decoded, part.digests)
 
 
 def _report(

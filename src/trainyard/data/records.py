@@ -79,12 +79,14 @@ class Examples(Generic[Labels]):
         labels: Name of the class of each; of ``Records`` ``[n] int64`` indices into the classes.
         sources: Where each is from: a relative path, or ``file.csv:12`` (line number, 1 is the first line).
         decoded: The items' pixels, where they are cached; otherwise images are decoded whenever they are read.
+        digests: SHA-256 of each item's content, once all were looked into.
     """
 
     items: Sequence[Item]
     labels: Labels
     sources: Sequence[str]
     decoded: DecodedImages | None = None
+    digests: Sequence[bytes] = ()
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -104,7 +106,8 @@ class Examples(Generic[Labels]):
             return column[examples] if isinstance(column, np.ndarray) else [column[i] for i in examples]
 
         decoded = self.decoded and self.decoded.select(examples)
-        return Examples(chosen(self.items), chosen(self.labels), chosen(self.sources), decoded)
+        digests = chosen(self.digests) if len(self.digests) else ()
+        return Examples(chosen(self.items), chosen(self.labels), chosen(self.sources), decoded, digests)
 
 
 Rows: TypeAlias = Examples[list[str]]

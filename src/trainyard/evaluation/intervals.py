@@ -28,3 +28,21 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == trials else (centre + spread) / scale
     return low, high
+
+
+def paired_interval(gained: int, lost: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """The interval of the difference of two shares of the same trials (Bonett & Price 2012, JEBS 37:479-488).
+
+    Only trials in which one of them succeeded tell them apart; one more on either side keeps the interval honest where
+    there are few.
+
+    Args:
+        gained: Trials in which only the first succeeded.
+        lost: Trials in which only the second did.
+        trials: All trials, at least one.
+        z: Quantile of the normal distribution; by default that of a 95 % interval.
+    """
+    assert 0 <= gained + lost <= trials
+    more, less = (gained + 1) / (trials + 2), (lost + 1) / (trials + 2)
+    spread = z * math.sqrt((more + less - (more - less) ** 2) / (trials + 2))
+    return max(-1.0, more - less - spread), min(1.0, more - less + spread)

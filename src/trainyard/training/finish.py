@@ -14,16 +14,20 @@ from safetensors.torch import save_file
 from trainyard.artifacts.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
 from trainyard.artifacts.drift import DriftReference
 from trainyard.artifacts.manifest import write_manifest
+from trainyard.artifacts.run import METRICS, PREDICTIONS
 from trainyard.base.environment import describe_environment
 from trainyard.base.files import atomic_folder, write_json, write_text
 from trainyard.config.experiment import Experiment
 from trainyard.config.load import dump_yaml
 from trainyard.data.encoded import EncodedSplit, loader_workers
 from trainyard.data.records import Dataset
+from trainyard.evaluation.baseline import Baseline, measure_baseline
 from trainyard.evaluation.calibration import fit_temperature
 from trainyard.evaluation.evaluate import record_logits
 from trainyard.evaluation.metrics import measure
 from trainyard.evaluation.predict import predict_split
+from trainyard.evaluation.predictions import Predictions, write_predictions
+from trainyard.evaluation.shown import describe_answers
 from trainyard.heads.base import Head
 from trainyard.heads.scores import Scores
 from trainyard.models.base import Task
@@ -32,7 +36,6 @@ from trainyard.models.restore import restore_classifier
 from trainyard.models.weights import tied_names, untied_state
 from trainyard.report.card import CardFacts, model_card
 from trainyard.report.figures import confusion_matrix, save_png
-from trainyard.training.runs import METRICS
 from trainyard.training.samples import drift_reference, write_samples
 
 if TYPE_CHECKING:
@@ -59,38 +62,58 @@ class Trained:
     head: Head
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the sealed model reached, and what it answered to the test split."""
+
+    val: Scores
+    test: Scores
+    baseline: Baseline
+    predictions: Predictions
+    reference: DriftReference
+
+
 def finish(run: Path, trained: Trained) -> Json:
-    """Writes the bundle and ``metrics.json``; returns the latter."""
+    """Writes the bundle, the answers to the test split and ``metrics.json``; returns the latter."""
     torch.set_num_threads(torch.get_num_threads() * max(1, int(str(trained.training["local_processes"]))))
     with atomic_folder(run / BUNDLE) as folder:
-        val, test = seal(folder, trained)
+        measured = seal(folder, trained)
+    write_predictions(run / PREDICTIONS, measured.predictions)
     metrics: Json = {
-        "test": test.summary(),
-        "val": val.summary(),
+        "test": measured.test.summary(),
+        "val": measured.val.summary(),
+        "baseline": measured.baseline.to_dict(),
         "train": {key: trained.training[key] for key in ("examples_per_second", "seconds", "epochs", "world_size")},
     }
     write_json(run / METRICS, metrics)
     return metrics
 
 
-def seal(folder: Path, trained: Trained) -> tuple[Scores, Scores]:
-    """Writes a bundle into an empty folder; returns the scores of the validation and the test split.
+def seal(folder: Path, trained: Trained) -> Measured:
+    """Writes a bundle into an empty folder; returns what was measured of it.
 
     The test split is read here once, from the written bundle, by the code that ``evaluate`` runs.
     """
     temperature = _calibrate(trained)
     facts = _write_model(folder, trained, temperature)
     written = restore_classifier(folder, facts, trained.task.preprocessor)
-    val = _score_validation(written, trained)
-    records, preprocessor = trained.dataset.splits["test"], trained.task.preprocessor
-    logits = record_logits(written, preprocessor, records, trained.experiment.data, trained.device)
-    test = measure(trained.head, logits, torch.from_numpy(records.labels), trained.task.labels)
-    reference = drift_reference(
-        records, trained.head.probabilities(logits.numpy()), preprocessor, trained.experiment.seed
-    )
-    _describe(folder, facts, trained, written.cpu(), val, test, reference)
+    measured = _measure(written, trained)
+    _describe(folder, facts, trained, written.cpu(), measured)
     write_manifest(folder)
-    return val, test
+    return measured
+
+
+def _measure(model: Classifier, trained: Trained) -> Measured:
+    experiment, preprocessor, labels = trained.experiment, trained.task.preprocessor, trained.task.labels
+    train, test = trained.dataset.splits["train"], trained.dataset.splits["test"]
+    val = _score_validation(model, trained)
+    logits = record_logits(model, preprocessor, test, experiment.data, trained.device)
+    scores = measure(trained.head, logits, torch.from_numpy(test.labels), labels)
+    probabilities = trained.head.probabilities(logits.numpy())
+    answers = describe_answers(test, preprocessor, experiment.data, labels, probabilities, experiment.report.samples)
+    baseline = measure_baseline(train, test, preprocessor, experiment.data, answers.predicted)
+    reference = drift_reference(test, probabilities, preprocessor, experiment.seed)
+    return Measured(val, scores, baseline, answers, reference)
 
 
 def _calibrate(trained: Trained) -> float:
@@ -151,28 +174,20 @@ def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFa
     )
 
 
-def _describe(
-    folder: Path,
-    facts: BundleFacts,
-    trained: Trained,
-    classifier: Classifier,
-    val: Scores,
-    test: Scores,
-    reference: DriftReference,
-) -> None:
+def _describe(folder: Path, facts: BundleFacts, trained: Trained, classifier: Classifier, measured: Measured) -> None:
     """Adds what was measured: facts, samples, the model card and its figure."""
     experiment, dataset, task = trained.experiment, trained.dataset, trained.task
     train, seed = dataset.splits["train"], experiment.seed
-    scores: Json = {"val": val.to_dict(), "test": test.to_dict()}
-    facts = facts.model_copy(update={"metrics": scores, "drift_reference": reference.model_dump()})
+    scores: Json = {"val": measured.val.to_dict(), "test": measured.test.to_dict()}
+    facts = facts.model_copy(update={"metrics": scores, "drift_reference": measured.reference.model_dump()})
     write_json(folder / FACTS, facts.model_dump(mode="json"))
     if experiment.bundle.samples:
         write_samples(folder, train, dataset.splits["test"], task.preprocessor, classifier, task.labels, seed)
-    save_png(confusion_matrix(test, task.labels), folder / CONFUSION_MATRIX)
-    write_text(folder / "README.md", model_card(_card_facts(folder, facts, experiment, val, test)))
+    save_png(confusion_matrix(measured.test, task.labels), folder / CONFUSION_MATRIX)
+    write_text(folder / "README.md", model_card(_card_facts(folder, facts, experiment, measured)))
 
 
-def _card_facts(folder: Path, facts: BundleFacts, experiment: Experiment, val: Scores, test: Scores) -> CardFacts:
+def _card_facts(folder: Path, facts: BundleFacts, experiment: Experiment, measured: Measured) -> CardFacts:
     return CardFacts(
         name=facts.name,
         modality=facts.kind,
@@ -180,8 +195,9 @@ def _card_facts(folder: Path, facts: BundleFacts, experiment: Experiment, val: S
         hugging_face=(folder / "config.json").is_file(),
         classes=tuple(facts.labels),
         data=facts.data.report,
-        test=test,
-        val=val,
+        test=measured.test,
+        val=measured.val,
+        baseline=measured.baseline,
         temperature=facts.fitted_temperature,
         training=facts.training,
         config=dump_yaml(experiment),

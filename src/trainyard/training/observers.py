@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
+from trainyard.artifacts.run import METRICS_CSV
 from trainyard.base.errors import UsageError
 from trainyard.base.files import write_text
 from trainyard.config.experiment import Experiment
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-METRICS_CSV = "metrics.csv"
 TENSORBOARD = "tensorboard"
 
 

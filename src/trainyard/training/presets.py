@@ -31,7 +31,7 @@ def apply_preset(experiment: AnyExperiment) -> AnyExperiment:
     if preset == "none":
         return experiment
     data = experiment.data
-    quick = {"max_epochs": 1, "log_every": 1, "save_every": None, "patience": None}
+    quick = {"max_epochs": 1, "log_every": 1, "save_every": None, "patience": None, "min_gain": None}
     trainer = experiment.trainer.model_copy(update=quick)
     if preset == "dry_run":
         data = data.model_copy(update={"limit": DRY_RUN_STEPS * _step_examples(experiment)})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainyard.artifacts.run import DATA_REPORT
 from trainyard.base.files import write_json
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit, loader_workers
@@ -20,6 +21,7 @@ from trainyard.data.report import log_findings
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
 from trainyard.preprocess.base import Preprocessor
+from trainyard.report.html import write_report
 from trainyard.training.agreement import check_same_job
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
@@ -29,7 +31,7 @@ from trainyard.training.presets import Profiler, apply_data_preset
 from trainyard.training.processes import is_muted, leave_processes
 from trainyard.training.rehearsal import Rehearsal, end_if_only_rehearsed
 from trainyard.training.reports import Observer
-from trainyard.training.runs import CHECKPOINTS, DATA_REPORT, find_run, has_same_data, new_run
+from trainyard.training.runs import CHECKPOINTS, find_run, has_same_data, new_run
 from trainyard.training.task import TrainingTask
 
 if TYPE_CHECKING:
@@ -164,6 +166,7 @@ class Run:
         )
         metrics = finish(self.folder, trained)
         self._trackers.log_result(self.experiment, metrics["test"])  # type: ignore[arg-type]
+        log.info("the report: %s", write_report(self.folder))
 
     def _open_folder(self) -> Path:
         """The folder, on rank 0: that of the run to go on with, if it was started with this data, or a new one."""

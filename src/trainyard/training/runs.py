@@ -10,6 +10,7 @@ from typing import cast
 
 import yaml
 
+from trainyard.artifacts.run import CONFIG, DATA_REPORT, METRICS
 from trainyard.base.errors import UsageError
 from trainyard.base.files import is_writable, link, write_text
 from trainyard.config.experiment import Experiment
@@ -18,9 +19,6 @@ from trainyard.config.section import dotted_keys_that_change
 
 log = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
-METRICS = "metrics.json"
-DATA_REPORT = "data_report.json"
 CHECKPOINTS = "checkpoints"
 
 
