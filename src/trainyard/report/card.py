@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import logging
-import re
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 import yaml
 
-from trainyard.base.errors import UsageError
-from trainyard.base.project import find_project
 from trainyard.evaluation.baseline import Baseline
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
 from trainyard.heads.scores import ClassScores, Scores
 from trainyard.preprocess.base import Kind
-from trainyard.report.markdown import markdown, number
+from trainyard.report.filling import Filling, last_part, without_folders
+from trainyard.report.markdown import markdown
 
-log = logging.getLogger(__name__)
-
-TEMPLATE = "model_card.md.j2"
-LIBRARY = Path(str(importlib.resources.files("trainyard.report"))) / "templates"
-ABSOLUTE = re.compile(r"(?P<word>[^/~:]+:(?!//))?(?P<path>[/~].*)", re.DOTALL)
-"""An absolute path, alone or behind the word of a source of data, as in ``hub:/data/set``."""
 MANY_CLASSES = 25
 """Above this many, tables with a row for each class are folded, and lists of names end."""
 
@@ -71,12 +58,7 @@ def model_card(facts: CardFacts) -> str:
     It is the project's template that is filled in. Where that fails, the library's plain card stands in for it and the
     reason is logged: no finished run is lost for its card.
     """
-    known = _known(facts, {"test": facts.test.summary(), "val": facts.val.summary()})
-    try:
-        return _fill(_environment([*_folder_of_project(), LIBRARY]), known)
-    except UsageError as error:
-        log.warning("%s; until then the bundle has a plain card", error)
-    return _fill(_environment([LIBRARY]), known)
+    return CARD.fill(_known(facts, {"test": facts.test.summary(), "val": facts.val.summary()}))
 
 
 def check_template(config: str, modality: Kind, metrics: Iterable[str] = ()) -> None:
@@ -89,17 +71,11 @@ def check_template(config: str, modality: Kind, metrics: Iterable[str] = ()) -> 
     Raises:
         UsageError: it has a mistake; names file and line.
     """
-    folders = [*_folder_of_project(), LIBRARY]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(
-                f"the folder {folder}, which the project names for templates, is not there: make it, or mend that"
-            )
-    environment = _environment(folders)
+    CARD.check()
     for classes, temperature in ((2, 1.0), (MANY_CLASSES + 1, MAX_TEMPERATURE)):
         facts = made_up_facts(config, modality, [f"class {number}" for number in range(classes)], temperature)
         figures = facts.test.summary() | dict.fromkeys(metrics, 0.5)
-        _fill(environment, _known(facts, {"test": figures, "val": figures}))
+        CARD.fill_strictly(_known(facts, {"test": figures, "val": figures}))
 
 
 def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperature: float = 1.0) -> CardFacts:
@@ -129,66 +105,16 @@ def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperatu
     )  # fmt: skip
 
 
-def _folder_of_project() -> list[Path]:
-    project = find_project()
-    if project is None or not project.templates:
-        return []
-    return [Path(str(importlib.resources.files(project.package))) / project.templates]
-
-
-def _environment(folders: Sequence[Path]) -> jinja2.Environment:
-    """Knows the templates of these folders, the first that has one, and the filters."""
-    # Markdown is no HTML: what must be escaped says so, by the filter ``markdown``.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "markdown": markdown, "number": number, "words": _in_words, "names": _names, "folded": _folded,
-        "interval": lambda scores: wilson_interval(scores.correct, scores.examples),
-        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip(),
-    }  # fmt: skip
-    return environment
-
-
-def _fill(environment: jinja2.Environment, known: Mapping[str, object]) -> str:
-    try:
-        return environment.get_template(TEMPLATE).render(known)
-    except Exception as error:  # what a template calls may raise anything
-        reason = " ".join(str(error).split())
-        raise UsageError(f"the model card's template has a mistake in {_place(error)}: {reason}; mend it") from error
-
-
-def _place(error: Exception) -> str:
-    """File and line of a template, as Jinja writes them into the traceback."""
-    if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"{error.filename or error.name}, line {error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
-    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else TEMPLATE
-
-
 def _known(facts: CardFacts, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
     """What a template can tell. Where a folder lies on the machine is nobody's business and is left out."""
     return {
         **vars(facts),
         "metrics": metrics,
-        "data": {**facts.data, "location": _last_part(str(facts.data["location"]))},
+        "data": {**facts.data, "location": last_part(str(facts.data["location"]))},
         "training": {key: value for key, value in facts.training.items() if key != "config"},
-        "config": _without_folders(yaml.safe_load(facts.config)),
+        "config": without_folders(yaml.safe_load(facts.config)),
         "temperature_range": (MIN_TEMPERATURE, MAX_TEMPERATURE),
     }
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {child}" for key, child in value.items())
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    return "none" if value is None else str(value)
 
 
 def _names(names: Sequence[str]) -> str:
@@ -204,16 +130,15 @@ def _folded(table: str, title: str, classes: Sequence[str]) -> str:
     return f"<details><summary>{title} {len(classes)} classes</summary>\n\n{table}\n</details>\n"
 
 
-def _without_folders(value: object) -> object:
-    """Cuts absolute paths to their last part."""
-    if isinstance(value, dict):
-        return {key: _without_folders(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(child) for child in value]
-    return _last_part(value) if isinstance(value, str) else value
-
-
-def _last_part(location: str) -> str:
-    """Relative paths, names like ``embedded:digits`` and addresses stay whole, and so does the word of a source."""
-    found = ABSOLUTE.fullmatch(location)
-    return (found["word"] or "") + Path(found["path"]).name if found else location
+# Markdown is no HTML: what must be escaped says so, by the filter ``markdown``.
+CARD = Filling(
+    "model_card.md.j2",
+    "the model card",
+    {
+        "markdown": markdown,
+        "names": _names,
+        "folded": _folded,
+        "interval": lambda scores: wilson_interval(scores.correct, scores.examples),
+    },
+    escapes=False,
+)

@@ -16,7 +16,7 @@ from trainyard.base.errors import UsageError
 from trainyard.base.project import Project
 from trainyard.config.experiment import Experiment
 from trainyard.preprocess.base import Kind
-from trainyard.report import card as cards
+from trainyard.report import filling
 from trainyard.report.card import CardFacts, check_template, made_up_facts, model_card
 from trainyard.training.preflight import preflight
 
@@ -38,7 +38,7 @@ def code(card: str, language: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a project's templates, which is empty."""
-    monkeypatch.setattr(cards, "find_project", lambda: Project("trainyard", templates=str(tmp_path)))
+    monkeypatch.setattr(filling, "find_project", lambda: Project("trainyard", templates=str(tmp_path)))
     return tmp_path
 
 
@@ -57,7 +57,7 @@ def test_without_a_template_of_the_project_the_card_is_plain() -> None:
 
 def test_without_a_project_the_card_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     with_empty_folder = model_card(facts())
-    monkeypatch.setattr(cards, "find_project", lambda: None)
+    monkeypatch.setattr(filling, "find_project", lambda: None)
     assert model_card(facts()) == with_empty_folder
 
 
@@ -113,7 +113,7 @@ def test_a_mistake_that_only_many_classes_reach_is_told_at_the_start(templates: 
 
 
 def test_a_folder_of_templates_that_is_not_there_is_told(templates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "find_project", lambda: Project("trainyard", templates="absent"))
+    monkeypatch.setattr(filling, "find_project", lambda: Project("trainyard", templates="absent"))
     with pytest.raises(UsageError, match=r"the folder .*trainyard/absent, .* is not there"):
         check_template(CONFIG, "text")
 
