@@ -98,13 +98,14 @@ def test_a_broken_class_is_named_and_refused(
 
 
 def test_formats_of_a_run_are_asked_and_compared_with_the_model_as_it_was_trained(
-    exported_images: Path, image_run: Path, capsys: pytest.CaptureFixture[str]
+    exported_images: Path, image_run: Path, other_seed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The copy of the bundle has kept no answers: it is asked for them, as a run of an earlier release is."""
     found = compared(capsys, exported_images, "--format", "onnx", "--gate")
     assert (found["same_answers"], found["p_value"]) == (1, 1)
     assert found["export"]["name"] == "onnx"
     assert compared(capsys, image_run, exported_images)["same_answers"] == 1
+    assert compared(capsys, other_seed, "--format", "eager")["same_answers"] == 1, "its splits are known again"
 
 
 def test_what_cannot_be_compared_is_one_sentence_and_2(
