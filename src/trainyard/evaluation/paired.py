@@ -195,10 +195,7 @@ def _macro_f1(rows: NDArray[np.int64], classes: int) -> tuple[tuple[float, float
 
     [both] = scores(counts[None])
     generator = np.random.default_rng(0)
-    draws = (
-        generator.multinomial(len(rows), counts / len(rows), min(CHUNK, RESAMPLES))
-        for _ in range(RESAMPLES // CHUNK)
-    )  # fmt: skip
+    draws = (generator.multinomial(len(rows), counts / len(rows), CHUNK) for _ in range(RESAMPLES // CHUNK))
     differences = np.concatenate([np.diff(scores(drawn), axis=1)[:, 0] for drawn in draws])
     low, high = np.quantile(differences, (0.025, 0.975))
     return (float(both[0]), float(both[1])), (float(low), float(high))

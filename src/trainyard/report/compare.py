@@ -21,7 +21,7 @@ from trainyard.report.filling import LIBRARY, Filling, without_folders
 from trainyard.report.markdown import NONE, number
 
 MOST_CLASSES = 10
-"""Classes that are listed where no more of them differ."""
+"""Classes that are listed where no more of them differ by more than chance."""
 PAGE = Filling("compare.html.j2", "the comparison", {}, escapes=True)
 
 
@@ -121,6 +121,7 @@ def _classes(letter: str, found: Difference) -> Section:
     rows = [
         (one.name, f"{one.examples:,}", *(number(recall) for recall in one.recall), f"{one.p_value:.2g}")
         for one in found.classes[: max(MOST_CLASSES, len(found.changed_classes))]
+        if one.recall[0] != one.recall[1]
     ]
     note = "p: McNemar's test, corrected for the number of classes (Holm 1979); below 0.05 it isn't chance."
     return Section(f"Classes of {letter} and A", ("class", "examples", "recall of A", f"of {letter}", "p"), rows, note)
