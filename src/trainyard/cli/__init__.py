@@ -18,6 +18,7 @@ from trainyard.cli import (
     export,
     predict,
     ready,
+    report,
     runs,
     serve,
     train,
@@ -26,8 +27,8 @@ from trainyard.cli.app import app
 from trainyard.cli.failures import ADVICE, explain
 
 # In the order of the help.
-for verb in (train.train, config.config, evaluate.evaluate, runs.runs, compare.compare, export.export,
-             benchmark.benchmark, predict.predict, archive.archive, serve.serve, ready.ready,
+for verb in (train.train, config.config, evaluate.evaluate, report.report, runs.runs, compare.compare,
+             export.export, benchmark.benchmark, predict.predict, archive.archive, serve.serve, ready.ready,
              doctor.doctor):  # fmt: skip
     app.command()(verb)
 

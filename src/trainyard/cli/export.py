@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from trainyard.artifacts.run import PREDICTIONS
 from trainyard.base.errors import EXIT_REFUSED
 from trainyard.cli.app import Overrides, Run
 
@@ -23,6 +24,7 @@ def export(
     """Export a bundle to every format, score each on the test split beside the model itself, and refuse what got worse.
 
     Prints a table and, as its last line on stdout, the export's folder. Exits 3 if a format was refused.
+    The run's report is drawn anew, with the table in it.
     """
     from trainyard.artifacts.bundle import Bundle
     from trainyard.base.signals import exit_on_sigterm
@@ -32,6 +34,7 @@ def export(
     names = parse_formats(formats) if formats is not None else None
     bundle = Bundle.open(run)
     from trainyard.report.export import print_export
+    from trainyard.report.html import write_report
     from trainyard.verify.export import Options
     from trainyard.verify.export import export as export_bundle
     from trainyard.verify.gate import Gate
@@ -40,5 +43,7 @@ def export(
     made = export_bundle(bundle, options, overrides or [])
     print_export(made.facts)
     print(made.path)
+    if (bundle.path.parent / PREDICTIONS).is_file():
+        write_report(bundle.path)
     if not allow_refused and any(row.status == "refused" for row in made.facts.formats):
         raise typer.Exit(EXIT_REFUSED)

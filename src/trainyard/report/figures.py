@@ -54,21 +54,21 @@ def confusion_matrix(scores: Scores, classes: Sequence[str]) -> Figure:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, atomically; the same figure gives the same bytes."""
-    with atomic_write(path) as file, _boxes_allowed():
+    with atomic_write(path) as file, boxes_allowed():
         figure.savefig(file, format="png", metadata={"Software": None})
 
 
 def to_pixels(figure: Figure) -> NDArray[np.uint8]:
     """Gives a figure as ``[height, width, 3] uint8``."""
     file = io.BytesIO()
-    with _boxes_allowed():
+    with boxes_allowed():
         figure.savefig(file, format="png")
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
 
 
 @contextlib.contextmanager
-def _boxes_allowed() -> Iterator[None]:
+def boxes_allowed() -> Iterator[None]:
     """Names in a script that the font lacks become boxes; the model card's table has them in full."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -22,6 +22,7 @@ from trainyard.evaluation.threshold import check_enough
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
 from trainyard.preprocess.base import Preprocessor
+from trainyard.report.html import write_report
 from trainyard.training.agreement import check_same_job
 from trainyard.training.finish import Trained, finish
 from trainyard.training.loop import TrainingLoop
@@ -168,6 +169,7 @@ class Run:
         )
         metrics = finish(self.folder, trained)
         self._trackers.log_result(self.experiment, metrics["test"])  # type: ignore[arg-type]
+        log.info("the report: %s", write_report(self.folder))
 
     def _open_folder(self) -> Path:
         """The folder, on rank 0: that of the run to go on with, if it was started with this data, or a new one."""
