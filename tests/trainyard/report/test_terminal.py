@@ -61,7 +61,7 @@ def test_uncertain_answers_are_marked_where_the_model_tells_them(
 
     assert [row.get("uncertain") for row in rows] == [False, True, None]
     assert capsys.readouterr().out.count("a (uncertain)") == 1
-    marked = list(csv.DictReader((tmp_path / "marked.csv").open()))
+    marked = list(csv.DictReader((tmp_path / "marked.csv").read_text().splitlines()))
     assert [row["uncertain"] for row in marked] == ["false", "true", ""]
     assert "uncertain" not in (tmp_path / "plain.csv").read_text()
 
