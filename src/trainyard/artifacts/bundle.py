@@ -37,6 +37,30 @@ class DataFacts(BaseModel):
     """Counts, and what was skipped: the run's ``data_report.json``."""
 
 
+class Covered(BaseModel):
+    """The answers of a split that are certain."""
+
+    coverage: float
+    """Their share of all."""
+    accuracy: float | None
+    """The share of them that is right; null if there are none."""
+
+
+class Certainty(BaseModel):
+    """From which probability on an answer is certain; the others are marked as uncertain."""
+
+    target_accuracy: float
+    """The share of certain answers that is to be right."""
+    threshold: float | None
+    """The least probability of a certain answer; null if none is high enough, and all are uncertain."""
+    val: Covered
+    test: Covered
+
+    def is_uncertain(self, probability: float) -> bool:
+        """Whether an answer with this probability is to be marked."""
+        return self.threshold is None or probability < self.threshold
+
+
 class BundleFacts(BaseModel):
     """The content of ``trainyard.json``."""
 
@@ -62,6 +86,8 @@ class BundleFacts(BaseModel):
     data: DataFacts
     drift_reference: Json
     """What live traffic is compared with; see ``DriftReference``."""
+    certainty: Certainty | None = None
+    """Which answers are uncertain; null if no ``evaluation.target_accuracy`` was wanted."""
 
     @property
     def kind(self) -> Kind:

@@ -8,13 +8,28 @@ import sys
 import time
 import traceback
 
-from trainyard.cli import archive, benchmark, config, doctor, evaluate, export, predict, ready, report, serve, train
+from trainyard.cli import (
+    archive,
+    benchmark,
+    compare,
+    config,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    ready,
+    report,
+    runs,
+    serve,
+    train,
+)
 from trainyard.cli.app import app
 from trainyard.cli.failures import ADVICE, explain
 
 # In the order of the help.
-for verb in (train.train, config.config, evaluate.evaluate, report.report, export.export, benchmark.benchmark,
-             predict.predict, archive.archive, serve.serve, ready.ready, doctor.doctor):  # fmt: skip
+for verb in (train.train, config.config, evaluate.evaluate, report.report, runs.runs, compare.compare,
+             export.export, benchmark.benchmark, predict.predict, archive.archive, serve.serve, ready.ready,
+             doctor.doctor):  # fmt: skip
     app.command()(verb)
 
 OTHERS_WAIT = 15.0

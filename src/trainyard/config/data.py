@@ -51,6 +51,8 @@ class AnyData(Section):
     """Share of the training examples held out for validation where the data has no validation split."""
     test_fraction: Fraction = 0.1
     """Share of the examples held out for the test where the data has no test split."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of what is held out and of `limit`; by default `seed`. Set it to compare runs of several seeds."""
     limit: Annotated[Annotated[int, Field(ge=1)] | None, changes("batches")] = None
     """Read at most this many examples of each split (stratified, seeded): for a quick trial."""
     max_bad: Annotated[Fraction, changes("batches")] = 0.001

@@ -103,6 +103,14 @@ class ReportConfig(Section):
     """Keep pictures and beginnings of test texts in the run, for its report; `false` for private data."""
 
 
+class EvaluationConfig(Section):
+    """What the scores are to show."""
+
+    target_accuracy: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    """Share of the certain answers that is to be right, such as 0.98; answers less probable than it takes are marked
+    `uncertain`. Chosen on the validation split, with 95 % confidence."""
+
+
 class Settings(Section):
     """The sections of a config file that are the library's own."""
 
@@ -118,6 +126,8 @@ class Settings(Section):
     """How long, on what, and what is kept."""
     bundle: BundleConfig = BundleConfig()
     """What is sealed at the end."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What the scores are to show."""
     report: ReportConfig = ReportConfig()
     """What `report.html` shows."""
 

@@ -178,3 +178,14 @@ def _environment_value(match: re.Match[str]) -> str:
             f"${{{match['name']}:-default}}"
         )
     return value
+
+
+def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """A config's values by their dotted keys."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

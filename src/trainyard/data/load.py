@@ -28,6 +28,7 @@ def load_dataset(data: ImagesConfig | TextsConfig, seed: int) -> Dataset:
         UsageError: ``data.path`` or another key is wrong.
         DataError: the data can't train a classifier, or too much of it is bad.
     """
+    seed = seed if data.split_seed is None else data.split_seed
     found = _read(data)
     found.warnings += check_labels(found.splits["train"].labels, data.label) if "train" in found.splits else []
     whole = complete_splits(found.splits, data, seed, found.warnings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -26,16 +26,19 @@ class Prediction:
         label: The most probable class.
         probability: Its probability, calibrated on the validation split.
         top: The most probable classes with their probabilities, best first.
+        uncertain: Whether it is less probable than one to rely on is; none if the training set no bound.
     """
 
     label: str
     probability: float
     top: list[tuple[str, float]]
+    uncertain: bool | None = field(default=None, kw_only=True)
 
     def row(self) -> dict[str, object]:
         """The answer as an object of JSON."""
         top = [{"label": label, "probability": probability} for label, probability in self.top]
-        return {"label": self.label, "probability": self.probability, "top": top}
+        marked = {} if self.uncertain is None else {"uncertain": self.uncertain}
+        return {"label": self.label, "probability": self.probability, **marked, "top": top}
 
 
 def answer_row(answer: Prediction | ItemError) -> dict[str, object]:

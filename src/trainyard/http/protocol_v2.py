@@ -95,6 +95,7 @@ def v2_answer(
         "parameters": {
             "labels": list(labels),
             **predictor.deployed._asdict(),
+            **_uncertain(scores, predictor),
             **({"errors": errors} if errors else {}),
         },
     }
@@ -170,6 +171,14 @@ def _parameters(value: dict[str, Value]) -> dict[str, Value]:
     if not isinstance(parameters, dict) or any(isinstance(one, dict | list) for one in parameters.values()):
         raise RequestError("parameters isn't an object of strings, numbers and booleans")
     return parameters
+
+
+def _uncertain(scores: Sequence[NDArray[np.float32] | ItemError], predictor: Predictor) -> dict[str, Value]:
+    """The positions of uncertain answers, if the model tells them from others."""
+    if predictor.bundle.facts.certainty is None:
+        return {}
+    answers = ((i, predictor.best(score, 1)) for i, score in enumerate(scores) if not isinstance(score, ItemError))
+    return {"uncertain": [i for i, answer in answers if answer.uncertain]}
 
 
 def _text(value: dict[str, Value], key: str) -> str | None:

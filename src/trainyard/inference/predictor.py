@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -112,7 +112,10 @@ class Predictor:
 
     def best(self, probabilities: NDArray[np.float32], top_k: int = 3) -> Prediction:
         """The answer that an item's probabilities ``[classes]`` give."""
-        return self._head.answer(probabilities, self.bundle.labels, top_k)
+        answer = self._head.answer(probabilities, self.bundle.labels, top_k)
+        if (certainty := self.bundle.facts.certainty) is None:
+            return answer
+        return replace(answer, uncertain=certainty.is_uncertain(answer.probability))
 
     def probabilities(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Gives ``[items, classes] float32``.

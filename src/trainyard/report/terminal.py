@@ -52,7 +52,8 @@ def print_predictions(answers: Answers, as_json: bool) -> None:
             table.add_row(escape(_short(name)), "error", "", escape(str(answer)), style="red")
         else:
             others = ", ".join(f"{label} {probability:.3f}" for label, probability in answer.top[1:])
-            table.add_row(escape(_short(name)), escape(answer.label), f"{answer.probability:.4f}", escape(others))
+            label = escape(answer.label) + (" [yellow](uncertain)[/]" if answer.uncertain else "")
+            table.add_row(escape(_short(name)), label, f"{answer.probability:.4f}", escape(others))
     Console().print(table)
 
 
@@ -72,19 +73,21 @@ def check_writable(path: Path) -> None:
 
 
 def write_predictions(path: Path, answers: Answers) -> None:
-    """Writes ``input,label,probability,error`` as CSV, atomically.
+    """Writes ``input,label,probability,error`` as CSV, atomically; ``uncertain`` too, where the model tells it.
 
     Raises:
         TrainyardError: the disk is full, or the file's name is too long.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["input", "label", "probability", "error"])
+    marked = any(isinstance(answer, Prediction) and answer.uncertain is not None for _, answer in answers)
+    writer.writerow(["input", "label", "probability", "error", *(["uncertain"] if marked else [])])
     for name, answer in answers:
         if isinstance(answer, ItemError):
-            writer.writerow([without_surrogates(name), "", "", str(answer)])
+            row, mark = ["", "", str(answer)], ""
         else:
-            writer.writerow([without_surrogates(name), answer.label, f"{answer.probability:.6f}", ""])
+            row, mark = [answer.label, f"{answer.probability:.6f}", ""], str(bool(answer.uncertain)).lower()
+        writer.writerow([without_surrogates(name), *row, *([mark] if marked else [])])
     try:
         write_text(path, text.getvalue())
     except OSError as error:

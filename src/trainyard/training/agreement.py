@@ -6,10 +6,10 @@ from torch import distributed
 
 from trainyard.base.errors import UsageError
 from trainyard.config.experiment import Experiment
+from trainyard.config.load import flatten
 from trainyard.config.section import dotted_keys_that_change
 from trainyard.data.records import Dataset
 from trainyard.training.processes import many_processes
-from trainyard.training.runs import flatten
 
 
 def check_same_job(experiment: Experiment, dataset: Dataset) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from trainyard.artifacts.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, DataFacts
+from trainyard.artifacts.bundle import FACTS, SCHEMA_VERSION, WEIGHTS, BundleFacts, Certainty, DataFacts
 from trainyard.artifacts.drift import DriftReference
 from trainyard.artifacts.manifest import write_manifest
 from trainyard.artifacts.run import METRICS, PREDICTIONS
@@ -28,6 +28,7 @@ from trainyard.evaluation.metrics import measure
 from trainyard.evaluation.predict import predict_split
 from trainyard.evaluation.predictions import Predictions, write_predictions
 from trainyard.evaluation.shown import describe_answers
+from trainyard.evaluation.threshold import certainty
 from trainyard.heads.base import Head
 from trainyard.heads.scores import Scores
 from trainyard.models.base import Task
@@ -71,6 +72,7 @@ class Measured:
     baseline: Baseline
     predictions: Predictions
     reference: DriftReference
+    certainty: Certainty | None
 
 
 def finish(run: Path, trained: Trained) -> Json:
@@ -83,8 +85,14 @@ def finish(run: Path, trained: Trained) -> Json:
         "test": measured.test.summary(),
         "val": measured.val.summary(),
         "baseline": measured.baseline.to_dict(),
+        **({"certain": measured.certainty.model_dump()} if measured.certainty else {}),
         "train": {key: trained.training[key] for key in ("examples_per_second", "seconds", "epochs", "world_size")},
     }
+    if measured.certainty and measured.certainty.threshold is None:
+        log.warning(
+            "no answers are right in %g of all cases for certain, so each is marked as uncertain: set a lower "
+            "evaluation.target_accuracy, or a higher data.val_fraction", measured.certainty.target_accuracy,
+        )  # fmt: skip
     write_json(run / METRICS, metrics)
     return metrics
 
@@ -106,14 +114,20 @@ def seal(folder: Path, trained: Trained) -> Measured:
 def _measure(model: Classifier, trained: Trained) -> Measured:
     experiment, preprocessor, labels = trained.experiment, trained.task.preprocessor, trained.task.labels
     train, test = trained.dataset.splits["train"], trained.dataset.splits["test"]
-    val = _score_validation(model, trained)
+    val_logits = _validation_logits(model.to(trained.device), trained)
+    val = measure(trained.head, val_logits, torch.from_numpy(trained.val.labels), labels)
     logits = record_logits(model, preprocessor, test, experiment.data, trained.device)
     scores = measure(trained.head, logits, torch.from_numpy(test.labels), labels)
     probabilities = trained.head.probabilities(logits.numpy())
     answers = describe_answers(test, preprocessor, experiment.data, labels, probabilities, experiment.report.samples)
     baseline = measure_baseline(train, test, preprocessor, experiment.data, answers.predicted)
     reference = drift_reference(test, probabilities, preprocessor, experiment.seed)
-    return Measured(val, scores, baseline, answers, reference)
+    certain = None
+    if (target := experiment.evaluation.target_accuracy) is not None:
+        guesses = trained.head.probabilities(val_logits.numpy())
+        val_answers = guesses.max(axis=1), guesses.argmax(axis=1) == trained.val.labels
+        certain = certainty(target, val_answers, (answers.confidence, answers.right))
+    return Measured(val, scores, baseline, answers, reference, certain)
 
 
 def _calibrate(trained: Trained) -> float:
@@ -138,11 +152,6 @@ def _validation_logits(model: Classifier, trained: Trained) -> torch.Tensor:
         device=trained.device,
         workers=loader_workers(trained.val, data),
     )
-
-
-def _score_validation(model: Classifier, trained: Trained) -> Scores:
-    logits = _validation_logits(model.to(trained.device), trained)
-    return measure(trained.head, logits, torch.from_numpy(trained.val.labels), trained.task.labels)
 
 
 def _write_model(folder: Path, trained: Trained, temperature: float) -> BundleFacts:
@@ -179,7 +188,13 @@ def _describe(folder: Path, facts: BundleFacts, trained: Trained, classifier: Cl
     experiment, dataset, task = trained.experiment, trained.dataset, trained.task
     train, seed = dataset.splits["train"], experiment.seed
     scores: Json = {"val": measured.val.to_dict(), "test": measured.test.to_dict()}
-    facts = facts.model_copy(update={"metrics": scores, "drift_reference": measured.reference.model_dump()})
+    facts = facts.model_copy(
+        update={
+            "metrics": scores,
+            "drift_reference": measured.reference.model_dump(),
+            "certainty": measured.certainty,
+        }
+    )
     write_json(folder / FACTS, facts.model_dump(mode="json"))
     if experiment.bundle.samples:
         write_samples(folder, train, dataset.splits["test"], task.preprocessor, classifier, task.labels, seed)

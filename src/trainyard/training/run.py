@@ -18,6 +18,7 @@ from trainyard.data.encoded import EncodedSplit, loader_workers
 from trainyard.data.load import load_dataset
 from trainyard.data.records import Dataset
 from trainyard.data.report import log_findings
+from trainyard.evaluation.threshold import check_enough
 from trainyard.models.base import Task
 from trainyard.models.classifier import Classifier
 from trainyard.preprocess.base import Preprocessor
@@ -91,6 +92,9 @@ class Run:
         dataset = apply_data_preset(experiment, load_dataset(experiment.data, experiment.seed))
         log_findings(dataset.report.bad, dataset.report.warnings, dataset.report.notes)
         check_same_job(experiment, dataset)
+        target = experiment.evaluation.target_accuracy
+        if target is not None and experiment.trainer.preset == "none":
+            check_enough(len(dataset.splits["val"]), target)
         return dataset
 
     def rehearse(

@@ -14,7 +14,7 @@ from trainyard.artifacts.run import CONFIG, DATA_REPORT, METRICS
 from trainyard.base.errors import UsageError
 from trainyard.base.files import is_writable, link, write_text
 from trainyard.config.experiment import Experiment
-from trainyard.config.load import dump_yaml
+from trainyard.config.load import dump_yaml, flatten
 from trainyard.config.section import dotted_keys_that_change
 
 log = logging.getLogger(__name__)
@@ -126,14 +126,3 @@ def _differing_keys(run: Path, experiment: Experiment) -> list[str]:
     old, new = flatten(before), flatten(now)
     may_differ = dotted_keys_that_change(experiment, "nothing", "checkpoints")
     return sorted(key for key in (old.keys() | new.keys()) - may_differ if old.get(key) != new.get(key))
-
-
-def flatten(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """A config's values by their dotted keys."""
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

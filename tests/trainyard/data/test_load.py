@@ -64,6 +64,15 @@ def damage(folder: Path, count: int) -> None:
         path.write_bytes(path.read_bytes()[:60])
 
 
+def test_the_held_out_examples_stay_with_a_seed_of_their_own(folder: Path, images: Images) -> None:
+    def held_out(seed: int, **data: object) -> list[str]:
+        splits = load_dataset(images(folder / "train", **data), seed=seed).splits
+        return [source for split in ("val", "test") for source in splits[split].sources]
+
+    assert held_out(1) != held_out(2)
+    assert held_out(1, split_seed=3) == held_out(2, split_seed=3) == held_out(3)
+
+
 def test_unreadable_images_are_skipped_up_to_the_quota(folder: Path, images: Images) -> None:
     damage(folder, 3)
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainyard.artifacts.bundle import Certainty, Covered
 from trainyard.base.errors import ItemError
+from trainyard.heads.base import Prediction
 from trainyard.http.protocol_v2 import OUTPUTS
 from trainyard.http.request_types import Request, RequestError
 from trainyard.http.responses import Responder
@@ -68,6 +70,34 @@ def test_several_are_answered_in_a_list_and_a_bad_one_by_its_error(responder: Re
         alone = answer(responder, [text], top_k=1)
         assert row == {key: alone[key] for key in ("label", "probability", "top")}
     assert set(body) == {"predictions", "model", "version", "deployed"}
+
+
+def test_uncertain_answers_are_marked_in_every_form_and_left_alone_without_a_bound(
+    responder: Responder, text_predictor: Predictor
+) -> None:
+    texts = ["late", " ", "parcel"]
+    plain = answer(responder, texts, "v2")
+    assert "uncertain" not in plain["parameters"]  # type: ignore[operator]
+    first, _, third = text_predictor.predict(texts)
+    assert isinstance(first, Prediction)
+    assert isinstance(third, Prediction)
+    assert first.probability != third.probability
+    covered = Covered(coverage=0.5, accuracy=1.0)
+    bound = Certainty(
+        target_accuracy=0.9, threshold=max(first.probability, third.probability), val=covered, test=covered
+    )
+    text_predictor.bundle.facts.certainty = bound
+
+    body, v2 = answer(responder, texts, "several"), answer(responder, texts, "v2")
+
+    expected = [one.probability < (bound.threshold or 0) for one in (first, third)]
+    rows = body["predictions"]
+    assert [row["uncertain"] for row in rows if "error" not in row] == expected  # type: ignore[attr-defined]
+    assert v2["parameters"]["uncertain"] == [[0, 2][expected.index(True)]]  # type: ignore[index]
+    assert v2["outputs"] == plain["outputs"]
+    assert answer(responder, texts[:1])["uncertain"] is expected[0]
+    text_predictor.bundle.facts.certainty = bound.model_copy(update={"threshold": None})
+    assert answer(responder, texts, "v2")["parameters"]["uncertain"] == [0, 2]  # type: ignore[index]
 
 
 def test_no_probability_loses_a_digit(image_predictor: Predictor) -> None:

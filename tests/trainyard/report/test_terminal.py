@@ -47,6 +47,25 @@ def test_answers_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "broken.jpg error broken.jpg [0 bytes] can't be decoded" in lines
 
 
+def test_uncertain_answers_are_marked_where_the_model_tells_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sure, unsure = (Prediction("a", p, [("a", p)], uncertain=p < 0.9) for p in (0.95, 0.5))
+    answers: Answers = [("1", sure), ("2", unsure), ANSWERS[2]]
+
+    print_predictions(answers, as_json=True)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    print_predictions(answers, as_json=False)
+    write_predictions(tmp_path / "marked.csv", answers)
+    write_predictions(tmp_path / "plain.csv", ANSWERS)
+
+    assert [row.get("uncertain") for row in rows] == [False, True, None]
+    assert capsys.readouterr().out.count("a (uncertain)") == 1
+    marked = list(csv.DictReader((tmp_path / "marked.csv").read_text().splitlines()))
+    assert [row["uncertain"] for row in marked] == ["false", "true", ""]
+    assert "uncertain" not in (tmp_path / "plain.csv").read_text()
+
+
 def test_long_texts_are_cut_in_the_table_only(capsys: pytest.CaptureFixture[str]) -> None:
     text = "long " * 100
     answers = [(text, Prediction("a", 1.0, [("a", 1.0)]))]

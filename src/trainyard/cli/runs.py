@@ -1,0 +1,69 @@
+"""The verb that lists runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trainyard.base.errors import UsageError
+
+Folder = Annotated[Path, typer.Argument(help="Holds the runs of one or many experiments.", metavar="[FOLDER]")]
+
+
+def runs(
+    folder: Folder = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """List runs with their scores on the test split, the newest of each experiment last."""
+    from trainyard.artifacts.run import CONFIG
+
+    configs = sorted({*folder.glob(CONFIG), *folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")})
+    found = [_facts(path.parent) for path in configs if not path.parent.is_symlink()]  # a link is `latest`
+    if not found:
+        raise UsageError(f"there are no runs in {folder}: name the folder that out=... had in the training")
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print(found)
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    """What is known of a run; null are the scores of one that hasn't finished, and the format before an export."""
+    import yaml
+
+    from trainyard.artifacts.export_record import EXPORTS, FACTS, LATEST
+    from trainyard.artifacts.run import CONFIG, METRICS
+
+    def read(path: Path) -> dict[str, Any]:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    model = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")).get("model", {})
+    metrics = read(run / METRICS)
+    test = metrics.get("test", {})
+    return {
+        "run": str(run),
+        "model": " ".join(filter(None, (model.get("kind"), model.get("name")))),
+        "accuracy": test.get("accuracy"),
+        "macro_f1": test.get("macro_f1"),
+        "gain": metrics.get("baseline", {}).get("gain"),
+        "recommended": read(run / EXPORTS / LATEST / FACTS).get("recommended"),
+    }
+
+
+def _print(found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from trainyard.report.markdown import NONE, number
+
+    table = Table(Column("run", overflow="fold"), "model", "accuracy", "macro-F1", "over baseline", "deploy")
+    for run in found:
+        accuracy = "unfinished" if run["accuracy"] is None else number(run["accuracy"])
+        gain = NONE if run["gain"] is None else f"{run['gain']:+.4f}"
+        names = escape(run["run"]), escape(run["model"])
+        table.add_row(*names, accuracy, number(run["macro_f1"]), gain, run["recommended"] or NONE)
+    Console().print(table)
