@@ -241,13 +241,16 @@ def merge_locks(scratch: Git, base: Files, owner: Owner, theirs: Files) -> tuple
             continue
         texts = [scratch.text(what) if what else "" for what in sides]
         was, his, new = (packages(text) for text in texts)
-        header = "".join(re.findall(r"\A(?:#.*\n)*", texts[2]))
         if owner.has_wheel:
             was, his, new = (without_tests(lock) for lock in (was, his, new))
         own = chosen(was, his)
         if was == new:
             locks[path] = owner.files[path]
             continue
+        if not own and new == packages(texts[2]):  # nothing is left out
+            locks[path] = theirs[path]
+            continue
+        header = "".join(re.findall(r"\A(?:#.*\n)*", texts[2]))
         if own:
             header = "# Merged package by package by scripts/update.sh; scripts/lock.sh solves it anew.\n"
             edited.append(path)

@@ -173,6 +173,8 @@ def test_edits_are_kept_and_the_rest_is_new(clone: Path, source: Path) -> None:
         assert NEXT in (clone / name).read_text(), name
     assert not (clone / "tests/template").exists()
     assert not (clone / "CHANGELOG.md").exists()
+    lock = git("rev-parse", f"v{NEXT}:requirements.lock", cwd=source)
+    assert git("rev-parse", ":requirements.lock", cwd=clone) == lock, "each byte of it, where it wasn't edited"
     assert (clone / "serving/logo.bin").read_bytes().startswith(bytes(range(256)))
     assert f"Wonders of {NEXT}" in said
     assert f"Wonders of {LAST}" not in said
