@@ -193,6 +193,7 @@ context = SimpleNamespace(
     system_properties={"model_dir": str(folder), "batch_size": 4, "gpu_id": None},
     get_all_request_header=lambda i: {},
     set_response_status=lambda code, phrase="", idx=0: status.append(code),
+    set_response_header=lambda *_: None,
     set_response_content_type=lambda i, kind: None,
 )
 [model] = [value for value in vars(handler).values() if isinstance(value, type) and value.__module__ == "handler"]
