@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
+import yaml
 
-from trainyard.artifacts.run import METRICS, REPORT
+from trainyard.artifacts.run import CONFIG, METRICS, REPORT
 from trainyard.base.errors import EXIT_REFUSED
 from trainyard.cli.app import Config, Overrides
 
@@ -47,17 +48,19 @@ def train(config: Config, overrides: Overrides = None) -> None:
     if (run / METRICS).is_file() and not is_muted():
         print((run / METRICS).read_text(encoding="utf-8"), file=sys.stderr, end="")
     print(run)
-    if refusal := _refusal(run, experiment.trainer.min_gain):
+    if refusal := _refusal(run):
         print(f"trainyard: {refusal}", file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED)
 
 
-def _refusal(run: Path, min_gain: float | None) -> str:
+def _refusal(run: Path) -> str:
     """Why the run isn't good enough by ``trainer.min_gain``; empty if it is. Nothing of it is lost."""
-    if min_gain is None or not (run / METRICS).is_file():
+    if not (run / METRICS).is_file():
         return ""
+    # As the run had it: a preset for debugging has none.
+    min_gain = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["trainer"]["min_gain"]
     baseline = json.loads((run / METRICS).read_text(encoding="utf-8"))["baseline"]
-    if baseline["gain"] >= min_gain:
+    if min_gain is None or baseline["gain"] >= min_gain:
         return ""
     return (
         f"the model gains {baseline['gain']:+.4f} of accuracy over {baseline['name']}, less than "

@@ -253,15 +253,20 @@ def test_predict_looks_at_out_first(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "is a folder: name a CSV file" in capsys.readouterr().err
 
 
-def test_train_prints_the_run_folder_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_prints_the_run_folder_last_also_where_its_gate_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["data.limit=64", "trainer.max_epochs=1", "trainer.threads=1", "trainer.loggers=[]", f"out={tmp_path}/runs",
              f"data.cache={tmp_path}/cache", "data.batch_size=16", "trainer.devices=cpu"]  # fmt: skip
-    assert run("train", DIGITS, *words) == 0
+    assert run("train", DIGITS, *words, "trainer.min_gain=0.9") == 3
 
     out, err = capsys.readouterr()
     (folder,) = out.splitlines()
     assert Path(folder).resolve() == (tmp_path / "runs" / "digits" / "latest").resolve()
-    assert json.loads(err[err.index("{") :]) == json.loads((Path(folder) / "metrics.json").read_text())
+    metrics, end = json.JSONDecoder().raw_decode(err[err.index("{") :])
+    assert metrics == json.loads((Path(folder) / "metrics.json").read_text())
+    assert "less than trainer.min_gain=0.9: look into" in err[err.index("{") + end :]
+    assert (Path(folder) / "report.html").is_file()
 
 
 @pytest.mark.parametrize(("path", "code"), [("embedded:digits", 0), ("nowhere", 1)])
