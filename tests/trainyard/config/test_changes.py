@@ -15,7 +15,7 @@ from trainyard.config.section import CHANGES, Section, changes, dotted_keys_that
 
 DATA = {"data.path", "data.cache"}
 IMAGES = {"data.cache_gb", "data.workers"}
-TRAINER = {f"trainer.{key}" for key in ("resume", "devices", "threads", "log_every", "loggers")}
+TRAINER = {f"trainer.{key}" for key in ("resume", "devices", "threads", "log_every", "loggers", "min_gain")}
 
 
 @pytest.fixture(params=DATA_KINDS)
@@ -31,13 +31,19 @@ def test_a_run_may_go_on_with_other_values_of(experiment: Experiment) -> None:
 
     found = dotted_keys_that_change(experiment, "nothing", "checkpoints")
 
-    assert found == {"out", "data.cache", "trainer.save_every", *TRAINER, *images}
+    assert found == {"out", "data.cache", "report.samples", "trainer.save_every", *TRAINER, *images}
 
 
 def test_a_node_may_have_values_of_its_own_of(experiment: Experiment) -> None:
     images = IMAGES if experiment.data.kind == "images" else set()
 
-    assert dotted_keys_that_change(experiment, "nothing", "place") == {"out", *DATA, *TRAINER, *images}
+    assert dotted_keys_that_change(experiment, "nothing", "place") == {
+        "out",
+        "report.samples",
+        *DATA,
+        *TRAINER,
+        *images,
+    }
 
 
 def test_evaluation_goes_by_the_keys_of_the_data() -> None:

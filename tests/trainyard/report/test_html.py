@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +16,9 @@ from finished_runs import PICTURE_BYTES, finished_run, pictures
 from PIL import Image
 from tinyhtml5.parser import HTMLParser
 
+from trainyard.artifacts.run import METRICS
 from trainyard.base.errors import UsageError
+from trainyard.base.files import write_json
 from trainyard.base.project import Project
 from trainyard.evaluation.shown import MAX_BYTES
 from trainyard.report import filling
@@ -97,6 +100,25 @@ def test_without_samples_there_are_numbers_alone(tmp_path: Path) -> None:
     assert "#cell-" not in report.partition("<script>")[0]
     assert "report.samples=false" in report
     check_valid(report)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "accuracy", "said"),
+    [
+        (0.9, 0.985, "Answers from 0.9000 on are certain: 50.0% of all, of which 98.5% are right (wanted: 98.0%)."),
+        (0.9, None, "Answers from 0.9000 on are certain: 50.0% of all (wanted: 98.0%)."),
+        (None, None, "No answer is sure enough for 98.0% to be right: all are uncertain."),
+    ],
+)
+def test_it_says_how_many_answers_are_certain(
+    threshold: float | None, accuracy: float | None, said: str, tmp_path: Path
+) -> None:
+    run = finished_run(tmp_path, ("a", "b"), ["text"] * 20)
+    metrics = json.loads((run / METRICS).read_text())
+    test = {"coverage": 0.5, "accuracy": accuracy}
+    metrics["certain"] = {"target_accuracy": 0.98, "threshold": threshold, "test": test}
+    write_json(run / METRICS, metrics)
+    assert f"<p>{said}</p>" in drawn(run)
 
 
 def test_the_same_run_gives_the_same_bytes(texts: Path) -> None:
