@@ -20,6 +20,7 @@ from trainyard.gateway.access_log import ENTRY, LEFT, new_entry
 from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.load import Load
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
 from trainyard.gateway.tokens import Tokens
 
@@ -57,6 +58,7 @@ class Gateway:
         proxy: TorchServe.
         health: What is told to probes.
         limits: Bounds of requests.
+        places: For each model, the requests that its workers can have at work at once.
 
     Attributes:
         first: What the header ``FIRST`` says in the server's own requests.
@@ -69,11 +71,12 @@ class Gateway:
         proxy: Proxy,
         health: Health,
         limits: Limits,
+        places: Mapping[str, int],
     ) -> None:
         self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
-        self._limits, self._bodies = limits, Bodies(limits)
+        self._bodies, self._load = Bodies(limits), Load(places, limits.requests)
         self._connections = Connections(limits.connections)
-        self._requests = self._asked = 0
+        self._requests = 0
         self._heard_at = 0.0
         self.first = secrets.token_urlsafe()
 
@@ -223,25 +226,20 @@ class Gateway:
         if query := request.rel_url.raw_query_string:
             raise Refused(failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON"))
         self._bodies.check_length(request)
-        self._check_load()
+        self._load.check(model)
+        since = asyncio.get_running_loop().time()
         with self._bodies.room() as room:
             _go_on(request)
             try:
                 body = await room.read(request)
             finally:
                 request[ENTRY].bytes = room.taken
-            self._check_load()  # again: many bodies may have come in meanwhile
-            self._asked += 1
-            try:
-                with self._connections.answering(request):
-                    answer = await self._proxy.predict(model, request.match_info.get("version"), body, content_type)
-            finally:
-                self._asked -= 1
+            self._load.check(model)  # again: many bodies may have come in meanwhile
+            with self._connections.answering(request):
+                version = request.match_info.get("version")
+                asked = self._proxy.predict(model, version, body, content_type, since)
+                answer = await self._load.counted(model, asked)
         return answer.response()
-
-    def _check_load(self) -> None:
-        if self._asked >= self._limits.requests:
-            raise Refused(failure(503, "too many requests at once; try again", AGAIN))
 
     def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())

@@ -132,7 +132,9 @@ class Server:
         worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
-        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits)
+        settings = {model.name: model.facts.settings for model in self._models}
+        places = {name: one.workers * one.batch_size for name, one in settings.items()}
+        gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits, places)
         try:
             await gateway.open(listener)
             return await self._live(gateway, proxy, url_of(listener))
