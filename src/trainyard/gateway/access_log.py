@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal, TypeAlias
@@ -130,7 +130,7 @@ class Lines(logging.Formatter):
         """The line; an exception's traceback is more lines of a text, and a key of JSON."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry = getattr(record, "entry", None)
-        about = asdict(entry) if isinstance(entry, Entry) else {}
+        about = dict(vars(entry)) if isinstance(entry, Entry) else {}  # asdict copies deeply, for a tenth of the time
         if not self._is_json:
             message = " ".join([record.getMessage(), *(f"{k}={_word(v)}" for k, v in about.items() if v is not None)])
             trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""

@@ -23,6 +23,7 @@ from trainyard.gateway.compressed import ENCODINGS, encoding_of
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.cors import allowing
 from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.load import Load
 from trainyard.gateway.metrics import Metrics
 from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
 from trainyard.gateway.tokens import Tokens
@@ -63,6 +64,7 @@ class Gateway:
         health: What is told to probes.
         limits: Bounds of requests.
         metrics: Counts them.
+        places: For each model, the requests that its workers can have at work at once.
         origins: Of pages that may ask from a browser; see ``allowing``.
 
     Attributes:
@@ -77,14 +79,15 @@ class Gateway:
         health: Health,
         limits: Limits,
         metrics: Metrics,
+        places: Mapping[str, int],
         origins: Collection[str] = (),
     ) -> None:
         self._metrics = metrics
         self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
-        self._limits, self._bodies = limits, Bodies(limits)
+        self._bodies, self._load = Bodies(limits), Load(places, limits.requests)
         self._connections = Connections(limits.connections)
         self._origins = origins
-        self._requests = self._asked = 0
+        self._requests = 0
         self._heard_at = 0.0
         self.first = secrets.token_urlsafe()
 
@@ -243,29 +246,24 @@ class Gateway:
         if query := request.rel_url.raw_query_string:
             raise Refused(failure(400, f"no query is taken ({query[:100]!r}): options are keys of a request in JSON"))
         self._bodies.check_length(request)
-        self._check_load()
+        self._load.check(model)
+        since = asyncio.get_running_loop().time()
         with self._bodies.room() as room:
             _go_on(request)
             try:
                 body = await room.read(request)
             finally:
                 request[ENTRY].bytes = room.taken
-            self._check_load()  # again: many bodies may have come in meanwhile
-            self._asked += 1
-            try:
-                with self._connections.answering(request), self._metrics.answering(model):
-                    began = asyncio.get_running_loop().time()
-                    answer = await self._proxy.predict(model, request.match_info.get("version"), body, content_type)
-                if answer.facts:
-                    request[FACTS] = answer.facts
-                    request[ENTRY].worked(answer.facts, asyncio.get_running_loop().time() - began)
-            finally:
-                self._asked -= 1
+            self._load.check(model)  # again: many bodies may have come in meanwhile
+            with self._connections.answering(request), self._metrics.answering(model):
+                began = asyncio.get_running_loop().time()
+                version = request.match_info.get("version")
+                asked = self._proxy.predict(model, version, body, content_type, since)
+                answer = await self._load.counted(model, asked)
+            if answer.facts:
+                request[FACTS] = answer.facts
+                request[ENTRY].worked(answer.facts, asyncio.get_running_loop().time() - began)
         return answer.response()
-
-    def _check_load(self) -> None:
-        if self._asked >= self._limits.requests:
-            raise Refused(failure(503, "too many requests at once; try again", AGAIN, "overload"))
 
     def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import CODE
+from trainyard.gateway.suspects import REFUSED_SECONDS, GuiltyError, Suspects
 from trainyard.http.facts import HEADER as FACTS
 from trainyard.http.facts import Facts
 from trainyard.http.request_types import HEADER_LENGTH
@@ -65,8 +66,7 @@ class Proxy:
     Args:
         url: Gives its address, which is known once TorchServe has been started.
         keys: TorchServe's own key file.
-        seconds: Limit of one request, waiting in TorchServe's queue included: to a model that died for good, TorchServe
-            answers never.
+        seconds: Limit of one request in all, from its head on: to a model that died for good, TorchServe answers never.
         worker_seconds: For each model, the time after which TorchServe ends a worker that doesn't answer.
     """
 
@@ -74,6 +74,7 @@ class Proxy:
         self, url: Callable[[], str], keys: KeyFile, seconds: float, worker_seconds: Mapping[str, float]
     ) -> None:
         self._url, self._keys, self._seconds, self._worker_seconds = url, keys, seconds, worker_seconds
+        self._suspects = Suspects()
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -93,30 +94,49 @@ class Proxy:
         if self._session is not None:
             await self._session.close()
 
-    async def predict(self, model: str, version: str | None, body: bytes, content_type: str) -> Answer:
+    async def predict(
+        self, model: str, version: str | None, body: bytes, content_type: str, since: float | None = None
+    ) -> Answer:
         """Has a model answer a request. Its worker gets the body's bytes as they are.
 
-        What fails is not sent again: of a batch whose worker died, one request may be what killed it.
+        Args:
+            model: Its name.
+            version: Of the model; by default the only one.
+            body: Of the request.
+            content_type: Of the body.
+            since: When the request came in, by the loop's clock; by default now.
         """
         import aiohttp
 
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         path = f"/predictions/{model}/{version}" if version else f"/predictions/{model}"
-        try:
-            async with asyncio.timeout(self._seconds):
+        limit = self._worker_seconds[model]
+
+        async def send() -> Answer | None:
+            began = loop.time()
+            answer = await self._post(path, body, content_type)
+            if _is_stale_key(answer):  # it was renewed between our look at the file and TorchServe's
                 answer = await self._post(path, body, content_type)
-                if _is_stale_key(answer):  # it was renewed between our look at the file and TorchServe's
-                    answer = await self._post(path, body, content_type)
+            if not _is_lost(answer):
+                return _plain(answer, model, version)
+            # TorchServe says the same of a worker that took too long: but no other has had a request for this time.
+            is_late = loop.time() - began >= limit
+            late = f"the worker gave no answer within {limit:g} s, and was ended"
+            return failure(504, late, code="worker_stuck") if is_late else None
+
+        try:
+            async with asyncio.timeout_at((loop.time() if since is None else since) + self._seconds):
+                answer = await self._suspects.ask(model, body, send)
+        except GuiltyError:
+            why = f"this request ended workers of {model}: it isn't taken for {REFUSED_SECONDS:g} s"
+            return failure(422, why, code="ends_workers")
         except TimeoutError:
             return failure(504, f"no answer within {self._seconds:g} s")
         except (aiohttp.ClientError, OSError) as error:
             log.debug("TorchServe: %r", error)
             return failure(503, "the model's server can't be reached; try again", AGAIN, "unreachable")
-        limit = self._worker_seconds[model]
-        if _is_lost(answer) and asyncio.get_running_loop().time() - began >= limit:
-            # TorchServe says the same of a worker that died: but no worker has a request for longer than this.
-            return failure(504, f"the worker gave no answer within {limit:g} s, and was ended", code="worker_stuck")
-        return _plain(answer, model, version)
+        ended = "workers ended while they had this request and others; try again"
+        return answer or failure(503, ended, AGAIN, "worker_lost")
 
     async def _post(self, path: str, body: bytes, content_type: str) -> Answer:
         assert self._session is not None, "open() comes first"
@@ -152,8 +172,6 @@ def _plain(answer: Answer, model: str, version: str | None) -> Answer:
         case 503 if b"has no worker" in answer.body:
             # TorchServe's words for a full queue, too.
             return failure(503, "too many requests are waiting for this model; try again", AGAIN, "queue_full")
-        case _ if _is_lost(answer):
-            return failure(503, "the worker ended while it had this request; try again", AGAIN, "worker_lost")
         case 507:
             return failure(503, "the worker is out of memory; try again", AGAIN, "worker_memory")
         case status if status >= 500:

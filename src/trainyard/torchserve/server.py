@@ -152,8 +152,10 @@ class Server:
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
         metrics = Metrics([_watched(model) for model in self._models], self._health)
+        settings = {model.name: model.facts.settings for model in self._models}
+        places = {name: one.workers * one.batch_size for name, one in settings.items()}
         options = self._options
-        gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, options.origins)
+        gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, places, options.origins)
         exporter = Exporter(metrics, lambda: self._backend.server.url("metrics"))
         try:
             await gateway.open(listener)

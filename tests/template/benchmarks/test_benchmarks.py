@@ -146,6 +146,23 @@ def test_recovery_kills_a_worker_and_waits_for_the_next(run: Run, exported_image
     assert all(value >= 0 for value in figures.values())
 
 
+@pytest.mark.slow
+def test_attacks_end_with_the_server(run: Run, exported_images: Path) -> None:
+    figures = run("attacks", exported_images)
+
+    assert sum("errors of others" in subject for subject in figures) == 3
+    assert figures["SIGTERM: requests that weren't answered, but for refused connections"] == 0
+
+
+@pytest.mark.slow
+def test_overload_and_servers_count_what_is_answered(run: Run, exported_images: Path) -> None:
+    overload, servers = run("overload", exported_images), run("servers", exported_images)
+
+    assert overload["answers to 32 clients"] > 0
+    assert overload["twice the load: errors but 503"] == 0
+    assert servers["gateway / TorchServe alone"] > 0
+
+
 def test_a_figure_is_held_against_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     figure = importlib.import_module("measure").Figure

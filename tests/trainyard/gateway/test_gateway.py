@@ -43,6 +43,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PNG = {**BEARER, "Content-Type": "image/png"}
 LIMITS = Limits(body=100_000, held=400_000, body_seconds=20.0, requests=64)
 GENEROUS = 60.0
+PLACES = {"m": 16}
 
 
 @dataclass
@@ -100,7 +101,7 @@ async def standing(
     proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
     metrics = Metrics([Watched("m", "1.0", ("a", "b"), None, {"format": "onnx"})], health)
     about: dict[str, Mapping[str, object]] = {"m": {"name": "m", "versions": ["1.0", "2"]}}
-    gateway = Gateway(about, Tokens(folder / "token"), proxy, health, limits, metrics, origins)
+    gateway = Gateway(about, Tokens(folder / "token"), proxy, health, limits, metrics, PLACES, origins)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
     await gateway.open(listener)
@@ -741,9 +742,6 @@ def test_a_body_in_chunks_that_are_wrong_or_cut_off_reaches_no_model(
         (404, "Model not found: m", 404, "no model m"),
         (413, "", 413, "of the handler"),
         (413, "Request is too large.", 413, "the request is too large"),
-        (500, "Worker died.", 503, "worker ended"),
-        (507, "Worker died.", 503, "worker ended"),
-        (500, "Worker scaled down.", 503, "worker ended"),
         (507, "Out of resources", 503, "memory"),
         (503, 'Model "m" has no worker to serve inference request.', 503, "waiting"),
         (503, "Prediction failed", 500, "failed"),
@@ -781,21 +779,72 @@ def test_an_answer_that_never_comes_is_504(tmp_path: Path) -> None:
     run(tmp_path, test, seconds=0.1)
 
 
-def test_a_worker_that_took_too_long_is_504_and_one_that_died_is_503(tmp_path: Path) -> None:
+DIED = {"code": 507, "type": "InternalServerException", "message": "Worker died."}
+
+
+def test_a_worker_that_took_too_long_is_504_and_nothing_is_sent_twice(tmp_path: Path) -> None:
     async def main() -> None:
         async with standing(tmp_path, worker_seconds=0.2) as up:
-            for wait, expected in ((0.0, 503), (0.25, 504)):
 
-                async def reply(body: bytes, wait: float = wait) -> web.Response:
-                    await asyncio.sleep(wait)
-                    return web.json_response({"message": "Worker died."}, status=507)
+            async def reply(body: bytes) -> web.Response:
+                await asyncio.sleep(0.25)
+                return web.json_response(DIED, status=507)
 
-                up.fake.reply = reply
-                async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
-                    assert response.status == expected
-                    assert ("Retry-After" in response.headers) == (expected == 503)
+            up.fake.reply = reply
+            status, answer = await up.post()
+            assert (status, len(up.fake.seen)) == (504, 1)
+            assert "0.2 s" in answer["error"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("status", "message"), [(500, "Worker died."), (507, "Worker died."), (500, "scaled down")])
+def test_of_a_lost_batch_all_are_answered_but_the_one_that_ends_workers_alone(
+    status: int, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(up: Standing) -> None:
+        at_work: list[bytes] = []
+        most = 0
+
+        async def reply(body: bytes) -> web.Response:  # a worker that has all at once, as a batch
+            nonlocal most
+            at_work.append(body)
+            most = max(most, len(at_work)) if len(up.fake.seen) > 8 else most
+            await until(lambda: len(up.fake.seen) >= 8)
+            dies = b"bad" in at_work
+            await asyncio.sleep(0.02)
+            at_work.remove(body)
+            return web.json_response({"message": message}, status=status) if dies else web.json_response({})
+
+        up.fake.reply = reply
+        bodies = [f"{number}".encode() for number in range(7)] + [b"bad"]
+        answers = await asyncio.gather(*(up.post(data=body) for body in bodies))
+        assert [status for status, _ in answers] == [200] * 7 + [422]
+        assert len(up.fake.seen) == 8 + 7 + 2
+        assert most == 1, "alone"
+        assert (await up.post(data=b"bad"))[0] == 422
+        assert (await up.post(data=b"bad2"))[0] == 200
+        assert len(up.fake.seen) == 18, "what is refused reaches no worker"
+
+    run(tmp_path, test)
+    assert "alone" in caplog.text
+
+
+def test_a_whole_request_has_a_limit_its_body_included(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> web.Response:
+            await asyncio.sleep(0.3)
+            return web.json_response({})
+
+        up.fake.reply = reply
+        assert (await up.post())[0] == 200
+        async with connection(up) as (reader, writer):
+            writer.write(head(1))
+            await asyncio.sleep(0.3)
+            writer.write(b"x")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 504 ")
+
+    run(tmp_path, test, seconds=0.5)
 
 
 def test_without_torchserve_it_is_503(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""How much the models have to do: who would wait too long is refused at once, and no model takes another's share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+
+from trainyard.gateway.bodies import Refused
+from trainyard.gateway.proxy import AGAIN, Answer, failure
+
+TARGET_SECONDS = 0.1
+"""A request that would take longer than this, because of those before it, is refused."""
+ROUNDS = 3
+"""Batches of each worker that are let in however long they take: one at work, and two that keep it busy next."""
+WEIGHT = 0.05
+"""Of the newest answer in the pace: an answer of some seconds ago counts nothing."""
+
+
+@dataclass
+class _Model:
+    least: int
+    inside: int = 0
+    pace: float = 0.0
+
+
+class Load:
+    """What the models have in hand.
+
+    By Little's law, a request that comes to n others of a model is answered after n + 1 times the model's pace, which
+    is the time of an answer by the number that were there with it. This needs no rate of requests, no clock of its own
+    and no trial of higher limits: it is measured at each answer.
+
+    Args:
+        places: For each model, the requests that its workers can have at work at once.
+        most: Requests at once, of all models together; each has its share of them, whatever the others do.
+    """
+
+    def __init__(self, places: Mapping[str, int], most: int) -> None:
+        self._share = max(1, most // len(places))
+        self._models = {name: _Model(ROUNDS * count) for name, count in places.items()}
+
+    def check(self, name: str) -> None:
+        """Sees to it that one more request of this model would be answered in time.
+
+        Raises:
+            Refused: too many are before it.
+        """
+        model = self._models[name]
+        most = max(model.least, int(TARGET_SECONDS / model.pace)) if model.pace else self._share
+        if model.inside >= min(most, self._share):
+            raise Refused(failure(503, f"too many requests of {name} at once; try again", AGAIN, "overload"))
+
+    async def counted(self, name: str, asked: Awaitable[Answer]) -> Answer:
+        """An answer, and its time. What is refused or fails tells nothing of a model's pace."""
+        model = self._models[name]
+        model.inside += 1
+        inside, began = model.inside, time.perf_counter()
+        try:
+            answer = await asked
+        finally:
+            model.inside -= 1
+        if answer.status < 500:
+            pace = (time.perf_counter() - began) / inside
+            model.pace += WEIGHT * (pace - model.pace) if model.pace else pace
+        return answer
