@@ -73,8 +73,9 @@ def test_gpus_are_dealt_out_by_torchserve(directory: RunDirectory) -> None:
     assert "number_of_gpu" not in properties(write_config(directory, Plan({"m": "m.mar"}, device="cuda"), NUMBERS))
 
 
-def command(directory: RunDirectory) -> list[str]:
-    return java_command(Java(Path("/jdk/bin/java"), 25), directory, directory.path / "config.properties")
+def command(directory: RunDirectory, max_body: int = 16_000_000) -> list[str]:
+    plan = Plan({"m": "m.mar"}, max_body=max_body)
+    return java_command(Java(Path("/jdk/bin/java"), 25), directory, directory.path / "config.properties", plan)
 
 
 def test_java_is_started_without_the_wrapper_and_finds_its_files(directory: RunDirectory) -> None:
@@ -85,10 +86,9 @@ def test_java_is_started_without_the_wrapper_and_finds_its_files(directory: RunD
     assert deployment_file("log4j2.xml").as_uri() in " ".join(words)
 
 
-def test_javas_heap_never_grows(directory: RunDirectory) -> None:
-    [least] = [word for word in command(directory) if word.startswith("-Xms")]
-    [most] = [word for word in command(directory) if word.startswith("-Xmx")]
-    assert least[4:] == most[4:]
+@pytest.mark.parametrize(("max_body", "megabytes"), [(1_000, 256), (16_000_000, 256), (100_000_000, 1600)])
+def test_javas_heap_never_grows_and_has_room_for_bodies(max_body: int, megabytes: int, directory: RunDirectory) -> None:
+    assert {f"-Xms{megabytes}m", f"-Xmx{megabytes}m"} <= set(command(directory, max_body))
 
 
 def test_the_environment_is_private_and_sets_the_threads(
