@@ -332,13 +332,14 @@ def test_a_stuck_worker_is_replaced_and_the_log_tells_why(
     url = f"{fragile.inference_url}/predictions/digits"
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(urllib.request.Request(url, does.encode(), headers), timeout=GENEROUS)
-    assert caught.value.code == status
+    with caught.value as error:
+        assert error.code == status
     until(lambda: f"a worker of digits ended ({reason})" in _said(fragile))
 
 
 def test_java_is_started_again_and_clients_need_not_know(fragile: Running, body: bytes) -> None:
     [java] = [process for process in family(fragile.pid) if process.name() == "java"]
-    token, before = fragile.token, family(fragile.pid)
+    token, workers = fragile.token, java.children()
     with Load(fragile, "digits", body) as load:
         until(lambda: len(load.statuses) > 20)
         java.kill()
@@ -351,7 +352,7 @@ def test_java_is_started_again_and_clients_need_not_know(fragile: Running, body:
     assert fragile.token == token
     assert len(worker_pids(fragile, "digits")) == 2, "the management port is where it was"
     assert "TorchServe was ended by signal 9 (SIGKILL); it is started again" in _said(fragile)
-    assert all_gone([process for process in before if process.name() != "sh"])
+    assert all_gone([java, *workers])
 
 
 def test_workers_of_an_onnx_format_have_no_torch(fragile: Running, body: bytes) -> None:
@@ -366,7 +367,8 @@ def probe(server: Running) -> int:
         with urllib.request.urlopen(f"{server.inference_url}/v2/health/ready", timeout=GENEROUS) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code
 
 
 def _said(server: Running) -> str:
