@@ -267,7 +267,7 @@ class Gateway:
 
     def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
-        if self.health.phase is Phase.STARTING and not own:
+        if self.health.is_loading and not own:
             raise Refused(failure(503, "the models are being loaded; try again", AGAIN, "starting"))
 
     def _checked_model(self, request: web.Request) -> str:

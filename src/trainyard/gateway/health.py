@@ -15,11 +15,13 @@ DEEP_KEPT = 5.0
 class Phase(Enum):
     """Where the server is in its life.
 
-    It is leaving while it takes requests but tells probes no, so that whoever sends it requests stops before it drains.
+    It is recovering while TorchServe is started again, and leaving while it takes requests but tells probes no, so that
+    whoever sends it requests stops before it drains.
     """
 
     STARTING = "starting"
     SERVING = "serving"
+    RECOVERING = "recovering"
     LEAVING = "leaving"
     DRAINING = "draining"
 
@@ -41,6 +43,11 @@ class Health:
         self._deep: Callable[[], Awaitable[str | None]] | None = None
         self._checking: asyncio.Task[str | None] | None = None
         self._checked_at = 0.0
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether TorchServe has been started and isn't checked yet, so that only the server itself asks it."""
+        return self.phase in (Phase.STARTING, Phase.RECOVERING)
 
     def is_ready(self, model: str | None = None) -> bool:
         """Whether all models, or this one, can be asked."""

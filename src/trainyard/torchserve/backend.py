@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Collection, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainyard.base.errors import TrainyardError
+from trainyard.client.access import management_key
 from trainyard.gateway.health import Health
 from trainyard.torchserve.java import Java
-from trainyard.torchserve.management import Management
-from trainyard.torchserve.process import Plan, TorchServe
-from trainyard.torchserve.run_directory import RunDirectory
+from trainyard.torchserve.process import Plan, RunDirectory, TorchServe, free_ports
+from trainyard.torchserve.state import Look, Pulse, WorkerLog
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ POLL = 1.0
 """Seconds between two looks at the workers while they load, and while they serve."""
 LAST_WORDS = 0.5
 """Seconds to wait for the rest of what a worker says when it ends."""
+MANAGEMENT_SECONDS = 10.0
+"""Limit of a call of the management port."""
 LOST_SECONDS = 180.0
 """A model that no worker was ready for in so long won't come back: better that the whole is started again."""
 
@@ -35,8 +42,20 @@ class BackendError(TrainyardError):
     """TorchServe, or a worker of it, doesn't do what it should."""
 
 
+class Workers(NamedTuple):
+    """The workers of a model's default version.
+
+    Attributes:
+        ready: Process ids of those that have loaded it.
+        wanted: How many there should be.
+    """
+
+    ready: frozenset[int]
+    wanted: int
+
+
 class Backend:
-    """Java and the workers.
+    """TorchServe as the server sees it: started, watched while it loads and while it serves, and ended.
 
     Args:
         java: What TorchServe runs on.
@@ -48,8 +67,7 @@ class Backend:
         self._java, self._home, self._plan = java, directory, plan
         self._debug = bool(os.environ.get("TRAINYARD_DEBUG"))
         self._server: TorchServe | None = None
-        self._died = asyncio.Event()
-        self._ended_workers: asyncio.Queue[str] = asyncio.Queue()
+        self._ports = free_ports()
 
     @property
     def server(self) -> TorchServe:
@@ -69,27 +87,20 @@ class Backend:
     async def start(self) -> None:
         """Starts TorchServe; it has bound its ports, or has ended, some seconds later.
 
-        Which ports it took is known at once.
+        Which ports it took is known at once: those of the last time, if there was one.
         """
+        import aiohttp
+
         loop = asyncio.get_running_loop()
+        died, self._log = asyncio.Event(), WorkerLog()
 
         def ended() -> None:
-            loop.call_soon_threadsafe(self._died.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(died.set)
 
-        def worker_ended(model: str) -> None:
-            loop.call_soon_threadsafe(self._ended_workers.put_nowait, model)
-
-        self._died.clear()
-        self._server = TorchServe(
-            self._java,
-            self._home,
-            self._plan,
-            ended,
-            worker_ended,
-            self._debug,
-        )
-        self._management = Management(self._server.url("management"), self._home.key_file)
-        await self._management.open()
+        self._died = died
+        self._server = TorchServe(self._java, self._home, self._plan, self._ports, self._log.add, ended, self._debug)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=MANAGEMENT_SECONDS))
 
     async def until_loaded(self) -> None:
         """Waits until each model's workers have loaded it.
@@ -101,25 +112,31 @@ class Backend:
             if await self._loaded(self._plan.archives):
                 return
             await self.stop()
+            self._ports = free_ports()
             await self.start()
         raise BackendError("TorchServe found no free ports: see what listens on this machine, and start it again")
 
     async def watch(self, health: Health) -> None:
-        """Keeps ``health`` informed, as long as all is well.
+        """Keeps ``health`` informed, and ends workers that are stopped or stuck, so that TorchServe starts others.
 
         Raises:
             BackendError: TorchServe ended, or a model has been without a worker for ``LOST_SECONDS``.
         """
-        seen = dict.fromkeys(self._plan.archives, time.monotonic())
+        pulse, models = Pulse(), list(self._plan.archives)
+        seen = dict.fromkeys(models, time.monotonic())
         while True:
-            await self._check_alive()
-            while not self._ended_workers.empty():
-                model = self._ended_workers.get_nowait()
+            self.check_alive()
+            self._end_if_still(self.server.pid, "TorchServe", pulse)
+            while self._log.ended:
+                model = self._log.ended.popleft()
                 health.restarts[model] += 1
-                await self._tell_of(model)
-            for model in seen:
-                workers = await self._management.workers(model)
-                if workers and workers.ready:
+                reason = self._log.worker_reason(model)
+                log.warning("a worker of %s ended (%s); TorchServe starts another", model, reason)
+            for model, workers in zip(models, await asyncio.gather(*map(self._workers, models)), strict=True):
+                ready = workers.ready if workers else ()
+                for pid in ready:
+                    self._end_if_still(pid, f"a worker of {model}", pulse)
+                if any((look := Look.at(pid)) is None or not look.is_stopped for pid in ready):
                     seen[model] = time.monotonic()
                     health.missing -= {model}
                 else:
@@ -130,44 +147,68 @@ class Backend:
     async def stop(self) -> None:
         """Ends all, and waits for it."""
         if self._server is not None:
-            await self._management.close()
+            await self._session.close()
             await asyncio.to_thread(self._server.stop)
+
+    def check_alive(self) -> None:
+        """Checks that TorchServe runs.
+
+        Raises:
+            BackendError: it has ended; names the signal that ended it, or the reason that it gave.
+        """
+        if self._died.is_set():
+            number = self.server.signal()
+            if number is not None:
+                raise BackendError(f"TorchServe was ended by signal {number.value} ({number.name})")
+            raise BackendError(f"TorchServe ended of its own accord: {self._log.server_reason()}")
 
     async def _loaded(self, models: Collection[str]) -> bool:
         """Waits until all are loaded; false if another program had taken a port."""
         waiting = set(models)
         while waiting:
-            if self._died.is_set() and self.server.log.says(PORT_TAKEN):
+            if self._died.is_set() and self._log.says(PORT_TAKEN):
                 return False
-            await self._check_alive()
-            if not self._ended_workers.empty():
-                model = self._ended_workers.get_nowait()
+            self.check_alive()
+            if self._log.ended:
+                model = self._log.ended.popleft()
                 await asyncio.sleep(LAST_WORDS)
-                raise BackendError(f"a worker can't load the model {model}: {self.server.log.worker_reason(model)}")
+                raise BackendError(f"a worker can't load the model {model}: {self._log.worker_reason(model)}")
             for model in sorted(waiting):
-                workers = await self._management.workers(model)
+                workers = await self._workers(model)
                 if workers and workers.wanted and len(workers.ready) >= workers.wanted:
                     waiting.remove(model)
             await _first(self._died.wait(), LOADING_POLL)
         return True
 
-    async def _check_alive(self) -> None:
-        if self._died.is_set():
-            raise BackendError(f"TorchServe ended of its own accord: {self.server.log.server_reason()}")
+    async def _workers(self, model: str) -> Workers | None:
+        """The workers of a model; nothing while the management port doesn't answer, or doesn't know it."""
+        import aiohttp
 
-    async def _tell_of(self, model: str) -> None:
-        log.warning("a worker of %s ended (%s); TorchServe starts another", model, self.server.log.worker_reason(model))
+        url = f"{self.server.url('management')}/models/{model}"
+        headers = {"Authorization": f"Bearer {management_key(self._home.key_file)}"}
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
+            async with self._session.get(url, headers=headers) as response:
+                if response.status == 200:
+                    [version] = await response.json()
+                    ready = [worker["pid"] for worker in version["workers"] if worker["status"] == "READY"]
+                    return Workers(frozenset(ready), version["minWorkers"])
+        return None
+
+    def _end_if_still(self, pid: int, name: str, pulse: Pulse) -> None:
+        if reason := pulse.complaint(pid, time.monotonic()):
+            log.warning("%s (process %d) is ended: %s", name, pid, reason)
+            self._log.blame(pid, reason)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _check_lost(self, model: str, seconds: float) -> None:
         if seconds > LOST_SECONDS:
-            reason = self.server.log.worker_reason(model)
+            reason = self._log.worker_reason(model)
             raise BackendError(f"no worker of {model} was ready for {LOST_SECONDS:.0f} s: {reason}")
 
 
 async def _first(event: Coroutine[Any, Any, bool], seconds: float) -> None:
     """Waits for an event, but no longer than this."""
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event
-    except TimeoutError:
-        pass

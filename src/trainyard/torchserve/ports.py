@@ -1,4 +1,4 @@
-"""The sockets that serving listens on: one that others may reach, and loopback ports that are free."""
+"""The socket that others may reach."""
 
 from __future__ import annotations
 
@@ -56,12 +56,6 @@ def url_of(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = LOOPBACK
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Different loopback ports that are free now. Another program may be faster to take one: try again then."""
-    with contextlib.ExitStack() as held:
-        return [held.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1] for _ in range(count)]
 
 
 def allow_many_files() -> None:

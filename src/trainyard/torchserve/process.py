@@ -1,4 +1,4 @@
-"""TorchServe's Java process with its workers: what it is told, its start and its end."""
+"""TorchServe's processes, Java with its workers: the private folder that they work in, their start and their end."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ import ctypes
 import importlib.util
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from trainyard.base.errors import UsageError
+from trainyard.torchserve import worker
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
-from trainyard.torchserve.ports import LOOPBACK, free_ports
-from trainyard.torchserve.run_directory import RunDirectory
-from trainyard.torchserve.worker_log import WorkerLog
+from trainyard.torchserve.ports import LOOPBACK
 
 CONFIG = "config.properties"
-HEAP_MB = 512
+HEAP_MB, HEAP_BODIES = 256, 16
+"""Java's heap, and at least so many times the largest body: the gateway lets four of them in at once. In a trial with
+the usual 16 MB, 256 MB were enough.
+"""
 IGNORED = re.compile(r"TS_.*|LOG_LOCATION|METRICS_LOCATION|SM_TELEMETRY_LOG|TEMP|TMPDIR")
 """Variables by which a shell's surroundings would change TorchServe's configuration."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -32,6 +39,91 @@ END_SECONDS = 10.0
 PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h."""
 PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
+LONGEST_SOCKET = 103
+"""Bytes of the path of a Unix socket, by which TorchServe speaks to its workers (104 with its end on macOS)."""
+SOCKET = ".ts.sock.9000"
+END = "end"
+WATCHDOG = f"""\
+trap '' TERM INT HUP
+while read -r word; do [ "$word" = {END} ] && exit; group=$word; done
+[ -n "$group" ] && kill -9 "-$group"
+for try in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1" && exit; sleep 0.5; done
+"""
+"""Clears up when `serve` is gone without a word, as by SIGKILL. Its stdin is a pipe from `serve`, which says the
+process group of each TorchServe that it starts. Killed processes may still write into the folder while it is removed.
+"""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A folder of mode 0700 with what TorchServe needs and writes; its working directory, in which it puts its keys."""
+
+    path: Path
+    _watchdog: IO[str]
+
+    @property
+    def store(self) -> Path:
+        """The archives."""
+        return self.path / "store"
+
+    @property
+    def temporary(self) -> Path:
+        """Where Java unpacks the archives and makes its sockets; the workers' temporary folder too."""
+        return self.path / "tmp"
+
+    @property
+    def home(self) -> Path:
+        """What Java takes for the packages that TorchServe is in."""
+        return self.path / "home"
+
+    @property
+    def key_file(self) -> Path:
+        """TorchServe's keys, which it writes when it starts and when one is renewed."""
+        return self.path / "key_file.json"
+
+    def watch(self, group: int) -> None:
+        """Has the watchdog kill this process group if this process is killed."""
+        with contextlib.suppress(BrokenPipeError):  # somebody killed the watchdog
+            self._watchdog.write(f"{group}\n")
+            self._watchdog.flush()
+
+
+@contextlib.contextmanager
+def open_run_directory() -> Iterator[RunDirectory]:
+    """Makes the folder, and removes it at the end.
+
+    Raises:
+        UsageError: there is no place for temporary folders, or its path is too long for sockets.
+    """
+    try:
+        path = Path(tempfile.mkdtemp(prefix="trainyard-"))
+    except OSError as error:
+        raise UsageError(f"no temporary folder can be made ({error}): set TMPDIR to one that can be written") from error
+    try:
+        if len(os.fsencode(path / "tmp" / SOCKET)) > LONGEST_SOCKET:
+            raise UsageError(f"{path.parent} is too long a path for sockets: set TMPDIR to a shorter one, as /tmp")
+        with watchdog(path) as pipe:
+            directory = RunDirectory(path, pipe)
+            for folder in (directory.store, directory.temporary):
+                folder.mkdir(mode=0o700)
+            yield directory
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def watchdog(folder: Path) -> Iterator[IO[str]]:
+    """The pipe to a watchdog of this folder, which ends with the context."""
+    command = ["/bin/sh", "-c", WATCHDOG, "watchdog", str(folder)]
+    # A session of its own: Ctrl-C in a terminal is meant for serve alone.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdin is not None
+        try:
+            yield process.stdin
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(END + "\n")
+                process.stdin.close()
 
 
 @dataclass(frozen=True)
@@ -53,6 +145,12 @@ class Plan:
     expect: tuple[str, ...] = ()
 
 
+def free_ports() -> dict[str, int]:
+    """Loopback ports that are free now, by the names in ``PORTS``. Another program may be faster to take one."""
+    with contextlib.ExitStack() as held:
+        return {name: held.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1] for name in PORTS}
+
+
 def write_config(directory: RunDirectory, plan: Plan, ports: Mapping[str, int]) -> Path:
     """Writes ``config.properties``: the lines of the deployment's own, and those that are this server's."""
     own = {
@@ -72,27 +170,37 @@ def write_config(directory: RunDirectory, plan: Plan, ports: Mapping[str, int]) 
     if plan.device == "cpu":
         own["number_of_gpu"] = 0
     lines = [deployment_file(CONFIG).read_text(encoding="utf-8")]
-    lines += [f"{key}={_escaped(value)}" for key, value in own.items()]
+    # As Java reads a file of properties.
+    lines += [f"{key}={str(value).replace(chr(92), chr(92) * 2)}" for key, value in own.items()]
     path = directory.path / CONFIG
     path.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return path
 
 
-def java_command(java: Java, directory: RunDirectory, config: Path, debug: bool = False) -> list[str]:
+def make_home(directory: RunDirectory) -> None:
+    """Makes the folder that Java takes for TorchServe's: with our worker in it, which runs TorchServe's."""
+    folder = directory.home / "ts"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(worker.__file__, folder / "model_service_worker.py")
+    shutil.copyfile(torchserve_home() / "ts" / "version.txt", folder / "version.txt")
+
+
+def java_command(java: Java, directory: RunDirectory, config: Path, plan: Plan, debug: bool = False) -> list[str]:
     """The command that starts TorchServe, without the wrapper in Python, which doesn't pass signals on."""
-    packages = torchserve_home()
+    heap_mb = max(HEAP_MB, HEAP_BODIES * plan.max_body // 1_000_000)
     return [
         str(java.path),
         *java.quiet_flags(),
-        f"-Xmx{HEAP_MB}m",
+        f"-Xms{heap_mb}m",
+        f"-Xmx{heap_mb}m",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:+UseSerialGC",
-        f"-Dmodel_server_home={packages}",
+        f"-Dmodel_server_home={directory.home}",
         f"-Djava.io.tmpdir={directory.temporary}",
         f"-Dlog4j.configurationFile={deployment_file('log4j2.xml').as_uri()}",
         *(["-Dlog4j2.level=debug"] if debug else []),
         "-cp",
-        f"{packages}/ts/frontend/*",
+        f"{torchserve_home()}/ts/frontend/*",
         "org.pytorch.serve.ModelServer",
         "--python",
         sys.executable,
@@ -107,10 +215,8 @@ def java_command(java: Java, directory: RunDirectory, config: Path, debug: bool 
 def environment(directory: RunDirectory, plan: Plan) -> dict[str, str]:
     """The environment of TorchServe, which its workers inherit."""
     kept = {name: value for name, value in os.environ.items() if not IGNORED.fullmatch(name)}
-    paths = [*([str(TORCH_STUB)] if needs_torch_stub() else []), *filter(None, [kept.get("PYTHONPATH")])]
     return {
         **kept,
-        **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
         **dict.fromkeys(THREADS, str(plan.threads)),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for work would take the other workers' time
         "TMPDIR": str(directory.temporary),
@@ -118,16 +224,6 @@ def environment(directory: RunDirectory, plan: Plan) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",  # the last words of a worker that is killed
         **({"TRAINYARD_EXPECT": ",".join(plan.expect)} if plan.expect else {}),
     }
-
-
-TORCH_STUB = Path(__file__).parent / "torch_stub"
-"""A package called torch, for TorchServe in an environment without it: TorchServe's workers import torch for one
-``isinstance``. It is put on the workers' path alone, and only where no real torch can be found."""
-
-
-def needs_torch_stub() -> bool:
-    """Whether no torch is installed, so that the workers need one to import."""
-    return importlib.util.find_spec("torch") is None
 
 
 def torchserve_home() -> Path:
@@ -146,13 +242,12 @@ class TorchServe:
     """A TorchServe that was started, in a process group of its own.
 
     Args:
-        ended: Called when Java has ended, from a thread of its own.
-        worker_ended: Called with a model's name when one of its workers has ended, from the same thread.
+        heard: Gets each line that it says, from a thread of its own.
+        ended: Called when Java has ended, from the same thread.
         debug: Shows all that TorchServe says on stderr.
 
     Attributes:
         ports: Its loopback ports, by the names in ``PORTS``.
-        log: What it said.
     """
 
     def __init__(
@@ -160,18 +255,18 @@ class TorchServe:
         java: Java,
         directory: RunDirectory,
         plan: Plan,
+        ports: Mapping[str, int],
+        heard: Callable[[str], None],
         ended: Callable[[], None],
-        worker_ended: Callable[[str], None],
         debug: bool = False,
     ) -> None:
-        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        self.log = WorkerLog(worker_ended)
-        self._ended, self._debug = ended, debug
+        self.ports = ports
+        self._heard, self._ended, self._debug = heard, ended, debug
         directory.key_file.unlink(missing_ok=True)
+        make_home(directory)
         adopt_orphans()
-        command = java_command(java, directory, write_config(directory, plan, self.ports), debug)
         self._process = subprocess.Popen(
-            command,
+            java_command(java, directory, write_config(directory, plan, ports), plan, debug),
             cwd=directory.path,
             env=environment(directory, plan),
             stdin=subprocess.DEVNULL,
@@ -185,21 +280,30 @@ class TorchServe:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        """Java's process, and its group."""
+        return self._process.pid
+
     def url(self, name: str) -> str:
         """The URL of one of its ports that speak HTTP."""
         return f"http://{LOOPBACK}:{self.ports[name]}"
+
+    def signal(self) -> signal.Signals | None:
+        """The signal that ended Java, if one did; it has ended."""
+        code = self._process.wait()
+        return signal.Signals(-code) if code < 0 else None
 
     def stop(self) -> None:
         """Kills Java and the workers, and waits until none is left. Whom they still had to answer, the gateway asked.
 
         TorchServe's own way to end takes seconds and answers nobody either.
         """
-        group = self._process.pid
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         deadline = time.monotonic() + END_SECONDS
-        while _is_alive(group) and time.monotonic() < deadline:
+        while _is_alive(self.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         self._reader.join(END_SECONDS)
 
@@ -207,7 +311,7 @@ class TorchServe:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                self.log.add(line.rstrip("\n"))
+                self._heard(line.rstrip("\n"))
                 if self._debug:
                     print(line, end="", file=sys.stderr)
         self._ended()
@@ -229,8 +333,3 @@ def _is_alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _escaped(value: object) -> str:
-    """A value as Java reads it from a file of properties."""
-    return str(value).replace("\\", "\\\\")

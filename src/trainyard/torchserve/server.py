@@ -1,4 +1,4 @@
-"""Brings TorchServe up behind the gateway, says when it answers right, and takes all down in order."""
+"""Brings TorchServe up behind the gateway, as often as it ends, and takes all down in order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import socket
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +26,17 @@ from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens, read_tokens
 from trainyard.torchserve.announce import announce
-from trainyard.torchserve.backend import Backend
-from trainyard.torchserve.checks import Prober, check_all
+from trainyard.torchserve.backend import Backend, BackendError
+from trainyard.torchserve.checks import Prober, WrongAnswerError, check_all
 from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
-from trainyard.torchserve.process import Plan, torchserve_home
-from trainyard.torchserve.run_directory import RunDirectory, open_run_directory
+from trainyard.torchserve.process import Plan, open_run_directory, torchserve_home
 from trainyard.torchserve.store import Choices, Served, collect
 
 log = logging.getLogger(__name__)
+
+MOST_FAILURES, FAILURE_SECONDS = 6, 600.0
+"""So often in such a time TorchServe ends before the server does, too: a new start would help no more."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Options:
         port: Port there; 0 takes a free one.
         metrics_host: Address of the metrics.
         metrics_port: Port there; 0 takes a free one.
-        token_file: File with the tokens that clients show; by default TorchServe's own, in the private folder.
+        token_file: File with the tokens that clients show; by default a new one in the private folder.
         lame_duck: Seconds after SIGTERM in which it isn't ready but takes requests, before it drains.
         drain_seconds: At the end, time for answering what came in before.
         request_seconds: Limit of a request.
@@ -84,16 +88,17 @@ def serve(options: Options) -> int:
     allow_many_files()
     torchserve_home()
     java = find_java()
-    token_file = prepare_token_file(options.token_file) if options.token_file else None
-    if token_file:
-        read_tokens(token_file)
+    if options.token_file:
+        read_tokens(prepare_token_file(options.token_file))
     with (
         listen(options.host, options.port) as listener,
         listen(options.metrics_host, options.metrics_port, "--metrics-") as metrics_listener,
         open_run_directory() as directory,
     ):
+        # Not TorchServe's own, which writes a new one at each start.
+        token_file = prepare_token_file(options.token_file or directory.path / "token.json")
         models = collect(options.models, options.choices, directory)
-        server = Server(options, models, directory, Backend(java, directory, _plan(models, options)), token_file)
+        server = Server(options, models, Backend(java, directory, _plan(models, options)), token_file)
         return asyncio.run(server.run(listener, metrics_listener))
 
 
@@ -119,22 +124,20 @@ class Server:
     Args:
         options: What it is told.
         models: What it serves.
-        directory: The private folder.
         backend: TorchServe, not started yet.
-        token_file: The file with the clients' tokens; by default TorchServe's own.
+        token_file: The file with the clients' tokens.
     """
 
     def __init__(
         self,
         options: Options,
         models: Sequence[Served],
-        directory: RunDirectory,
         backend: Backend,
-        token_file: Path | None,
+        token_file: Path,
     ) -> None:
         self._options, self._models, self._backend = options, models, backend
-        self._own_keys = KeyFile(directory.key_file)
-        self._tokens = Tokens(token_file or directory.key_file)
+        self._own_keys = KeyFile(backend.key_file)
+        self._tokens = Tokens(token_file)
         self._health = Health(frozenset(model.name for model in models))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
 
@@ -173,21 +176,42 @@ class Server:
         if not told.done():
             await serving
         serving.cancel()
-        if self._health.phase is Phase.SERVING:
+        if self._health.phase is not Phase.STARTING:
             await self._drain(gateway, self._options.lame_duck if told.result() == signal.SIGTERM else 0)
         return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
 
     async def _serve(self, gateway: Gateway, proxy: Proxy, url: str, metrics_url: str) -> None:
-        """Starts TorchServe, checks that it answers right, says so, and watches over it."""
-        await self._backend.start()
-        await self._backend.until_loaded()
-        await check_all(self._models, url, self._tokens.any(), gateway)
+        """Starts TorchServe, says when it answers right, and watches over it; if it ends, starts it again."""
+        await self._start(gateway, url)
         self._health.check_deeply_by(Prober(self._models, proxy))
-        self._health.missing = frozenset()
-        self._health.phase = Phase.SERVING
         options = self._options
         announce(self._models, url, metrics_url, self._backend, self._tokens.path, options.as_json, options.log_format)
-        await self._backend.watch(self._health)
+        failures: deque[float] = deque(maxlen=MOST_FAILURES)
+        while True:
+            try:
+                if self._health.phase is Phase.RECOVERING:
+                    await self._start(gateway, url)
+                    log.info("ready again")
+                await self._backend.watch(self._health)
+            except BackendError as error:
+                failures.append(time.monotonic())
+                if len(failures) == MOST_FAILURES and failures[-1] - failures[0] < FAILURE_SECONDS:
+                    raise
+                log.error("%s; it is started again", error)
+                self._health.phase = Phase.RECOVERING
+                await self._backend.stop()
+
+    async def _start(self, gateway: Gateway, url: str) -> None:
+        """Starts TorchServe, and is ready once it answers right."""
+        await self._backend.start()
+        await self._backend.until_loaded()
+        try:
+            await check_all(self._models, url, self._tokens.any(), gateway)
+        except WrongAnswerError:
+            self._backend.check_alive()
+            raise
+        self._health.missing = frozenset()
+        self._health.phase = Phase.SERVING
 
     async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
         """Has others send no more requests and answers what came in before; a second signal ends that at once."""

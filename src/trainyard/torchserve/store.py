@@ -21,8 +21,8 @@ from trainyard.inference.selection import check_device, pick_format
 from trainyard.torchserve.archive import DEFAULT_VERSION, DEPLOYED, SUFFIX, check_name, default_name, make_archive
 from trainyard.torchserve.archive_check import ArchiveFacts, check_archive
 from trainyard.torchserve.golden import Golden, load_goldens
+from trainyard.torchserve.process import RunDirectory
 from trainyard.torchserve.restamp import restamp
-from trainyard.torchserve.run_directory import RunDirectory
 from trainyard.torchserve.settings import Chosen, Device, choose_settings
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<path>.+)", re.DOTALL)

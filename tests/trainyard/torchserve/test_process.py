@@ -5,19 +5,24 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
-from trainyard.torchserve import process as torchserve
+from trainyard.torchserve import worker
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
-from trainyard.torchserve.process import PORTS, TORCH_STUB, Plan, environment, java_command, write_config
-from trainyard.torchserve.run_directory import RunDirectory
-from trainyard.torchserve.worker_log import WorkerLog
+from trainyard.torchserve.process import PORTS, Plan, RunDirectory, environment, java_command, make_home, write_config
+from trainyard.torchserve.state import Look, Pulse, WorkerLog
+from trainyard.torchserve.worker import BUSY
 
 NUMBERS = {name: 50_000 + i for i, name in enumerate(PORTS)}
 
@@ -28,6 +33,13 @@ def directory(tmp_path: Path) -> RunDirectory:
     directory.store.mkdir()
     directory.temporary.mkdir()
     return directory
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "not within the time"
+        time.sleep(0.05)
 
 
 def properties(path: Path) -> dict[str, str]:
@@ -61,14 +73,22 @@ def test_gpus_are_dealt_out_by_torchserve(directory: RunDirectory) -> None:
     assert "number_of_gpu" not in properties(write_config(directory, Plan({"m": "m.mar"}, device="cuda"), NUMBERS))
 
 
+def command(directory: RunDirectory, max_body: int = 16_000_000) -> list[str]:
+    plan = Plan({"m": "m.mar"}, max_body=max_body)
+    return java_command(Java(Path("/jdk/bin/java"), 25), directory, directory.path / "config.properties", plan)
+
+
 def test_java_is_started_without_the_wrapper_and_finds_its_files(directory: RunDirectory) -> None:
-    command = java_command(Java(Path("/jdk/bin/java"), 25), directory, directory.path / "config.properties")
-    assert command[0] == "/jdk/bin/java"
-    assert f"-Djava.io.tmpdir={directory.temporary}" in command
-    assert "-ncs" in command, "it writes no snapshots of its configuration"
-    [home_flag] = [word for word in command if word.startswith("-Dmodel_server_home=")]
-    assert (Path(home_flag.partition("=")[2]) / "ts" / "model_service_worker.py").is_file()
-    assert deployment_file("log4j2.xml").as_uri() in " ".join(command)
+    words = command(directory)
+    assert words[0] == "/jdk/bin/java"
+    assert f"-Djava.io.tmpdir={directory.temporary}" in words
+    assert "-ncs" in words, "it writes no snapshots of its configuration"
+    assert deployment_file("log4j2.xml").as_uri() in " ".join(words)
+
+
+@pytest.mark.parametrize(("max_body", "megabytes"), [(1_000, 256), (16_000_000, 256), (100_000_000, 1600)])
+def test_javas_heap_never_grows_and_has_room_for_bodies(max_body: int, megabytes: int, directory: RunDirectory) -> None:
+    assert {f"-Xms{megabytes}m", f"-Xmx{megabytes}m"} <= set(command(directory, max_body))
 
 
 def test_the_environment_is_private_and_sets_the_threads(
@@ -85,38 +105,110 @@ def test_the_environment_is_private_and_sets_the_threads(
     assert told["TRAINYARD_EXPECT"] == "d1,d2"
 
 
-# The stand-in for torch
+# The worker
 
 
-def test_beside_a_real_torch_the_stand_in_is_on_no_path(
-    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/mine")
-    assert environment(directory, Plan({"m": "m.mar"}))["PYTHONPATH"] == "/mine"
-    monkeypatch.setattr(torchserve, "needs_torch_stub", lambda: True)
-    assert environment(directory, Plan({"m": "m.mar"}))["PYTHONPATH"] == f"{TORCH_STUB}{os.pathsep}/mine"
+def test_java_finds_our_worker_where_it_looks_for_torchserves(directory: RunDirectory) -> None:
+    make_home(directory)
+    [home] = [word for word in command(directory) if word.startswith("-Dmodel_server_home=")]
+    folder = Path(home.partition("=")[2]) / "ts"
+    assert (folder / "model_service_worker.py").read_bytes() == Path(worker.__file__).read_bytes()
+    assert (folder / "version.txt").read_text().startswith("0.12"), "Java reads it, and ends without"
 
 
-def test_the_stand_in_is_all_that_torchserves_workers_want_of_torch(tmp_path: Path) -> None:
+def test_a_worker_imports_torch_where_a_model_needs_it_and_nowhere_else(tmp_path: Path) -> None:
     code = (
-        "import sys, torch\n"
-        f"assert torch.__file__.startswith({str(TORCH_STUB)!r})\n"
-        "import ts.model_service_worker, ts.service, ts.protocol.otf_message_handler as handler\n"
+        "import sys\n"
         "from types import SimpleNamespace as Some\n"
+        "from trainyard.torchserve.worker import without_torch\n"
+        "without_torch()\n"
+        "import ts.model_service_worker, ts.service, ts.protocol.otf_message_handler as handler\n"
+        "assert 'torch' not in sys.modules\n"
         "context = Some(stopping_criteria=None, get_response_content_type=lambda i: None,\n"
         "               get_response_status=lambda i: (200, 'OK'), get_response_headers=lambda i: {})\n"
         "assert b'answer' in handler.create_predict_response([b'answer'], {0: 'id'}, 'ok', 200, context)\n"
+        "assert handler.create_predict_response([{'a': 1}], {0: 'id'}, 'ok', 200, context)\n"
+        "import torch\n"
+        "assert torch.__version__ and torch.ones(1).item() == 1\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TORCH_STUB)}
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
-def test_nothing_else_of_this_package_names_the_stand_in() -> None:
-    source = Path(torchserve.__file__).parents[1]
-    naming = [path.name for path in source.rglob("*.py") if "torch_stub" in path.read_text(encoding="utf-8")]
-    assert naming == ["process.py"]
-    assert not (TORCH_STUB / "__init__.py").exists(), "it isn't a package of ours, so that nothing installs it as torch"
+def test_a_worker_calls_itself_busy_while_it_has_a_batch() -> None:
+    code = (
+        "import ts.service\n"
+        "from trainyard.torchserve import worker\n"
+        "name = lambda: worker.NAME.read_text().strip()\n"
+        "def predict(self, batch):\n"
+        "    if not batch: raise ValueError\n"
+        "    return name()\n"
+        "ts.service.Service.predict = predict\n"
+        "worker.tell_when_busy()\n"
+        "assert name() == worker.IDLE\n"
+        "assert ts.service.Service.predict(None, [1]) == worker.BUSY\n"
+        "assert name() == worker.IDLE\n"
+        "try: ts.service.Service.predict(None, [])\n"
+        "except ValueError: assert name() == worker.IDLE\n"
+        "else: raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@contextmanager
+def process(code: str) -> Iterator[int]:
+    """A Python that runs this, and has begun to."""
+    words = [sys.executable, "-c", f"import time\nfrom trainyard.torchserve.worker import *\n{code}"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"begun\n"
+        yield started.pid
+        started.kill()
+
+
+def complaints(pid: int, *times: float) -> list[str | None]:
+    pulse = Pulse()
+    return [pulse.complaint(pid, now) for now in times]
+
+
+def until_asleep(pid: int) -> None:
+    while Look.at(pid) is None or Look.at(pid).state != "S":  # type: ignore[union-attr]
+        time.sleep(0.01)
+
+
+STUCK = f"NAME.write_text({BUSY!r})\nprint('begun', flush=True)\ntime.sleep(600)"
+
+
+def test_a_stopped_process_is_found_at_the_second_look() -> None:
+    with process("print('begun', flush=True)\ntime.sleep(600)") as pid:
+        assert complaints(pid, 0, 1, 100) == [None, None, None], "it may wait for ever for a batch"
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        assert complaints(pid, 0, 1) == [None, "it was stopped"]
+        os.kill(pid, signal.SIGCONT)
+    assert complaints(pid, 0, 1) == [None, None], "it is gone"
+
+
+def test_a_worker_that_waits_with_a_batch_in_hand_is_stuck() -> None:
+    with process(STUCK) as pid:
+        until_asleep(pid)
+        assert complaints(pid, 0, 1, 2, 3) == [None] * 4
+        assert complaints(pid, 0, 1, 4) == [None, None, "it was stuck: it did nothing with a batch in hand"]
+
+
+def test_a_worker_that_computes_is_left_alone() -> None:
+    """Its main thread waits for the one that computes, as where ONNX Runtime has threads of its own."""
+    code = (
+        f"NAME.write_text({BUSY!r})\nimport threading\ndef burn():\n  while True: pass\n"
+        "threading.Thread(target=burn, daemon=True).start()\nprint('begun', flush=True)\ntime.sleep(600)"
+    )
+    with process(code) as pid:
+        pulse = Pulse()
+        for now in range(0, 20, 2):
+            look = Look.at(pid)
+            assert look is not None
+            assert pulse.complaint(pid, now) is None
+            while (later := Look.at(pid)) is not None and later.ticks == look.ticks:
+                time.sleep(0.01)
 
 
 # What TorchServe says
@@ -144,34 +236,45 @@ INFO|WorkerThread|W-9000-my-model_1.0|Retry worker: 9000 in 1 seconds.\x20
     ],
 )
 def test_why_a_worker_ended(error: str, reason: str) -> None:
-    ended: list[str] = []
-    log = WorkerLog(ended.append)
+    log = WorkerLog()
     for line in LINES:
         log.add(line.format(error=error) if "{error}" in line else line)
-    assert ended == ["my-model"]
+    assert list(log.ended) == ["my-model"]
     assert log.worker_reason("my-model") == reason
     assert log.worker_reason("other").startswith("it said nothing")
 
 
 def test_only_the_last_life_of_a_worker_counts() -> None:
-    log = WorkerLog(lambda model: None)
+    log = WorkerLog()
     for line in [*(line.format(error="KeyError: 'a'") if "{error}" in line else line for line in LINES), LINES[0]]:
         log.add(line)
+    assert log.worker_reason("my-model") == "KeyError: 'a'"
+    log.add(LINES[-1])
     assert log.worker_reason("my-model").startswith("it said nothing")
 
 
 def test_a_worker_that_took_too_long_said_nothing_of_it() -> None:
-    log = WorkerLog(lambda model: None)
+    log = WorkerLog()
     for line in [LINES[0], "ERROR|WorkerThread|W-9000-my-model_1.0|Number or consecutive unsuccessful inference 1",
                  "ERROR|WorkerThread|W-9000-my-model_1.0|Backend worker error", LINES[-1]]:  # fmt: skip
         log.add(line)
     assert log.worker_reason("my-model") == "it gave no answer within the response timeout"
     log.add(LINES[0])
+    log.add(LINES[-1])
     assert log.worker_reason("my-model").startswith("it said nothing")
 
 
+def test_a_worker_that_we_end_says_nothing_of_it_either() -> None:
+    log = WorkerLog()
+    log.add(LINES[0])
+    log.blame(8, "another's reason")
+    log.blame(7, "it was stopped")
+    log.add(LINES[-1])
+    assert log.worker_reason("my-model") == "it was stopped"
+
+
 def test_why_torchserve_ended() -> None:
-    log = WorkerLog(lambda model: None)
+    log = WorkerLog()
     assert log.server_reason() == "it said nothing"
     log.add("java.net.BindException: Address already in use")
     log.add("\tat java.base/sun.nio.ch.Net.bind0(Native Method)")
@@ -181,20 +284,33 @@ def test_why_torchserve_ended() -> None:
 
 # The watchdog
 
+WATCHED = """
+import os, signal, subprocess
+from trainyard.torchserve.process import open_run_directory
+with open_run_directory() as directory:
+    for _ in range(2):
+        quiet = {{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
+        group = subprocess.Popen(["sleep", "60"], start_new_session=True, **quiet).pid
+        directory.watch(group)
+        print(group, flush=True)
+    if {is_killed}:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 
-@pytest.mark.parametrize("ends_itself", [True, False])
-def test_the_watchdog_clears_up_unless_serve_does(ends_itself: bool, tmp_path: Path) -> None:
-    from trainyard.torchserve import watchdog
 
-    folder = tmp_path / "private"
-    folder.mkdir()
-    sleeper = shutil.which("sleep")
-    assert sleeper is not None
-    with (
-        subprocess.Popen([sleeper, "600"], start_new_session=True) as watched,
-        subprocess.Popen([sys.executable, "-I", "-S", watchdog.__file__, folder], stdin=subprocess.PIPE) as dog,
-    ):
-        dog.communicate(f"{watched.pid}\n".encode() + (watchdog.END.encode() if ends_itself else b""))
-        assert (watched.poll() is None, folder.exists()) == (ends_itself, ends_itself) or watched.wait(60) == -9
-        assert folder.exists() == ends_itself
-        watched.kill()
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_the_watchdog_clears_up_where_serve_cannot(is_killed: bool) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED.format(is_killed=is_killed)],
+            capture_output=True,
+            env={**os.environ, "TMPDIR": folder},
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (-9 if is_killed else 0, b"")
+        first, last = map(psutil.Process, map(int, done.stdout.split()))
+        until(lambda: not list(Path(folder).iterdir()))
+    until(lambda: last.is_running() != is_killed)
+    assert first.is_running(), "it was started again since, and the number may be another's"
+    for left in (first, last)[: 1 if is_killed else 2]:
+        left.kill()
