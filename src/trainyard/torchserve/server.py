@@ -27,7 +27,8 @@ from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
 from trainyard.torchserve.process import Plan, torchserve_home
 from trainyard.torchserve.run_directory import RunDirectory, open_run_directory
-from trainyard.torchserve.store import Choices, Served, collect
+from trainyard.torchserve.settings import Settings
+from trainyard.torchserve.store import Served, collect
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class Options:
 
     Attributes:
         models: ``[NAME=]RUN`` each.
-        choices: How they are served.
+        chosen: How they are served, where it isn't left to the archive or to this machine.
+        expect: Digests of which each model must have one.
         host: Address that others reach.
         port: Port there; 0 takes a free one.
         token_file: File with the tokens that clients show; by default TorchServe's own, in the private folder.
@@ -51,7 +53,8 @@ class Options:
     """
 
     models: Sequence[str]
-    choices: Choices = field(default_factory=Choices)
+    chosen: Settings = field(default_factory=Settings)
+    expect: Sequence[str] = ()
     host: str = "127.0.0.1"
     port: int = 8080
     token_file: Path | None = None
@@ -79,7 +82,7 @@ def serve(options: Options) -> int:
     if token_file:
         read_tokens(token_file)
     with listen(options.host, options.port) as listener, open_run_directory() as directory:
-        models = collect(options.models, options.choices, directory)
+        models = collect(options.models, options.chosen, options.expect, directory)
         server = Server(options, models, directory, Backend(java, directory, _plan(models, options)), token_file)
         return asyncio.run(server.run(listener))
 
@@ -87,10 +90,10 @@ def serve(options: Options) -> int:
 def _plan(models: Sequence[Served], options: Options) -> Plan:
     return Plan(
         archives={model.name: model.archive for model in models},
-        threads=max(model.facts.settings.threads for model in models),
+        threads=max(model.settings.threads for model in models),
         max_body=options.limits.body,
-        device="cuda" if any(model.facts.settings.device == "cuda" for model in models) else "cpu",
-        expect=tuple(model.facts.digest for model in models),
+        device="cuda" if any(model.settings.device == "cuda" for model in models) else "cpu",
+        expect=tuple(model.digest for model in models),
     )
 
 
@@ -129,7 +132,7 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
         if not os.isatty(0):  # there it says that the terminal was closed
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
-        worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
+        worker_seconds = {model.name: model.settings.response_timeout_s for model in self._models}
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
         gateway = Gateway(about, self._tokens, proxy, self._health, self._options.limits)

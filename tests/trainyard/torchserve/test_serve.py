@@ -266,8 +266,8 @@ def test_a_killed_worker_is_back_and_only_its_batch_failed(exported_images: Path
 
 
 def test_a_stuck_worker_is_504_and_the_log_tells_why(exported_images: Path, short_tmp: Path, tmp_path: Path) -> None:
-    settings = Settings(workers=1, response_timeout_s=5)
-    archive = make_archive(open_trusted(exported_images), "onnx", tmp_path / "d.mar", "digits", "1.0", settings)
+    settings = Settings(format="onnx", workers=1, response_timeout_s=5)
+    archive = make_archive(open_trusted(exported_images), settings, tmp_path / "d.mar", "digits", "1.0")
     with running([str(archive)], ["--workers", "1"]) as server:
         body = golden_body(exported_images)
         [stuck] = worker_pids(server, "digits")
