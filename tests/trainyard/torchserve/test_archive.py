@@ -242,25 +242,6 @@ def test_unpacked_it_answers_without_this_project(
     assert replies[0]["deployed"] == predictor.deployed._asdict()
 
 
-@pytest.mark.slow
-def test_the_code_of_all_models_is_whole(bare_run: Path, tmp_path: Path) -> None:
-    """Each module within imports in a process that has no other copy of this package."""
-    with ZipFile(make(bare_run, tmp_path / "a.mar", "eager")) as made:
-        made.extractall(tmp_path / "unpacked")
-        modules = [name.removesuffix(".py").replace("/", ".") for name in made.namelist() if name.startswith(PACKAGE)]
-    code = (
-        "import importlib, pathlib, sys\n"
-        f"sys.path = ['.', *(path for path in sys.path if not (pathlib.Path(path) / {PACKAGE!r}).is_dir())]\n"
-        "for name in sys.argv[1:]: importlib.import_module(name.removesuffix('.__init__'))\n"
-        f"print(sys.modules[{PACKAGE!r}].__file__)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *modules], capture_output=True, text=True, check=False, cwd=tmp_path / "unpacked"
-    )
-
-    assert Path(done.stdout.strip()).parent.parent == tmp_path / "unpacked", done.stderr
-
-
 @pytest.mark.parametrize(
     ("format", "says"),
     [("torchscript", r"refused when it was exported \(accuracy 0.5 < 0.9\): choose another format"),
