@@ -106,9 +106,9 @@ def measure_cpu(title: str, run: Path, arguments: argparse.Namespace) -> Iterato
     """CPU time of a request to a server, and of an item in this process."""
     from trainyard.inference.predictor import Predictor
     from trainyard.torchserve.running import running
-    from trainyard.torchserve.settings import default_settings
+    from trainyard.torchserve.settings import Settings
 
-    items, settings = items_of(run), default_settings()
+    items, settings = items_of(run), Settings().for_machine(INT8)
     predictor = Predictor(run, INT8, batch_size=settings.batch_size, threads=settings.threads)
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
     with running([f"{MODEL}={run}"], ["--format", INT8]) as server, written(items) as load:

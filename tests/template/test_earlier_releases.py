@@ -21,8 +21,8 @@ from trainyard.base.errors import ItemError, UsageError
 from trainyard.client.client import Client
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.base import Item, load_preprocessor
-from trainyard.torchserve.archive_check import check_archive
 from trainyard.torchserve.running import running
+from trainyard.torchserve.unpacked import unpack
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RELEASES = sorted(path.parent for path in FIXTURES.glob("*/answers.json"))
@@ -67,14 +67,14 @@ def test_an_earlier_release_answers_the_same(release: Path, model: str, format: 
 
 
 @EARLIER
-def test_the_archive_of_an_earlier_release_passes_the_checks(release: Path) -> None:
+def test_the_archive_of_an_earlier_release_passes_the_checks(release: Path, tmp_path: Path) -> None:
     model, format = ARCHIVED
     opened = open_trusted(release / model, format)
     assert opened.export is not None
 
-    facts = check_archive(release / f"{model}.mar")
+    found = unpack(release / f"{model}.mar", tmp_path, [opened.export.digest])
 
-    assert (facts.name, facts.bundle, facts.export) == (model, opened.bundle.digest, opened.export.digest)
+    assert (found.name, found.settings.format, found.opened.bundle.digest) == (model, format, opened.bundle.digest)
 
 
 @pytest.mark.slow
@@ -85,9 +85,8 @@ def test_an_earlier_archive_is_served_and_answers_the_same(release: Path) -> Non
     labels = Bundle.open(release / model).labels
 
     archive = release / f"{model}.mar"
-    own_code = {"PYTHONPATH": ""}  # what it names would come before the archive's code
     with (
-        running([archive], ["--workers", "1"], own_code) as server,
+        running([archive], ["--workers", "1"]) as server,
         Client(server.inference_url, server.token) as client,
     ):
         answers = dict(zip(items, client.predict(model, items.values(), top_k=len(labels)), strict=True))

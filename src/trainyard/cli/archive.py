@@ -12,8 +12,8 @@ from trainyard.base.errors import UsageError
 from trainyard.cli.app import AUTO_OR_FORMATS, Expect, Run, check_format
 
 if TYPE_CHECKING:
-    from trainyard.artifacts.export_record import FormatName, Opened
-    from trainyard.torchserve.settings import Chosen, Device, Settings
+    from trainyard.artifacts.export_record import Opened
+    from trainyard.torchserve.settings import Settings
 
 DEFAULT_P99 = 100.0
 """Milliseconds."""
@@ -57,11 +57,10 @@ def archive(
     Prints its path as its last line on stdout. Exits 3 if the export's gate had stopped the format.
     """
     from trainyard.artifacts.export_record import open_trusted
+    from trainyard.base.files import sha256_file
     from trainyard.base.signals import exit_on_sigterm
-    from trainyard.formats.table import find_format
     from trainyard.torchserve.archive import check_place, choose_format, default_name, default_path, make_archive
-    from trainyard.torchserve.archive_check import check_archive
-    from trainyard.torchserve.settings import Chosen, choose_settings
+    from trainyard.torchserve.settings import Settings
 
     exit_on_sigterm()
     if out is not None:
@@ -70,27 +69,23 @@ def archive(
         raise UsageError("--p99 belongs to --tune: give both, or neither")
     opened = open_trusted(run, format, expect=expect)
     format = choose_format(opened, format, device or "cpu")
-    target: Device = device or ("cuda" if find_format(format).device == "gpu" else "cpu")
-    chosen = Chosen(workers, threads, batch_size, max_batch_delay)
+    chosen = Settings.chosen(
+        format=format, device=device, workers=workers, threads=threads, batch_size=batch_size,
+        max_batch_delay_ms=max_batch_delay,
+    )  # fmt: skip
     name = name or default_name(opened)
     path = out or default_path(opened, name, version)
-    tuning = None
-    settings = choose_settings(chosen, target)
-    if tune:
-        settings, tuning = _tuned(opened, format, chosen, target, p99 or DEFAULT_P99)
-    make_archive(opened, format, path, name, version, settings, tuning)
-    facts = check_archive(path)
-    print(f"{format} as {name} {version}: {facts.size:,} bytes, SHA-256 {facts.sha256}", file=sys.stderr)
+    settings, tuning = _tuned(opened, chosen, p99 or DEFAULT_P99) if tune else (chosen.for_machine(format), None)
+    make_archive(opened, settings, path, name, version, tuning)
+    size, digest = path.stat().st_size, sha256_file(path)
+    print(f"{format} as {name} {version}: {size:,} bytes, SHA-256 {digest}", file=sys.stderr)
     print(path)
 
 
-def _tuned(
-    opened: Opened, format: FormatName, chosen: Chosen, device: Device, p99: float
-) -> tuple[Settings, dict[str, object]]:
+def _tuned(opened: Opened, chosen: Settings, p99: float) -> tuple[Settings, dict[str, object]]:
     """The best settings, and what was measured to find them, which is shown."""
-    from trainyard.torchserve.tune import report, tune_archive
-    from trainyard.torchserve.tuning_table import print_tuning
+    from trainyard.torchserve.tune import print_table, report, tune_archive
 
-    best, measured = tune_archive(opened, format, chosen, device, p99)
-    print_tuning(best, measured, p99)
+    best, measured = tune_archive(opened, chosen, p99)
+    print_table(best, measured, p99)
     return best.settings, report(best, measured, p99)

@@ -10,6 +10,7 @@ from trainyard.base.errors import EXIT_FAILED, EXIT_USAGE, TrainyardError
 
 DISTRIBUTIONS = {
     "mlflow": "mlflow-skinny",
+    "prometheus_client": "prometheus-client",
     "python_calamine": "python-calamine",
     "sklearn": "scikit-learn",
     "ts": "torchserve",

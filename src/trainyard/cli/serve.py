@@ -100,14 +100,16 @@ def serve(
     from trainyard.gateway.cors import check_origins
     from trainyard.torchserve.server import Options
     from trainyard.torchserve.server import serve as run_server
-    from trainyard.torchserve.settings import Chosen
-    from trainyard.torchserve.store import Choices
+    from trainyard.torchserve.settings import Settings
 
-    digests = tuple(sorted(check_digests(expect or "")))
-    choices = Choices(format, device, Chosen(workers, threads, batch_size, max_batch_delay), digests)
+    chosen = Settings.chosen(
+        format=format, device=device, workers=workers, threads=threads, batch_size=batch_size,
+        max_batch_delay_ms=max_batch_delay,
+    )  # fmt: skip
     options = Options(
         models=models,
-        choices=choices,
+        chosen=chosen,
+        expect=tuple(sorted(check_digests(expect or ""))),
         host=host,
         port=port,
         metrics_host=metrics_host,

@@ -40,7 +40,7 @@ def announce(
 
     A log in JSON is read by a program: there it is a record, and nobody is told how to ask.
     """
-    names = ", ".join(f"{model.name} ({model.facts.format})" for model in models)
+    names = ", ".join(f"{model.name} ({model.settings.format})" for model in models)
     ready = f"ready at {url}: {names}"
     if log_format == "json":
         log.info(ready)

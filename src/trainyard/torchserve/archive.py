@@ -5,7 +5,7 @@
     handler.py                the handler
     model-config.yaml         workers, batches, and what the handler is to run: see ``settings``
     tuning.json               what was measured to choose these, if something was
-    trainyard/                the modules of this package that the handler imports
+    trainyard/                this package; project/ is the owner's where the format needs it
     deployed/bundle/          the bundle, without weights where an exported format answers
     deployed/exports/ID/      the export, with the file of that format alone
 
@@ -31,12 +31,12 @@ from trainyard.artifacts.export_record import EXPORTS, FormatName, Opened
 from trainyard.artifacts.manifest import MANIFEST, Entry, sealed_names
 from trainyard.base.errors import EXIT_REFUSED, TrainyardError, UsageError
 from trainyard.base.files import atomic_write, sha256_file
+from trainyard.base.project import find_project
 from trainyard.formats.table import find_format
 from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
 from trainyard.inference.selection import check_device
 from trainyard.torchserve.modules import HANDLER, served_code
-from trainyard.torchserve.settings import Device, Settings, model_config
-from trainyard.torchserve.zipped import MAX_BYTES
+from trainyard.torchserve.settings import Device, Settings
 
 MAR_MANIFEST = "MAR-INF/MANIFEST.json"
 MODEL_CONFIG = "model-config.yaml"
@@ -44,6 +44,8 @@ TUNING = "tuning.json"
 DEPLOYED = "deployed"
 SUFFIX = ".mar"
 DEFAULT_VERSION = "1.0"
+MAX_BYTES = 2**31 - 1
+"""Of an archive. Beyond it a zip has a second form of its tables."""
 
 Content: TypeAlias = bytes | Path
 _UNDATED = (1980, 1, 1, 0, 0, 0)
@@ -87,35 +89,29 @@ class MarManifest(BaseModel):
 
 
 def make_archive(
-    opened: Opened,
-    format: FormatName,
-    path: Path,
-    name: str,
-    version: str,
-    settings: Settings,
-    tuning: Json | None = None,
+    opened: Opened, settings: Settings, path: Path, name: str, version: str, tuning: Json | None = None
 ) -> Path:
     """Writes the archive of a format, atomically; an older one at ``path`` is replaced.
 
     Args:
         opened: The verified bundle, with the export that the format is of.
-        format: What answers.
+        settings: How it is served, the format included.
         path: The archive.
         name: The model's name in URLs; see ``check_name``.
         version: Its version there.
-        settings: How it is served.
         tuning: What was measured to choose them.
 
     Raises:
         UsageError: there is no such format; or the name, the version or the size isn't possible.
         NotArchivedError: the format was refused or skipped, or its answers depend on their batch.
     """
+    format = settings.format
     check_format(opened, format)
     check_device(format, settings.device)
     check_name(name, version)
     contents: dict[str, Content] = {**_deployed(opened, format), **served_code(format)}
     contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version).to_json()
-    contents[MODEL_CONFIG] = model_config(settings, format).to_yaml()
+    contents[MODEL_CONFIG] = settings.to_yaml()
     if tuning is not None:
         contents[TUNING] = as_json(tuning)
     contents[MANIFEST] = as_json({"files": {name: entry_of(contents[name]) for name in sorted(contents)}})
@@ -146,12 +142,18 @@ def check_format(opened: Opened, format: FormatName) -> None:
     """Checks that a format may be served.
 
     Raises:
-        UsageError: it isn't there.
+        UsageError: it isn't there, or needs a project's code that isn't.
         NotArchivedError: it was refused or skipped, or its answers depend on their batch.
     """
-    if format == "eager":
-        return
     bundle, export = opened
+    if format == "eager":
+        project, kind = find_project(), bundle.facts.model.get("kind")
+        if project is None or kind not in project.models:
+            raise UsageError(
+                f"eager needs the code of model kind {kind!r}, which no project has that is installed here: "
+                "install its project, or choose an exported format"
+            )
+        return
     row = export.facts.row(format) if export else None
     if row is None:
         raise UsageError(f"there is no {format} of {bundle.path}: make it with trainyard export {bundle.path}")

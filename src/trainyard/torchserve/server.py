@@ -31,7 +31,8 @@ from trainyard.torchserve.checks import Prober, WrongAnswerError, check_all
 from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
 from trainyard.torchserve.process import Plan, open_run_directory, torchserve_home
-from trainyard.torchserve.store import Choices, Served, collect
+from trainyard.torchserve.settings import Settings
+from trainyard.torchserve.store import Served, collect
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class Options:
 
     Attributes:
         models: ``[NAME=]RUN`` each.
-        choices: How they are served.
+        chosen: How they are served, where it isn't left to the archive or to this machine.
+        expect: Digests of which each model must have one.
         host: Address that others reach.
         port: Port there; 0 takes a free one.
         metrics_host: Address of the metrics.
@@ -61,7 +63,8 @@ class Options:
     """
 
     models: Sequence[str]
-    choices: Choices = field(default_factory=Choices)
+    chosen: Settings = field(default_factory=Settings)
+    expect: Sequence[str] = ()
     host: str = "127.0.0.1"
     port: int = 8080
     metrics_host: str = "127.0.0.1"
@@ -97,7 +100,7 @@ def serve(options: Options) -> int:
     ):
         # Not TorchServe's own, which writes a new one at each start.
         token_file = prepare_token_file(options.token_file or directory.path / "token.json")
-        models = collect(options.models, options.choices, directory)
+        models = collect(options.models, options.chosen, options.expect, directory)
         server = Server(options, models, Backend(java, directory, _plan(models, options)), token_file)
         return asyncio.run(server.run(listener, metrics_listener))
 
@@ -105,17 +108,18 @@ def serve(options: Options) -> int:
 def _plan(models: Sequence[Served], options: Options) -> Plan:
     return Plan(
         archives={model.name: model.archive for model in models},
-        threads=max(model.facts.settings.threads for model in models),
+        threads=max(model.settings.threads for model in models),
         max_body=options.limits.body,
-        device="cuda" if any(model.facts.settings.device == "cuda" for model in models) else "cpu",
-        expect=tuple(model.facts.digest for model in models),
+        device="cuda" if any(model.settings.device == "cuda" for model in models) else "cpu",
+        expect=tuple(model.digest for model in models),
     )
 
 
 def _watched(model: Served) -> Watched:
-    facts = model.facts
-    deployed = {"bundle": facts.bundle, "export": facts.export or "", "archive": facts.sha256, "format": facts.format}
-    return Watched(model.name, facts.version, model.bundle.labels, DriftReference.read(model.bundle), deployed)
+    bundle = model.bundle
+    export = model.digest if model.digest != bundle.digest else ""
+    deployed = {"bundle": bundle.digest, "export": export, "format": model.settings.format}
+    return Watched(model.name, model.version, bundle.labels, DriftReference.read(bundle.facts), deployed)
 
 
 class Server:
@@ -151,12 +155,11 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
         if not os.isatty(0):  # there it says that the terminal was closed
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
-        worker_seconds = {model.name: model.facts.settings.response_timeout_s for model in self._models}
+        worker_seconds = {model.name: model.settings.response_timeout_s for model in self._models}
         proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
         metrics = Metrics([_watched(model) for model in self._models], self._health)
-        settings = {model.name: model.facts.settings for model in self._models}
-        places = {name: one.workers * one.batch_size for name, one in settings.items()}
+        places = {model.name: model.settings.workers * model.settings.batch_size for model in self._models}
         options = self._options
         gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, places, options.origins)
         exporter = Exporter(metrics, lambda: self._backend.server.url("metrics"))

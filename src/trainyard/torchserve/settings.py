@@ -1,16 +1,16 @@
-"""How an archive is served, and the ``model-config.yaml`` in which TorchServe and the handler read it."""
+"""How a model is served: what is chosen, what follows for this machine, and the file in which TorchServe reads it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainyard.artifacts.export_record import FormatName
 from trainyard.base.cpu import this_cpu
-from trainyard.base.errors import BundleError
+from trainyard.base.errors import BundleError, UsageError
+from trainyard.formats.table import find_format
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 
@@ -20,145 +20,100 @@ STARTUP_SECONDS = 120
 """Time for a worker to load. AOTInductor on a busy machine took 16 s."""
 RETRY_SECONDS = 300
 """How long TorchServe starts a worker again that dies as soon as it starts."""
+SPELLING = {
+    "workers": "maxWorkers", "batch_size": "batchSize", "max_batch_delay_ms": "maxBatchDelay",
+    "response_timeout_s": "responseTimeout", "queue_size": "jobQueueSize",
+}  # fmt: skip
+"""What TorchServe calls what it reads itself; the rest is the handler's."""
+
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1024, strict=True)]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a model is served.
+class Settings(BaseModel):
+    """How a model is served; what wasn't given is left to the archive or to the machine.
 
     Attributes:
+        format: What answers; ``auto`` until the model is known.
+        device: ``cpu`` or ``cuda``.
         workers: Processes, each with the model in it; on GPUs each gets one of them, in turn.
         threads: Of a call in a worker.
         batch_size: Most requests that a worker answers with one call.
         max_batch_delay_ms: How long a worker waits for a batch to fill; a lonely request waits so long.
-        device: ``cpu`` or ``cuda``.
         response_timeout_s: A worker that takes longer is killed, and its batch fails.
         queue_size: Requests that may wait; one more is told to come again.
     """
 
-    workers: int
-    threads: int = 1
-    batch_size: int = 8
-    max_batch_delay_ms: int = 2
-    device: Device = "cpu"
-    response_timeout_s: int = 30
-    queue_size: int = 128
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What a user chose of the settings; the rest is none."""
-
-    workers: int | None = None
-    threads: int | None = None
-    batch_size: int | None = None
-    max_batch_delay_ms: int | None = None
-
-    def applied(self, settings: Settings) -> Settings:
-        """The settings, with what was chosen in its place."""
-        return replace(settings, **{name: value for name, value in vars(self).items() if value is not None})
-
-
-def choose_settings(chosen: Chosen, device: Device = "cpu") -> Settings:
-    """What was chosen and, for the rest, what serves well on this machine without measuring.
-
-    One worker for each core, up to ``MOST_WORKERS``; what cores there are beyond are threads of each. On a GPU one
-    worker.
-    """
-    if device == "cuda":
-        return chosen.applied(Settings(workers=1, device=device))
-    cores = this_cpu().cores
-    workers = chosen.workers or min(cores // min(chosen.threads or 1, cores), MOST_WORKERS)
-    return chosen.applied(Settings(workers, threads=max(1, cores // workers)))
-
-
-Count: TypeAlias = Annotated[int, Field(ge=1, le=1024, strict=True)]
-Seconds: TypeAlias = Annotated[int, Field(ge=1, le=86_400, strict=True)]
-
-
-class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    format: Annotated[FormatName, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")] = "auto"
+    device: Device = "cpu"
+    workers: Count = 1
+    threads: Count = 1
+    batch_size: Count = 8
+    max_batch_delay_ms: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 2
+    response_timeout_s: Annotated[int, Field(ge=1, le=86_400, strict=True)] = 30
+    queue_size: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 128
 
-class HandlerSection(_Strict):
-    """What the handler reads."""
+    @staticmethod
+    def chosen(**values: int | str | None) -> Settings:
+        """What a user chose; ``None`` is nothing chosen.
 
-    format: FormatName = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", validation_alias=AliasChoices("format", "rung"))
-    threads: Count
-    device: Device
-
-
-class ModelConfig(_Strict):
-    """The content of ``model-config.yaml``: what TorchServe 0.12 honours there, in its spelling."""
-
-    minWorkers: Count
-    maxWorkers: Count
-    batchSize: Count
-    maxBatchDelay: Annotated[int, Field(ge=0, le=10_000, strict=True)]
-    """Milliseconds."""
-    responseTimeout: Seconds
-    startupTimeout: Seconds
-    maxRetryTimeoutInSec: Seconds
-    jobQueueSize: Annotated[int, Field(ge=1, le=100_000, strict=True)]
-    deviceType: Literal["cpu", "gpu"]
-    handler: HandlerSection
-
-    def to_yaml(self, key: Literal["format", "rung"] = "format") -> bytes:
-        """The file.
-
-        Args:
-            key: What the format is called there: the handlers of older archives read it by another name.
+        Raises:
+            UsageError: a value is out of its bounds.
         """
-        content = self.model_dump()
-        handler = content.pop("handler")
-        handler = {key: handler.pop("format"), **handler}
-        return yaml.safe_dump({**content, "handler": handler}, sort_keys=False).encode()
+        try:
+            given = {name: value for name, value in values.items() if value not in (None, "auto")}
+            return Settings.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = str(first["loc"][0]).removesuffix("_ms").replace("_", "-")
+            raise UsageError(f"--{option} {first['input']} isn't possible: {first['msg']}") from error
 
-    def settings(self) -> Settings:
-        """What was chosen of it."""
-        return Settings(
-            workers=self.maxWorkers,
-            threads=self.handler.threads,
-            batch_size=self.batchSize,
-            max_batch_delay_ms=self.maxBatchDelay,
-            device=self.handler.device,
-            response_timeout_s=self.responseTimeout,
-            queue_size=self.jobQueueSize,
-        )
+    def with_chosen(self, chosen: Settings) -> Settings:
+        """These, with what was chosen in its place."""
+        return self.model_copy(update=chosen.model_dump(exclude_unset=True))
 
+    def for_machine(self, format: FormatName) -> Settings:
+        """These with a format and, for what wasn't chosen, what serves well on this machine without measuring.
 
-def model_config(settings: Settings, format: FormatName) -> ModelConfig:
-    """The file of these settings."""
-    return ModelConfig(
-        minWorkers=settings.workers,
-        maxWorkers=settings.workers,
-        batchSize=settings.batch_size,
-        maxBatchDelay=settings.max_batch_delay_ms,
-        responseTimeout=settings.response_timeout_s,
-        startupTimeout=STARTUP_SECONDS,
-        maxRetryTimeoutInSec=RETRY_SECONDS,
-        jobQueueSize=settings.queue_size,
-        deviceType="gpu" if settings.device == "cuda" else "cpu",
-        handler=HandlerSection(format=format, threads=settings.threads, device=settings.device),
-    )
+        One worker for each core, up to ``MOST_WORKERS``; what cores there are beyond are threads of each. On a GPU one
+        worker.
+        """
+        device = "cuda" if find_format(format).device == "gpu" else "cpu"
+        own = Settings(format=format, device=device).with_chosen(self)
+        if own.device == "cpu":
+            cores = this_cpu().cores
+            workers = min(cores // min(own.threads, cores), MOST_WORKERS)
+            if "workers" in self.model_fields_set:
+                workers = self.workers
+            own = own.model_copy(update={"workers": workers, "threads": max(1, cores // workers)})
+        return own.with_chosen(self).model_copy(update={"format": format})
 
+    def to_yaml(self) -> bytes:
+        """The content of ``model-config.yaml``: what TorchServe 0.12 honours there, in its spelling."""
+        values = self.model_dump()
+        content = {
+            "minWorkers": self.workers,
+            **{theirs: values[ours] for ours, theirs in SPELLING.items()},
+            "startupTimeout": STARTUP_SECONDS,
+            "maxRetryTimeoutInSec": RETRY_SECONDS,
+            "deviceType": "gpu" if self.device == "cuda" else "cpu",
+            "handler": {"format": self.format, "threads": self.threads, "device": self.device},
+        }
+        return yaml.safe_dump(content, sort_keys=False).encode()
 
-def format_key(content: bytes) -> Literal["format", "rung"]:
-    """What a file calls the format."""
-    return "rung" if b"\n  rung: " in content else "format"
+    @staticmethod
+    def from_yaml(content: bytes) -> Settings:
+        """Reads what ``to_yaml`` wrote, of an earlier release too, in which the format had another name.
 
-
-def read_model_config(content: bytes) -> ModelConfig:
-    """Reads the file as it was written: no other spelling of it, which Java might take for something else.
-
-    Raises:
-        BundleError: it isn't one that ``to_yaml`` wrote.
-    """
-    try:
-        config = ModelConfig.model_validate(yaml.safe_load(content))
-    except (yaml.YAMLError, ValidationError, ValueError, RecursionError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise BundleError(f"model-config.yaml can't be read ({first_line}): archive the model again") from error
-    if config.to_yaml(format_key(content)) != content or config.minWorkers != config.maxWorkers:
-        raise BundleError("model-config.yaml isn't as it was written: archive the model again")
-    return config
+        Raises:
+            BundleError: it is something else.
+        """
+        try:
+            config = yaml.safe_load(content)
+            handler = dict(config["handler"])
+            handler["format"] = handler.pop("rung", None) or handler["format"]
+            return Settings.model_validate({**{ours: config[theirs] for ours, theirs in SPELLING.items()}, **handler})
+        except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(f"model-config.yaml can't be read ({first_line}): archive the model again") from error

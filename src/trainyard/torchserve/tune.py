@@ -1,16 +1,31 @@
-"""Chooses how an archive is served by trying it: workers x threads x batch sizes, through the real server."""
+"""Chooses how an archive is served by trying it: workers x threads x batch sizes, through the real server.
+
+The load is that of a number of clients who each ask again as soon as they are answered. It tells which of two settings
+is the better one. How a server feels to users who come when they like, it doesn't tell: they don't wait for each
+other's answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
+import aiohttp
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from trainyard.artifacts.bundle import Bundle, Json
-from trainyard.artifacts.export_record import FormatName, Opened
+from trainyard.artifacts.export_record import Opened
 from trainyard.artifacts.samples import calibration_samples, golden_samples
 from trainyard.base.cpu import this_cpu
 from trainyard.base.errors import TrainyardError, UsageError
@@ -18,15 +33,12 @@ from trainyard.client.access import bearer
 from trainyard.client.calls import Request, split
 from trainyard.http.request_types import TOP_K
 from trainyard.torchserve.archive import make_archive
-from trainyard.torchserve.closed_loop import Loop, run_clients
 from trainyard.torchserve.running import NotServedError, running
-from trainyard.torchserve.settings import Chosen, Device, Settings, choose_settings
+from trainyard.torchserve.settings import Settings
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 4, 8, 16, 32)
-DELAYS = (0, 5, 10)
-"""Milliseconds that are tried of the best, besides the default."""
 GPU_WORKERS = (1, 2, 4)
 MOST_CLIENTS = 128
 """What the queue of a model takes by default."""
@@ -34,8 +46,11 @@ NEAR = 0.97
 """Throughputs from this share of the best on are alike; of those the quickest answer is the better one."""
 SECONDS = 4.0
 """For each of the settings, besides the start of the server and a warm-up."""
-
+WARM_UP_SECONDS = 1.0
+TIMEOUT = 60.0
+"""Seconds that a request may take; then it has failed."""
 NAME = "model"
+COLUMNS = ("workers", "threads", "batch", "requests/s", "p50 ms", "p99 ms")
 
 
 @dataclass(frozen=True)
@@ -59,10 +74,13 @@ class Measured:
     p99_ms: float = 0.0
     failure: str = ""
 
+    def __str__(self) -> str:
+        one = self.settings
+        return f"workers {one.workers}, threads {one.threads}, batch size {one.batch_size}"
+
     def to_dict(self) -> Json:
         """For ``tuning.json``."""
-        names = ("workers", "threads", "batch_size", "max_batch_delay_ms")
-        chosen = {name: getattr(self.settings, name) for name in names}
+        chosen = self.settings.model_dump(include={"workers", "threads", "batch_size", "max_batch_delay_ms"})
         return {**chosen, **{name: value for name, value in asdict(self).items() if name != "settings"}}
 
 
@@ -74,15 +92,13 @@ class NothingMeetsError(TrainyardError):
 
 
 def tune_archive(
-    opened: Opened, format: FormatName, chosen: Chosen, device: Device, p99_ms: float, seconds: float = SECONDS
+    opened: Opened, chosen: Settings, p99_ms: float, seconds: float = SECONDS
 ) -> tuple[Measured, list[Measured]]:
     """Tries the grid with a format, on this machine, through the server that ``trainyard serve`` starts.
 
     Args:
         opened: The bundle, with the export that the format is of.
-        format: What answers.
-        chosen: What isn't to be tried, but left as it is.
-        device: What it runs on.
+        chosen: The format, and what isn't to be tried, but left as it is.
         p99_ms: Milliseconds within which 99 % of the requests must be answered.
         seconds: Time for each of the settings.
 
@@ -93,11 +109,11 @@ def tune_archive(
         NothingMeetsError: none keeps the bound.
     """
     requests = sample_requests(opened.bundle)
+    candidates = grid(chosen)
     with tempfile.TemporaryDirectory(prefix="trainyard-tune-") as folder:
-        path = make_archive(opened, format, Path(folder) / f"{NAME}.mar", NAME, "1.0", choose_settings(chosen, device))
-        candidates = grid(chosen, device)
+        path = make_archive(opened, candidates[0], Path(folder) / f"{NAME}.mar", NAME, "1.0")
         log.info("trying up to %d settings; each starts a server and takes some ten seconds", len(candidates))
-        return search(candidates, chosen, p99_ms, lambda one: measure(path, one, requests, seconds))
+        return search(candidates, p99_ms, lambda one: measure(path, one, requests, seconds))
 
 
 def sample_requests(bundle: Bundle) -> list[Request]:
@@ -112,43 +128,41 @@ def sample_requests(bundle: Bundle) -> list[Request]:
     return [call.request(NAME, None) for sample in samples for call in split([sample.item], TOP_K)]
 
 
-def grid(chosen: Chosen, device: Device = "cpu", cores: int | None = None) -> list[Settings]:
+def grid(chosen: Settings) -> list[Settings]:
     """The settings to try, small batches first.
 
     On processors, workers x threads that take at least half of the cores and no more than there are.
     """
-    cores = cores or this_cpu().cores
-    steps = sorted({1 << power for power in range(cores.bit_length()) if 1 << power <= cores} | {cores})
-    some_workers = [chosen.workers] if chosen.workers else steps
-    some_threads = [chosen.threads] if chosen.threads else steps
-    if device == "cuda":
-        pairs = [(workers, 1) for workers in GPU_WORKERS]
+    given, cores = chosen.model_fields_set, this_cpu().cores
+    steps = sorted({1 << power for power in range(cores.bit_length())} | {cores})
+    workers = [chosen.workers] if "workers" in given else steps
+    threads = [chosen.threads] if "threads" in given else steps
+    base = chosen.for_machine(chosen.format)
+    if base.device == "cuda":
+        pairs = list(itertools.product([chosen.workers] if "workers" in given else GPU_WORKERS, [base.threads]))
     else:
-        pairs = [(w, t) for w in some_workers for t in some_threads if cores / 2 <= w * t <= cores]
-    pairs = pairs or [(some_workers[0], some_threads[0])]
-    found = (Settings(workers, threads, size, device=device) for size in BATCH_SIZES for workers, threads in pairs)
-    return list(dict.fromkeys(chosen.applied(settings) for settings in found))
+        pairs = [(w, t) for w, t in itertools.product(workers, threads) if cores / 2 <= w * t <= cores]
+    sizes = [chosen.batch_size] if "batch_size" in given else BATCH_SIZES
+    return [
+        base.model_copy(update={"workers": w, "threads": t, "batch_size": size})
+        for size in sizes
+        for w, t in pairs or [(workers[0], threads[0])]
+    ]
 
 
-def search(
-    candidates: Iterable[Settings], chosen: Chosen, p99_ms: float, measure: Measure
-) -> tuple[Measured, list[Measured]]:
-    """Measures all candidates and then, of the best, other delays. See ``tune_archive``.
-
-    Where a small batch takes too long, larger ones, which take longer, aren't tried.
-    """
+def search(candidates: Iterable[Settings], p99_ms: float, measure: Measure) -> tuple[Measured, list[Measured]]:
+    """Measures the candidates. Where a small batch takes too long, larger ones, which take longer, aren't tried."""
     measured: list[Measured] = []
     slow: set[tuple[int, int]] = set()
     for settings in candidates:
         pair = (settings.workers, settings.threads)
         if pair in slow:
             continue
-        measured.append(_said(measure(settings)))
-        if measured[-1].failure or measured[-1].p99_ms > p99_ms:
+        one = measure(settings)
+        measured.append(one)
+        log.info("%s: %s", one, one.failure or f"{one.requests_per_second:.0f} requests/s, p99 {one.p99_ms:.1f} ms")
+        if one.failure or one.p99_ms > p99_ms:
             slow.add(pair)
-    best = choose(measured, p99_ms)
-    if best.settings.batch_size > 1 and chosen.max_batch_delay_ms is None:
-        measured += [_said(measure(replace(best.settings, max_batch_delay_ms=delay))) for delay in DELAYS]
     return choose(measured, p99_ms), measured
 
 
@@ -166,7 +180,7 @@ def choose(measured: Sequence[Measured], p99_ms: float) -> Measured:
         quickest = min(sound, key=lambda one: one.p99_ms)
         raise NothingMeetsError(
             f"no settings answer 99 % of the requests within {p99_ms:g} ms here, the quickest took "
-            f"{quickest.p99_ms:.1f} ms ({describe(quickest.settings)}): raise --p99, or choose a faster format"
+            f"{quickest.p99_ms:.1f} ms ({quickest}): raise --p99, or choose a faster format"
         )
     enough = NEAR * max(one.requests_per_second for one in keeping)
     return min((one for one in keeping if one.requests_per_second >= enough), key=lambda one: one.p99_ms)
@@ -175,37 +189,65 @@ def choose(measured: Sequence[Measured], p99_ms: float) -> Measured:
 def measure(archive: Path, settings: Settings, requests: Sequence[Request], seconds: float = SECONDS) -> Measured:
     """Starts a server with these settings, and has clients ask it for a while."""
     clients = min(2 * settings.workers * settings.batch_size, MOST_CLIENTS)
-    words = {"workers": settings.workers, "threads": settings.threads, "batch-size": settings.batch_size,
-             "max-batch-delay": settings.max_batch_delay_ms}  # fmt: skip
+    words = {"workers": settings.workers, "threads": settings.threads, "batch-size": settings.batch_size}
     try:
         with running([archive], [f"--{name}={value}" for name, value in words.items()]) as server:
             headers = bearer(server.token, None)
-            loop = asyncio.run(run_clients(server.inference_url, headers, requests, clients, seconds))
+            load = asyncio.run(run_clients(server.inference_url, headers, requests, clients, seconds))
     except NotServedError as error:
         return Measured(settings, clients, failure=str(error))
-    return _measured(settings, clients, loop)
+    if load.failures or not load.latencies:
+        why = load.failures[0] if load.failures else f"nothing was answered within {seconds:g} s"
+        return Measured(settings, clients, failure=f"{len(load.failures)} requests failed: {why}")
+    p50, p99 = 1000 * np.percentile(load.latencies, [50, 99])
+    return Measured(settings, clients, len(load.latencies) / seconds, float(p50), float(p99))
 
 
-def _measured(settings: Settings, clients: int, loop: Loop) -> Measured:
-    if loop.failures or not loop.latencies:
-        why = loop.failures[0] if loop.failures else f"nothing was answered within {loop.seconds:g} s"
-        return Measured(settings, clients, failure=f"{len(loop.failures)} requests failed: {why}")
-    return Measured(
-        settings, clients, loop.requests_per_second, p50_ms=loop.percentile_ms(50), p99_ms=loop.percentile_ms(99)
-    )
+@dataclass
+class Load:
+    """What clients saw: seconds of each request that was answered, and what was said where one wasn't."""
+
+    latencies: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
-def _said(one: Measured) -> Measured:
-    """Shows how far it is."""
-    result = one.failure or f"{one.requests_per_second:.0f} requests/s, p99 {one.p99_ms:.1f} ms"
-    log.info("%s: %s", describe(one.settings), result)
-    return one
+async def run_clients(
+    url: str, headers: Mapping[str, str], requests: Sequence[Request], clients: int, seconds: float
+) -> Load:
+    """Has so many clients ask for a while, after ``WARM_UP_SECONDS``; each begins with another of the requests."""
+    load = Load()
+    start = time.perf_counter() + WARM_UP_SECONDS
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(f"{url}/", headers=headers, connector=connector, timeout=timeout) as session:
+
+        async def client(first: int) -> None:
+            for request in itertools.islice(itertools.cycle(requests), first % len(requests), None):
+                began = time.perf_counter()
+                if began >= start + seconds:
+                    return
+                failure = await _ask(session, request)
+                ended = time.perf_counter()
+                if start <= ended < start + seconds:
+                    if failure is None:
+                        load.latencies.append(ended - began)
+                    else:
+                        load.failures.append(failure)
+                if failure is not None:
+                    await asyncio.sleep(0.01)  # a server that refuses at once isn't asked thousands of times
+
+        await asyncio.gather(*(client(i) for i in range(clients)))
+    return load
 
 
-def describe(settings: Settings) -> str:
-    """For people."""
-    counts = f"workers {settings.workers}, threads {settings.threads}, batch size {settings.batch_size}"
-    return f"{counts}, delay {settings.max_batch_delay_ms} ms"
+async def _ask(session: aiohttp.ClientSession, request: Request) -> str | None:
+    """Asks once; gives what went wrong, if something did."""
+    try:
+        async with session.post(request.path, data=request.body, headers=request.headers) as reply:
+            content = await reply.read()
+            return None if reply.status == HTTPStatus.OK else f"{reply.status} {content[:200].decode(errors='replace')}"
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def report(best: Measured, measured: Sequence[Measured], p99_ms: float, seconds: float = SECONDS) -> Json:
@@ -218,3 +260,20 @@ def report(best: Measured, measured: Sequence[Measured], p99_ms: float, seconds:
         "chosen": best.to_dict(),
         "measured": [one.to_dict() for one in measured],
     }
+
+
+def print_table(best: Measured, measured: Sequence[Measured], p99_ms: float) -> None:
+    """Prints all that was measured, with the chosen settings marked, and why some couldn't be."""
+    title = f"Highest throughput with a p99 of at most {p99_ms:g} ms"
+    table = Table(*COLUMNS, "", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for one in measured:
+        settings = one.settings
+        counts = [str(count) for count in (settings.workers, settings.threads, settings.batch_size)]
+        figures = [f"{one.requests_per_second:.0f}", f"{one.p50_ms:.1f}", f"{one.p99_ms:.1f}"]
+        remark = "chosen" if one == best else "failed" if one.failure else "too slow" if one.p99_ms > p99_ms else ""
+        table.add_row(*counts, *(["-"] * 3 if one.failure else figures), remark, style="bold" if one == best else None)
+    console = Console()
+    console.print(table)
+    for one in measured:
+        if one.failure:
+            console.print(f"{one}: {escape(one.failure)}", soft_wrap=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from trainyard.artifacts.samples import golden_samples
 from trainyard.base.cpu import Cpu
 from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.base.files import sha256_file
-from trainyard.base.project import find_project
+from trainyard.base.project import find_project, require_project
 from trainyard.inference.predictor import Predictor
 from trainyard.inference.selection import check_device
 from trainyard.torchserve import archive, settings
@@ -35,15 +36,16 @@ from trainyard.torchserve.archive import (
     default_path,
     make_archive,
 )
-from trainyard.torchserve.archive_check import check_archive
 from trainyard.torchserve.modules import PACKAGE
-from trainyard.torchserve.restamp import restamp
-from trainyard.torchserve.settings import Chosen, Settings, choose_settings, format_key, model_config, read_model_config
+from trainyard.torchserve.settings import Settings
+from trainyard.torchserve.unpacked import Unpacked, unpack
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
 
-SETTINGS = Settings(workers=2, threads=3, batch_size=16, max_batch_delay_ms=5, response_timeout_s=7, queue_size=9)
+SETTINGS = Settings(
+    format="onnx", workers=2, threads=3, batch_size=16, max_batch_delay_ms=5, response_timeout_s=7, queue_size=9
+)
 HEAVY = ("torch", "torchvision", "transformers", "lightning", "safetensors", "pandas", "psutil", "typer", "rich")
 
 
@@ -64,7 +66,12 @@ def run(bare_run: Path, make_export: MakeExport, row: Row, onnx_file: Path) -> P
 
 
 def make(run: Path, path: Path, format: FormatName = "onnx", settings: Settings = SETTINGS) -> Path:
-    return make_archive(open_trusted(run, format), format, path, "digits", "2.1", settings)
+    settings = settings.model_copy(update={"format": format})
+    return make_archive(open_trusted(run, format), settings, path, "digits", "2.1")
+
+
+def unpacked(path: Path) -> Unpacked:
+    return unpack(path, Path(tempfile.mkdtemp(dir=path.parent)))
 
 
 def command(*words: str) -> int:
@@ -86,7 +93,7 @@ def test_it_holds_what_serves_and_nothing_else(run: Path, tmp_path: Path) -> Non
     assert [name for name in names if Path(name).name in {*FILES.values(), WEIGHTS}] == [
         "deployed/exports/one/model.onnx"
     ]
-    assert not [name for name in names if "/training/" in name or "/serving/" in name or "/export/" in name]
+    assert not [name for name in names if name.endswith(".pyc")]
     assert own["model"] == {
         "modelName": "digits", "modelVersion": "2.1", "handler": "handler.py", "configFile": "model-config.yaml",
     }  # fmt: skip
@@ -117,64 +124,63 @@ def test_made_again_it_is_the_same_wherever_and_whenever(run: Path, tmp_path: Pa
     assert make(moved, tmp_path / "b" / "c.mar").read_bytes() == first
 
 
-def test_its_facts_are_those_of_what_was_archived(run: Path, tmp_path: Path) -> None:
-    path = make(run, tmp_path / "a.mar")
+def test_what_was_archived_is_read_again_and_makes_the_same_archive(run: Path, tmp_path: Path) -> None:
+    formats: tuple[FormatName, ...] = ("onnx", "eager")
+    for format in formats:
+        path = make(run, tmp_path / "a.mar", format)
+        found = unpacked(path)
+        assert (found.name, found.version) == ("digits", "2.1")
+        assert found.settings == SETTINGS.model_copy(update={"format": format})
+        assert found.opened.bundle.digest == digest(run / "bundle")
+        export = found.opened.export
+        assert (export and export.digest) == (digest(run / "exports" / "one") if format == "onnx" else None)
+        again = make_archive(found.opened, found.settings, tmp_path / "b.mar", found.name, found.version)
+        assert again.read_bytes() == path.read_bytes()
 
-    facts = check_archive(path)
 
-    assert (facts.sha256, facts.size) == (sha256_file(path), path.stat().st_size)
-    assert (facts.name, facts.version, facts.format, facts.settings) == ("digits", "2.1", "onnx", SETTINGS)
-    assert (facts.bundle, facts.export) == (digest(run / "bundle"), digest(run / "exports" / "one"))
-    assert facts.digest == facts.export
-    eager = check_archive(make(run, path, "eager"))
-    assert (eager.export, eager.digest) == (None, facts.bundle)
+def test_eager_needs_the_project_of_its_model(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for project in (None, replace(require_project(), models={})):
+        monkeypatch.setattr(archive, "find_project", lambda project=project: project)
+        with pytest.raises(UsageError, match="no project has that is installed here: install its project, or choose"):
+            make(run, tmp_path / "a.mar", "eager")
+        make(run, tmp_path / "a.mar", "onnx")
 
 
 def test_torchserve_reads_the_settings_in_its_spelling() -> None:
-    assert yaml.safe_load(model_config(SETTINGS, "onnx").to_yaml()) == {
+    assert yaml.safe_load(SETTINGS.to_yaml()) == {
         "minWorkers": 2, "maxWorkers": 2, "batchSize": 16, "maxBatchDelay": 5, "responseTimeout": 7,
         "startupTimeout": 120, "maxRetryTimeoutInSec": 300, "jobQueueSize": 9, "deviceType": "cpu",
         "handler": {"format": "onnx", "threads": 3, "device": "cpu"},
     }  # fmt: skip
-    assert model_config(replace(SETTINGS, device="cuda"), "eager").deviceType == "gpu"
-
-
-def test_an_older_archive_keeps_the_words_that_its_handler_reads(run: Path, tmp_path: Path) -> None:
-    older = model_config(SETTINGS, "onnx").to_yaml("rung")
-    assert read_model_config(older) == model_config(SETTINGS, "onnx")
-    assert format_key(older) == "rung"
-    path = make(run, tmp_path / "a.mar")
-    with ZipFile(path) as made, ZipFile(tmp_path / "older.mar", "w") as copy:
-        for name in made.namelist():
-            copy.writestr(name, older if name == archive.MODEL_CONFIG else made.read(name))
-
-    restamp(tmp_path / "older.mar", tmp_path / "renamed.mar", "other", replace(SETTINGS, workers=1))
-
-    with ZipFile(tmp_path / "renamed.mar") as renamed:
-        config = yaml.safe_load(renamed.read(archive.MODEL_CONFIG))
-    assert (config["handler"]["rung"], config["maxWorkers"]) == ("onnx", 1)
+    assert b"deviceType: gpu" in Settings(device="cuda").to_yaml()
+    assert Settings.from_yaml(SETTINGS.to_yaml()) == SETTINGS
+    assert Settings.from_yaml(SETTINGS.to_yaml().replace(b"format:", b"rung:")) == SETTINGS, "of the first release"
 
 
 @pytest.mark.parametrize(
     ("cores", "chosen", "expected"),
-    [(1, Chosen(), (1, 1)), (2, Chosen(), (2, 1)), (4, Chosen(), (4, 1)), (6, Chosen(), (4, 1)), (16, Chosen(), (4, 4)),
-     (16, Chosen(workers=2), (2, 8)), (16, Chosen(workers=32), (32, 1)), (16, Chosen(threads=8), (2, 8)),
-     (2, Chosen(threads=8), (1, 8)), (2, Chosen(3, 5), (3, 5))],
+    [(1, {}, (1, 1)), (2, {}, (2, 1)), (4, {}, (4, 1)), (6, {}, (4, 1)), (16, {}, (4, 4)),
+     (16, {"workers": 2}, (2, 8)), (16, {"workers": 32}, (32, 1)), (16, {"threads": 8}, (2, 8)),
+     (2, {"threads": 8}, (1, 8)), (2, {"workers": 3, "threads": 5}, (3, 5))],
 )  # fmt: skip
 def test_by_default_workers_and_threads_fill_the_cores(
-    cores: int, chosen: Chosen, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    cores: int, chosen: dict[str, int], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings, "this_cpu", lambda: Cpu("cpu", (), cores))
 
-    found = choose_settings(chosen)
+    found = Settings.chosen(**chosen).for_machine("onnx")
 
     assert (found.workers, found.threads) == expected
 
 
 def test_what_is_chosen_is_kept_and_a_gpu_has_one_worker() -> None:
-    assert choose_settings(Chosen(batch_size=1, max_batch_delay_ms=0)).batch_size == 1
-    assert choose_settings(Chosen(max_batch_delay_ms=0)).max_batch_delay_ms == 0
-    assert (choose_settings(Chosen(), "cuda").workers, choose_settings(Chosen(), "cuda").device) == (1, "cuda")
+    assert Settings.chosen(batch_size=1, workers=None, format="auto").for_machine("onnx").batch_size == 1
+    gpu = Settings.chosen(device="cuda").for_machine("eager")
+    assert (gpu.workers, gpu.device, gpu.format) == (1, "cuda", "eager")
+    assert Settings().for_machine("onnx-cuda").device == "cuda"
+    assert SETTINGS.with_chosen(Settings.chosen(workers=1, device="cpu")) == SETTINGS.model_copy(update={"workers": 1})
+    with pytest.raises(UsageError, match="--max-batch-delay 10001 isn't possible: Input should be less than or equal"):
+        Settings.chosen(max_batch_delay_ms=10_001)
 
 
 ANSWER = """
@@ -237,25 +243,6 @@ def test_unpacked_it_answers_without_this_project(
     assert replies[0]["deployed"] == predictor.deployed._asdict()
 
 
-@pytest.mark.slow
-def test_the_code_of_all_models_is_whole(bare_run: Path, tmp_path: Path) -> None:
-    """Each module within imports in a process that has no other copy of this package."""
-    with ZipFile(make(bare_run, tmp_path / "a.mar", "eager")) as made:
-        made.extractall(tmp_path / "unpacked")
-        modules = [name.removesuffix(".py").replace("/", ".") for name in made.namelist() if name.startswith(PACKAGE)]
-    code = (
-        "import importlib, pathlib, sys\n"
-        f"sys.path = ['.', *(path for path in sys.path if not (pathlib.Path(path) / {PACKAGE!r}).is_dir())]\n"
-        "for name in sys.argv[1:]: importlib.import_module(name.removesuffix('.__init__'))\n"
-        f"print(sys.modules[{PACKAGE!r}].__file__)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *modules], capture_output=True, text=True, check=False, cwd=tmp_path / "unpacked"
-    )
-
-    assert Path(done.stdout.strip()).parent.parent == tmp_path / "unpacked", done.stderr
-
-
 @pytest.mark.parametrize(
     ("format", "says"),
     [("torchscript", r"refused when it was exported \(accuracy 0.5 < 0.9\): choose another format"),
@@ -275,7 +262,7 @@ def test_what_the_gate_stopped_is_not_archived(
 
 
 def test_what_brought_no_gain_is_archived_by_name(run: Path, tmp_path: Path) -> None:
-    assert check_archive(make(run, tmp_path / "a.mar", "onnx-int8")).format == "onnx-int8"
+    assert unpacked(make(run, tmp_path / "a.mar", "onnx-int8")).settings.format == "onnx-int8"
 
 
 def test_a_format_that_was_not_exported_is_wrong_usage(
@@ -309,7 +296,7 @@ def test_a_format_and_its_device_fit_together(run: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="onnx-cuda runs on a GPU alone"):
         check_device("onnx-cuda", "cpu")
     with pytest.raises(UsageError, match="onnx-int8 runs on the CPU alone"):
-        make(run, tmp_path / "a.mar", "onnx-int8", replace(SETTINGS, device="cuda"))
+        make(run, tmp_path / "a.mar", "onnx-int8", SETTINGS.model_copy(update={"device": "cuda"}))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "é", "-a", "a" * 65, "a\n", "a.b"])
@@ -364,11 +351,11 @@ def test_the_verb_prints_the_path_last_and_the_hash_beside(run: Path, capsys: py
 
     out, err = capsys.readouterr()
     path = Path(out.splitlines()[-1])
-    facts = check_archive(path)
+    facts = unpacked(path)
     assert path == default_path(open_trusted(run), "digits", "1.0") == (run / "archives" / "digits-1.0.mar").resolve()
-    assert (facts.format, facts.name, facts.version) == ("onnx", "digits", "1.0")
-    assert facts.settings == Settings(workers=3, threads=2, batch_size=5)
-    assert f"{facts.size:,} bytes, SHA-256 {facts.sha256}" in err
+    assert (facts.name, facts.version) == ("digits", "1.0")
+    assert facts.settings == Settings(format="onnx", workers=3, threads=2, batch_size=5)
+    assert f"{path.stat().st_size:,} bytes, SHA-256 {sha256_file(path)}" in err
 
 
 def test_the_verb_takes_a_name_a_version_and_a_place(
@@ -377,8 +364,9 @@ def test_the_verb_takes_a_name_a_version_and_a_place(
     words = ["--name", "mine", "--version", "v2", "--out", str(tmp_path / "x" / "y.mar"), "--max-batch-delay", "0"]
     assert command("archive", str(run), "--format", "eager", *words, "--expect", digest(run / "bundle")) == 0
 
-    facts = check_archive(Path(capsys.readouterr().out.strip()))
-    assert (facts.format, facts.name, facts.version, facts.settings.max_batch_delay_ms) == ("eager", "mine", "v2", 0)
+    facts = unpacked(Path(capsys.readouterr().out.strip()))
+    assert (facts.settings.format, facts.settings.max_batch_delay_ms) == ("eager", 0)
+    assert (facts.name, facts.version) == ("mine", "v2")
 
     assert command("archive", str(run), "--expect", "f" * 64) == 1
     assert command("archive", str(run), "--name", "a/b") == 2

@@ -277,8 +277,8 @@ def fragile(exported_images: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A server whose workers wait or compute for ever, if a request says so; they may take eight seconds for one."""
     folder = tmp_path_factory.mktemp("fragile")
     (folder / "sitecustomize.py").write_text(MISBEHAVE)
-    settings = Settings(workers=2, batch_size=4, response_timeout_s=8)
-    archive = make_archive(open_trusted(exported_images), "onnx", folder / "d.mar", "digits", "1.0", settings)
+    settings = Settings(format="onnx", workers=2, batch_size=4, response_timeout_s=8)
+    archive = make_archive(open_trusted(exported_images), settings, folder / "d.mar", "digits", "1.0")
     paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     with running([str(archive)], environment={"PYTHONPATH": paths}) as server:
         yield server
@@ -325,7 +325,7 @@ def test_with_all_workers_stopped_it_is_not_ready(fragile: Running, body: bytes)
 @pytest.mark.parametrize(
     ("does", "status", "reason"),
     [
-        ("wait", 503, "it was stuck: it did nothing with a batch in hand"),
+        ("wait", 422, "it was stuck: it did nothing with a batch in hand"),
         ("loop", 504, "it gave no answer within the response timeout"),
     ],
 )

@@ -17,24 +17,26 @@ from hypothesis import strategies as st
 from trainyard import cli
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import FormatRow, open_trusted
+from trainyard.base.cpu import Cpu
 from trainyard.client.calls import Request
-from trainyard.torchserve import closed_loop, tune
-from trainyard.torchserve.archive_check import check_archive
-from trainyard.torchserve.closed_loop import Loop, run_clients
-from trainyard.torchserve.settings import Chosen, Settings
+from trainyard.torchserve import settings as settings_module
+from trainyard.torchserve import tune
+from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.tune import (
     BATCH_SIZES,
-    DELAYS,
     NEAR,
+    Load,
     Measured,
     NothingMeetsError,
     choose,
     grid,
+    print_table,
+    run_clients,
     sample_requests,
     search,
     tune_archive,
 )
-from trainyard.torchserve.tuning_table import print_tuning
+from trainyard.torchserve.unpacked import unpack
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
@@ -44,35 +46,51 @@ def pairs(settings: list[Settings]) -> list[tuple[int, int]]:
     return sorted({(one.workers, one.threads) for one in settings})
 
 
+def tried(**values: int | str) -> Settings:
+    return Settings.chosen(format="onnx", **values)
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    def set_cores(count: int) -> None:
+        for module in (tune, settings_module):
+            monkeypatch.setattr(module, "this_cpu", lambda: Cpu("cpu", (), count))
+
+    return set_cores
+
+
 @pytest.mark.parametrize(
-    ("cores", "expected"),
+    ("count", "expected"),
     [(1, [(1, 1)]), (2, [(1, 1), (1, 2), (2, 1)]), (4, [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]),
      (6, [(1, 4), (1, 6), (2, 2), (4, 1), (6, 1)]),
      (16, [(1, 8), (1, 16), (2, 4), (2, 8), (4, 2), (4, 4), (8, 1), (8, 2), (16, 1)])],
 )  # fmt: skip
-def test_the_grid_fills_the_cores_and_no_more(cores: int, expected: list[tuple[int, int]]) -> None:
-    found = grid(Chosen(), cores=cores)
+def test_the_grid_fills_the_cores_and_no_more(
+    count: int, expected: list[tuple[int, int]], cores: Callable[[int], None]
+) -> None:
+    cores(count)
+    found = grid(tried())
 
     assert pairs(found) == expected
     assert len(found) == len(expected) * len(BATCH_SIZES)
     assert [one.batch_size for one in found] == sorted(one.batch_size for one in found), "small batches first"
 
 
-def test_what_is_chosen_is_not_varied() -> None:
-    assert pairs(grid(Chosen(workers=2), cores=4)) == [(2, 1), (2, 2)]
-    assert pairs(grid(Chosen(threads=4), cores=4)) == [(1, 4)]
-    assert pairs(grid(Chosen(workers=9), cores=4)) == [(9, 1)]
-    assert grid(Chosen(3, 5, 7, 9), cores=2) == [Settings(3, 5, 7, 9)]
-    assert [one.batch_size for one in grid(Chosen(1, 1), cores=1)] == list(BATCH_SIZES)
-    gpu = grid(Chosen(), "cuda", cores=64)
+def test_what_is_chosen_is_not_varied(cores: Callable[[int], None]) -> None:
+    cores(4)
+    assert pairs(grid(tried(workers=2))) == [(2, 1), (2, 2)]
+    assert pairs(grid(tried(threads=4))) == [(1, 4)]
+    assert pairs(grid(tried(workers=9))) == [(9, 1)]
+    all_given = tried(workers=3, threads=5, batch_size=7, max_batch_delay_ms=9)
+    assert grid(all_given) == [all_given]
+    assert [one.batch_size for one in grid(tried(workers=1, threads=4))] == list(BATCH_SIZES)
+    gpu = grid(Settings.chosen(format="eager", device="cuda"))
     assert {one.device for one in gpu} == {"cuda"}
     assert pairs(gpu) == [(1, 1), (2, 1), (4, 1)]
 
 
-def one(
-    batch: int = 8, delay: int = 2, rps: float = 100, p99: float = 10, failure: str = "", workers: int = 1
-) -> Measured:
-    return Measured(Settings(workers, 1, batch, delay), 4, rps, p99 / 2, p99, failure)
+def one(batch: int = 8, rps: float = 100, p99: float = 10, failure: str = "", workers: int = 1) -> Measured:
+    return Measured(tried(workers=workers, batch_size=batch), 4, rps, p99 / 2, p99, failure)
 
 
 def test_the_best_has_the_highest_throughput_of_those_that_keep_the_bound() -> None:
@@ -131,47 +149,31 @@ class Machine:
         return Measured(settings, 1, settings.workers * settings.batch_size**0.5, p99 / 2, p99, failure)
 
 
-def test_all_are_tried_and_other_delays_of_the_best() -> None:
-    machine = Machine(lambda settings: 10 - settings.max_batch_delay_ms / 10)
-
-    best, measured = search(grid(Chosen(), cores=2), Chosen(), 100, machine)
-
-    assert len(measured) == len(machine.tried) == 3 * len(BATCH_SIZES) + len(DELAYS)
-    assert (best.settings.workers, best.settings.batch_size) == (2, 32)
-    assert best.settings.max_batch_delay_ms == max(DELAYS), "it was the quickest of those that are alike"
-    assert {each.max_batch_delay_ms for each in machine.tried[-len(DELAYS) :]} == set(DELAYS)
-
-
-def test_larger_batches_are_not_tried_where_a_small_one_takes_too_long() -> None:
+def test_larger_batches_are_not_tried_where_a_small_one_takes_too_long(cores: Callable[[int], None]) -> None:
+    cores(2)
     machine = Machine(lambda settings: 30 * settings.batch_size / settings.workers)
 
-    best, _ = search(grid(Chosen(), cores=2), Chosen(), 70, machine)
+    best, measured = search(grid(tried()), 70, machine)
 
     assert [(each.workers, each.threads, each.batch_size) for each in machine.tried[:6]] == [
         (1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, 4), (1, 2, 4), (2, 1, 4),
     ]  # fmt: skip
     assert (best.settings.workers, best.settings.batch_size) == (2, 4)
-    assert len(machine.tried) == 7 + len(DELAYS)
+    assert len(machine.tried) == len(measured) == 7
 
 
-def test_what_does_not_start_is_left_out() -> None:
+def test_what_does_not_start_is_left_out(cores: Callable[[int], None]) -> None:
+    cores(2)
     machine = Machine(lambda settings: 0 if settings.workers == 2 else 1)
 
-    best, measured = search(grid(Chosen(max_batch_delay_ms=3), cores=2), Chosen(max_batch_delay_ms=3), 70, machine)
+    best, measured = search(grid(tried(max_batch_delay_ms=3)), 70, machine)
 
     assert best.settings.workers == 1
     assert best.settings.max_batch_delay_ms == 3
     assert sum(bool(each.failure) for each in measured) == 1
 
 
-def test_a_batch_of_one_waits_for_nobody() -> None:
-    machine = Machine(lambda settings: 1)
-    search(grid(Chosen(batch_size=1), cores=1), Chosen(batch_size=1), 70, machine)
-
-    assert len(machine.tried) == 1
-
-
-async def _load(handler: Callable[[web.Request], object], clients: int, seconds: float) -> Loop:
+async def _load(handler: Callable[[web.Request], object], clients: int, seconds: float) -> Load:
     application = web.Application()
     application.router.add_post("/predictions/{name}", handler)  # type: ignore[arg-type]
     runner = web.AppRunner(application)
@@ -186,7 +188,7 @@ async def _load(handler: Callable[[web.Request], object], clients: int, seconds:
 
 
 def test_clients_ask_all_at_once_and_again_when_they_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_loop, "WARM_UP_SECONDS", 0.05)
+    monkeypatch.setattr(tune, "WARM_UP_SECONDS", 0.05)
     here = most = 0
     bodies = set()
 
@@ -204,12 +206,11 @@ def test_clients_ask_all_at_once_and_again_when_they_are_answered(monkeypatch: p
 
     assert (most, bodies, loop.failures) == (5, {b"1", b"2", b"3"}, [])
     assert len(loop.latencies) > 5
-    assert 10 <= loop.percentile_ms(50) <= loop.percentile_ms(99)
-    assert loop.requests_per_second == len(loop.latencies) / 0.5
+    assert min(loop.latencies) >= 0.01
 
 
 def test_a_failure_is_not_taken_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_loop, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(tune, "WARM_UP_SECONDS", 0.0)
 
     async def refuse(_: web.Request) -> web.Response:
         return web.Response(status=503, text="busy")
@@ -224,7 +225,6 @@ def test_a_failure_is_not_taken_for_an_answer(monkeypatch: pytest.MonkeyPatch) -
     assert (set(refused.failures), refused.latencies) == ({"503 busy"}, [])
     assert lost.failures
     assert not lost.latencies
-    assert lost.percentile_ms(99) == float("inf")
 
 
 def test_the_samples_are_asked_for(digits_run: Path) -> None:
@@ -269,16 +269,18 @@ def test_the_verb_keeps_what_was_measured(
     assert "chosen" in out
     assert "too slow" in out
     path = Path(out.splitlines()[-1])
-    assert (check_archive(path).settings.workers, check_archive(path).settings.batch_size) == (2, 16)
+    (bare_run / "unpacked").mkdir()
+    settings = unpack(path, bare_run / "unpacked").settings
+    assert (settings.workers, settings.batch_size) == (2, 16)
     with ZipFile(path) as made:
         tuning = json.loads(made.read("tuning.json"))
     assert (tuning["p99_ms"], tuning["chosen"]["batch_size"]) == (20, 16)
-    assert len(tuning["measured"]) == len(BATCH_SIZES) + len(DELAYS)
+    assert len(tuning["measured"]) == len(BATCH_SIZES)
 
 
 def test_the_table_tells_why_settings_are_out(capsys: pytest.CaptureFixture[str]) -> None:
     best = one(8)
-    print_tuning(best, [one(1, failure="3 requests failed: [503]"), best, one(32, p99=999)], 100)
+    print_table(best, [one(1, failure="3 requests failed: [503]"), best, one(32, p99=999)], 100)
 
     shown = capsys.readouterr().out
     assert all(
@@ -288,18 +290,18 @@ def test_the_table_tells_why_settings_are_out(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.slow
 def test_a_real_server_is_measured(exported_images: Path) -> None:
-    chosen = Chosen(workers=1, threads=1, batch_size=4, max_batch_delay_ms=1)
+    chosen = tried(workers=1, threads=1, batch_size=4, max_batch_delay_ms=1)
 
-    best, measured = tune_archive(open_trusted(exported_images, "onnx"), "onnx", chosen, "cpu", 60_000, seconds=1)
+    best, measured = tune_archive(open_trusted(exported_images, "onnx"), chosen, 60_000, seconds=1)
 
     assert measured == [best]
-    assert (best.settings, best.clients, best.failure) == (Settings(1, 1, 4, 1), 8, "")
+    assert (best.settings, best.clients, best.failure) == (chosen, 8, "")
     assert best.requests_per_second > 0
     assert 0 < best.p50_ms <= best.p99_ms
 
 
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
-    failed = tune.measure(tmp_path / "none.mar", Settings(1), [], 0.1)
+    failed = tune.measure(tmp_path / "none.mar", Settings(), [], 0.1)
 
     assert "there is no archive" in failed.failure
     assert "\n" not in failed.failure

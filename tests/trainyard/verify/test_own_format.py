@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 
@@ -12,13 +11,12 @@ from trainyard.artifacts.export_record import open_trusted
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.errors import UsageError
 from trainyard.base.project import VARIABLE, require_project
-from trainyard.inference.deployed import open_deployed
 from trainyard.inference.predictor import Predictor
 from trainyard.report.benchmark import Benchmark, benchmark_figure, benchmark_markdown
 from trainyard.report.export import export_figure
 from trainyard.torchserve.archive import choose_format, make_archive
-from trainyard.torchserve.archive_check import check_archive
 from trainyard.torchserve.settings import Settings
+from trainyard.torchserve.unpacked import unpack
 from trainyard.verify.benchmark import Plan, run_benchmark
 from trainyard.verify.export import Options, export
 
@@ -93,11 +91,9 @@ def test_a_format_of_the_project_goes_all_the_way(
     assert expected.deployed.format == "packed"
 
     assert choose_format(opened, "auto", "cpu") == "packed"
-    path = make_archive(opened, "packed", tmp_path / "model.mar", "shop", "1.0", Settings(workers=1))
-    assert check_archive(path).format == "packed"
-    with ZipFile(path) as archive:
-        archive.extractall(tmp_path / "unpacked")
-    served = Predictor(open_deployed(tmp_path / "unpacked" / "deployed", "packed"), "packed", threads=1)
+    path = make_archive(opened, Settings(format="packed"), tmp_path / "model.mar", "shop", "1.0")
+    (tmp_path / "unpacked").mkdir()
+    served = Predictor(unpack(path, tmp_path / "unpacked").opened, "packed", threads=1)
     assert served.predict(items) == expected.predict(items)
 
     monkeypatch.setenv(VARIABLE, "shop_without")
