@@ -25,7 +25,7 @@ from PIL import Image
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.evaluation.evaluate import data_config, records_to_score
-from trainyard.torchserve.ports import free_ports
+from trainyard.torchserve.ports import listen
 from trainyard.torchserve.running import Running, running
 
 MONITORING = Path(__file__).parents[3] / "serving" / "monitoring"
@@ -78,7 +78,8 @@ def prometheus(up: Running, tmp_path: Path) -> Iterator[Prometheus]:
     config = (MONITORING / "prometheus.yml").read_text()
     config = config.replace("127.0.0.1:9464", up.metrics_url.removeprefix("http://")).replace("15s", "200ms")
     (tmp_path / "prometheus.yml").write_text(config)
-    [port] = free_ports(1)
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
     command = ["prometheus", f"--web.listen-address=127.0.0.1:{port}", "--config.file=prometheus.yml"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([*command, "--storage.tsdb.path=data"], cwd=tmp_path, stdout=log, stderr=log)

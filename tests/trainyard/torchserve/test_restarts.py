@@ -42,7 +42,7 @@ def test_it_is_started_again_some_times_and_not_for_ever(tmp_path: Path, caplog:
     backend = Ending()
     server = Server(Options([]), [], backend, token)  # type: ignore[arg-type]
     with pytest.raises(BackendError, match=f"end {MOST_FAILURES}"):
-        asyncio.run(server._serve(_Gateway(), None, "http://localhost"))  # type: ignore[arg-type]
+        asyncio.run(server._serve(_Gateway(), None, "http://localhost", "http://localhost"))  # type: ignore[arg-type]
     assert backend.calls.count("start") == MOST_FAILURES
     assert backend.calls[:3] == ["start", "stop", "start"], "each ended before the next"
     assert set(backend.phases) == {Phase.SERVING}
