@@ -24,6 +24,7 @@ LEFT = 499
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 TRACE = re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 """The header ``traceparent`` of W3C Trace Context."""
+WORD = re.compile(r"[\w./@:+-]+", re.ASCII)
 LONGEST = 200
 """Characters of a path or a reason in the log."""
 
@@ -142,7 +143,7 @@ class Lines(logging.Formatter):
 
 def _word(value: object) -> str:
     text = str(value)
-    return text if re.fullmatch(r"[\w./@:+-]+", text, re.ASCII) else json.dumps(text)
+    return text if WORD.fullmatch(text) else json.dumps(text)
 
 
 def write_log_as(form: LogFormat) -> None:

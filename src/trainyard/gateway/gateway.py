@@ -94,7 +94,6 @@ class Gateway:
     async def open(self, listener: socket.socket) -> None:
         """Takes requests from now on; until the phase is ``SERVING``, those of probes alone."""
         loop = asyncio.get_running_loop()
-        await self._proxy.open()
         self._runner = web.AppRunner(self._application(), shutdown_timeout=CLOSE_SECONDS)
         await self._runner.setup()
         server = self._runner.server
@@ -160,7 +159,7 @@ class Gateway:
         """Closes all connections."""
         self._listener.close()
         await self._runner.cleanup()
-        await self._proxy.close()
+        self._proxy.close()
 
     @web.middleware
     async def _answer_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:

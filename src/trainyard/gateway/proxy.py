@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import CODE
 from trainyard.gateway.suspects import REFUSED_SECONDS, GuiltyError, Suspects
-from trainyard.http.facts import HEADER as FACTS
-from trainyard.http.facts import Facts
+from trainyard.gateway.upstream import Upstream
+from trainyard.http.facts import HEADER, Facts
 from trainyard.http.request_types import HEADER_LENGTH
 from trainyard.http.requests import ORIGINAL_TYPE
 
-if TYPE_CHECKING:
-    import aiohttp
-
 log = logging.getLogger(__name__)
 
-LARGE = 1 << 20
-"""Bytes above which aiohttp wants a stream."""
 AGAIN = {"Retry-After": "1"}
 JSON = "application/json"
+FACTS, LENGTH = HEADER.lower(), HEADER_LENGTH.lower()
 
 
 @dataclass(frozen=True)
@@ -75,24 +69,11 @@ class Proxy:
     ) -> None:
         self._url, self._keys, self._seconds, self._worker_seconds = url, keys, seconds, worker_seconds
         self._suspects = Suspects()
-        self._session: aiohttp.ClientSession | None = None
+        self._upstream = Upstream()
 
-    async def open(self) -> None:
-        """Makes the pool of connections."""
-        import aiohttp
-
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            auto_decompress=False,
-        )
-
-    async def close(self) -> None:
-        """Closes the pool."""
-        if self._session is not None:
-            await self._session.close()
+    def close(self) -> None:
+        """Closes the connections."""
+        self._upstream.close()
 
     async def predict(
         self, model: str, version: str | None, body: bytes, content_type: str, since: float | None = None
@@ -106,8 +87,6 @@ class Proxy:
             content_type: Of the body.
             since: When the request came in, by the loop's clock; by default now.
         """
-        import aiohttp
-
         loop = asyncio.get_running_loop()
         path = f"/predictions/{model}/{version}" if version else f"/predictions/{model}"
         limit = self._worker_seconds[model]
@@ -132,26 +111,23 @@ class Proxy:
             return failure(422, why, code="ends_workers")
         except TimeoutError:
             return failure(504, f"no answer within {self._seconds:g} s")
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             log.debug("TorchServe: %r", error)
             return failure(503, "the model's server can't be reached; try again", AGAIN, "unreachable")
         ended = "workers ended while they had this request and others; try again"
         return answer or failure(503, ended, AGAIN, "worker_lost")
 
     async def _post(self, path: str, body: bytes, content_type: str) -> Answer:
-        assert self._session is not None, "open() comes first"
         headers = {
             "Authorization": f"Bearer {self._keys.token()}",
             # TorchServe decodes JSON and forms laxly, so that it is told nothing of them.
             "Content-Type": "application/octet-stream",
             ORIGINAL_TYPE: content_type,
         }
-        data = body if len(body) <= LARGE else io.BytesIO(body)
-        async with self._session.post(self._url() + path, data=data, headers=headers) as response:
-            facts = Facts.read(response.headers.get(FACTS))
-            passed_on = {name: response.headers[name] for name in (HEADER_LENGTH,) if name in response.headers}
-            type = response.headers.get("Content-Type", JSON)
-            return Answer(response.status, await response.read(), type, passed_on, facts=facts)
+        status, sent, content = await self._upstream.post(self._url(), path, headers, body)
+        facts = Facts.read(sent.get(FACTS))
+        passed_on = {HEADER_LENGTH: sent[LENGTH]} if LENGTH in sent else {}
+        return Answer(status, content, sent.get("content-type", JSON), passed_on, facts=facts)
 
 
 def _is_stale_key(answer: Answer) -> bool:
