@@ -81,9 +81,9 @@ def run(request: pytest.FixtureRequest) -> Iterator[Path]:
 def test_the_run_folder_is_as_promised(run: Path) -> None:
     names = {entry.name for entry in run.iterdir()}
     assert names >= {"config.yaml", "metrics.json", "metrics.csv", "data_report.json", "tensorboard", "checkpoints",
-                     "bundle"}  # fmt: skip
+                     "bundle", "report.html", "predictions.parquet"}  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
-    assert set(metrics) == {"test", "val", "train"}
+    assert set(metrics) == {"test", "val", "baseline", "train"}
     assert set(metrics["test"]) == set(metrics["val"]) == {"accuracy", "macro_f1", "loss", "ece", "balanced_accuracy"}
     assert set(metrics["train"]) == {"examples_per_second", "seconds", "epochs", "world_size"}
     assert len(list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))) == metrics["train"]["epochs"]
