@@ -25,7 +25,22 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "src/trainyard"
 FOLDERS = (FOLDER, "tests/trainyard", "tests/template", "benchmarks")
 """What goes with the library."""
-PAGES = ("changelog", "container", "data", "exports", "figures", "requests", "trainyard", "updating", "your-project")
+PAGES = (
+    "changelog.md",
+    "compare.md",
+    "container.md",
+    "data.md",
+    "exports.md",
+    "figures.md",
+    "monitoring.md",
+    "report.md",
+    "report.png",
+    "report_picture.py",
+    "requests.md",
+    "trainyard.md",
+    "updating.md",
+    "your-project.md",
+)
 """And which pages of ``docs/`` are the library's; any other there is the owner's."""
 VENDOR = "vendor"
 SOURCE_LINE = re.compile(r"(?m)^trainyard = \{[^}\n]*\}")
@@ -247,7 +262,7 @@ def off(by_git: bool) -> str:
         else:
             pin = pin_file("HEAD")
         index("read-tree", "HEAD")
-        pages = [f"docs/{page}.md" for page in PAGES]
+        pages = [f"docs/{page}" for page in PAGES]
         index("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *FOLDERS, *pages)
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         files = {pin.wheel: pin.content} if pin.content else {}
