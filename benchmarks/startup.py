@@ -24,7 +24,7 @@ from functools import partial
 from measure import CONFIGS, QUICK, ROOT, Figure, describe, folder, median, parser, report, start, take_turns
 
 MOST_START_SECONDS, MOST_REHEARSAL_SECONDS, MOST_HELP_SECONDS = 10.0, 2.0, 0.3
-FIRST_STEP = "epoch 1 step 1/"
+FIRST_STEP = re.compile(r"epoch 1/\d+  step 1/")
 """How `trainyard train` begins the line of its first step."""
 REHEARSED = re.compile(r"rehearsed in ([\d.]+) s")
 HELP = "trainyard --help"
@@ -92,7 +92,7 @@ def seconds_to_first_step(config: str, overrides: list[str], rehearsals: list[fl
         for line in process.stderr:
             if rehearsed := REHEARSED.search(line):
                 rehearsals.append(float(rehearsed[1]))
-            if FIRST_STEP in line:
+            if FIRST_STEP.search(line):
                 return time.perf_counter() - began
             printed.append(line)
     finally:
