@@ -44,14 +44,14 @@ async def measure(run: Path, seconds: float) -> list[Figure]:
     from serving import items_of
     from trainyard.client.calls import split
     from trainyard.http.request_types import TOP_K
-    from trainyard.torchserve.closed_loop import run_clients
     from trainyard.torchserve.running import running
+    from trainyard.torchserve.tune import run_clients
 
     asked = [next(split([item], TOP_K)).request(MODEL, None) for item in items_of(run)]
     with running([f"{MODEL}={run}"]) as server:
         url, token = server.inference_url, server.token
-        loop = await run_clients(url, {"Authorization": f"Bearer {token}"}, asked, CLIENTS, seconds / 3)
-        capacity = loop.requests_per_second
+        load = await run_clients(url, {"Authorization": f"Bearer {token}"}, asked, CLIENTS, seconds / 3)
+        capacity = len(load.latencies) / (seconds / 3)
         requests = [request_head(url, one.path, token, one.content_type, len(one.body)) + one.body for one in asked]
         normal = await send_at_rate(url, requests, NORMAL * capacity, seconds / 3)
         twice = await send_at_rate(url, requests, TWICE * capacity, seconds)
