@@ -94,7 +94,7 @@ class Moment:
 
 def last_step(running: Running) -> int | None:
     """The step that the last line tells of; None if it tells of something else."""
-    found = re.match(r"epoch \d+ step (\d+)/", running.lines[-1])
+    found = re.match(r"epoch \d+/\d+  step (\d+)/", running.lines[-1])
     return int(found[1]) if found else None
 
 
