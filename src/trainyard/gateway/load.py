@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from trainyard.gateway.bodies import Refused
 from trainyard.gateway.proxy import AGAIN, Answer, failure
 
-TARGET_SECONDS = 0.1
+TARGET_SECONDS = 0.05
 """A request that would take longer than this, because of those before it, is refused."""
-ROUNDS = 3
-"""Batches of each worker that are let in however long they take: one at work, and two that keep it busy next."""
+ROUNDS = 2
+"""Batches of each worker that are let in however long they take: one at work, and one that keeps it busy next."""
+FEWEST = 16
+"""Requests that are let in at least: a few clients of a slow model wait for each other, as they would anywhere."""
 WEIGHT = 0.05
 """Of the newest answer in the pace: an answer of some seconds ago counts nothing."""
 
@@ -38,7 +40,7 @@ class Load:
 
     def __init__(self, places: Mapping[str, int], most: int) -> None:
         self._share = max(1, most // len(places))
-        self._models = {name: _Model(ROUNDS * count) for name, count in places.items()}
+        self._models = {name: _Model(max(FEWEST, ROUNDS * count)) for name, count in places.items()}
 
     def check(self, name: str) -> None:
         """Sees to it that one more request of this model would be answered in time.
