@@ -13,7 +13,7 @@ TARGET_SECONDS = 0.05
 """A request that would take longer than this, because of those before it, is refused."""
 ROUNDS = 2
 """Batches of each worker that are let in however long they take: one at work, and one that keeps it busy next."""
-FEWEST = 16
+FEWEST = 32
 """Requests that are let in at least: a few clients of a slow model wait for each other, as they would anywhere."""
 WEIGHT = 0.05
 """Of the newest answer in the pace: an answer of some seconds ago counts nothing."""
