@@ -60,7 +60,7 @@ class Upstream:
         except BaseException:
             connection.close()
             raise
-        if url == self._url:
+        if url == self._url and response.headers.get("connection", "").lower() != "close":
             self._idle.append(connection)
         else:
             connection.close()

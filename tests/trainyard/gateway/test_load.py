@@ -62,10 +62,10 @@ def test_a_flood_is_refused_by_the_time_that_it_would_wait() -> None:
 
 def test_a_slow_model_gets_what_keeps_its_workers_busy() -> None:
     async def main() -> None:
-        load, model = Load({"m": 8}, 512), Model(20)
+        load, model = Load({"m": 32}, 512), Model(200)
         await flood(load, "m", model, 1)
         load._models["m"].pace = 10.0
-        refused, _ = await flood(load, "m", model, ROUNDS * 8 + 5)
+        refused, _ = await flood(load, "m", model, ROUNDS * 32 + 5)
         assert refused == 5
 
     asyncio.run(main())
