@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 import yaml
@@ -45,21 +45,20 @@ def train(config: Config, overrides: Overrides = None) -> None:
     project = require_project()
     train_project = cast("Callable[[Experiment], Path]", project.resolve(project.run))
     run = train_project(experiment)
-    if (run / METRICS).is_file() and not is_muted():
-        print((run / METRICS).read_text(encoding="utf-8"), file=sys.stderr, end="")
+    path = run / METRICS
+    metrics = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not is_muted():
+        print(metrics, file=sys.stderr, end="")
     print(run)
-    if refusal := _refusal(run):
+    if metrics and (refusal := _refusal(run, json.loads(metrics)["baseline"])):
         print(f"trainyard: {refusal}", file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED)
 
 
-def _refusal(run: Path) -> str:
+def _refusal(run: Path, baseline: dict[str, Any]) -> str:
     """Why the run isn't good enough by ``trainer.min_gain``; empty if it is. Nothing of it is lost."""
-    if not (run / METRICS).is_file():
-        return ""
     # As the run had it: a preset for debugging has none.
     min_gain = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["trainer"]["min_gain"]
-    baseline = json.loads((run / METRICS).read_text(encoding="utf-8"))["baseline"]
     if min_gain is None or baseline["gain"] >= min_gain:
         return ""
     return (

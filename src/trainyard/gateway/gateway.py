@@ -177,7 +177,7 @@ class Gateway:
             entry.ms = round((loop.time() - began) * 1000, 1)
             if request.transport is None:
                 entry.left()
-            is_quiet = entry.path.rstrip("/") in OPEN or self.health.phase is Phase.STARTING
+            is_quiet = self._is_probe(request) or self.health.phase is Phase.STARTING
             entry.tell(is_quiet)
             if not is_quiet:
                 self._metrics.count(entry, request.get(FACTS))
@@ -201,9 +201,13 @@ class Gateway:
     async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         name = self._tokens.name_of(request.headers.get("Authorization"))
         request[ENTRY].token = name
-        if name is None and request.match_info.handler != self._probe:
+        if name is None and not self._is_probe(request):
             raise Refused(failure(401, "give a token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
         return await handler(request)
+
+    def _is_probe(self, request: web.Request) -> bool:
+        """Whether it needs no token, and is asked all the time."""
+        return request.match_info.handler == self._probe
 
     async def _probe(self, request: web.Request) -> web.Response:
         _check_method(request, "GET", "HEAD")

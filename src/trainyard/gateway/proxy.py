@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 AGAIN = {"Retry-After": "1"}
 JSON = "application/json"
-FACTS, LENGTH = HEADER.lower(), HEADER_LENGTH.lower()
+FACTS_NAME, LENGTH_NAME = HEADER.lower(), HEADER_LENGTH.lower()
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Proxy:
             ORIGINAL_TYPE: content_type,
         }
         status, sent, content = await self._upstream.post(self._url(), path, headers, body)
-        facts = Facts.read(sent.get(FACTS))
-        passed_on = {HEADER_LENGTH: sent[LENGTH]} if LENGTH in sent else {}
+        facts = Facts.read(sent.get(FACTS_NAME))
+        passed_on = {HEADER_LENGTH: sent[LENGTH_NAME]} if LENGTH_NAME in sent else {}
         return Answer(status, content, sent.get("content-type", JSON), passed_on, facts=facts)
 
 

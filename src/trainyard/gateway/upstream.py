@@ -47,9 +47,10 @@ class Upstream:
         place = urlsplit(url)
         assert place.hostname is not None, "it is ours"
         assert place.port is not None, "it is ours"
-        self._idle = [connection for connection in self._idle if not connection.is_closed]
-        if self._idle:
+        while self._idle:
             connection = self._idle.pop()
+            if not connection.is_closed:
+                break
         else:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(_Connection, place.hostname, place.port)

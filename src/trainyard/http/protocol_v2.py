@@ -75,7 +75,9 @@ def v2_answer(
     errors = {str(i): str(score) for i, score in enumerate(scores) if isinstance(score, ItemError)}
     none = [0.0] * len(labels)
     rows = [none if isinstance(score, ItemError) else score.tolist() for score in scores]
-    best = ["" if isinstance(score, ItemError) else predictor.best(score, 1).label for score in scores]
+    answers = [None if isinstance(score, ItemError) else predictor.best(score, 1) for score in scores]
+    best = [answer.label if answer else "" for answer in answers]
+    uncertain: list[Value] = [i for i, answer in enumerate(answers) if answer and answer.uncertain]
     probabilities = [probability for row in rows for probability in row]
     tensors: dict[str, dict[str, Value]] = {
         "label": {"name": "label", "datatype": "BYTES", "shape": [len(scores)], "data": best},
@@ -95,7 +97,7 @@ def v2_answer(
         "parameters": {
             "labels": list(labels),
             **predictor.deployed._asdict(),
-            **_uncertain(scores, predictor),
+            **({} if predictor.bundle.facts.certainty is None else {"uncertain": uncertain}),
             **({"errors": errors} if errors else {}),
         },
     }
@@ -171,14 +173,6 @@ def _parameters(value: dict[str, Value]) -> dict[str, Value]:
     if not isinstance(parameters, dict) or any(isinstance(one, dict | list) for one in parameters.values()):
         raise RequestError("parameters isn't an object of strings, numbers and booleans")
     return parameters
-
-
-def _uncertain(scores: Sequence[NDArray[np.float32] | ItemError], predictor: Predictor) -> dict[str, Value]:
-    """The positions of uncertain answers, if the model tells them from others."""
-    if predictor.bundle.facts.certainty is None:
-        return {}
-    answers = ((i, predictor.best(score, 1)) for i, score in enumerate(scores) if not isinstance(score, ItemError))
-    return {"uncertain": [i for i, answer in answers if answer.uncertain]}
 
 
 def _text(value: dict[str, Value], key: str) -> str | None:

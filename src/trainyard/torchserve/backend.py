@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Collection, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from trainyard.base.errors import TrainyardError
 from trainyard.client.access import management_key
@@ -18,9 +18,6 @@ from trainyard.gateway.health import Health
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.process import Plan, RunDirectory, TorchServe, free_ports
 from trainyard.torchserve.state import Look, Pulse, WorkerLog
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
