@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import re
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Literal, TypeAlias
+from typing import Literal, TextIO, TypeAlias
 
 from aiohttp import web
 
@@ -25,6 +28,7 @@ ID = re.compile(r"[\x21-\x7e]{1,128}")
 TRACE = re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 """The header ``traceparent`` of W3C Trace Context."""
 WORD = re.compile(r"[\w./@:+-]+", re.ASCII)
+GATHER_SECONDS = 0.1
 LONGEST = 200
 """Characters of a path or a reason in the log."""
 
@@ -133,7 +137,12 @@ class Lines(logging.Formatter):
         entry = getattr(record, "entry", None)
         about = dict(vars(entry)) if isinstance(entry, Entry) else {}  # asdict copies deeply, for a tenth of the time
         if not self._is_json:
-            message = " ".join([record.getMessage(), *(f"{k}={_word(v)}" for k, v in about.items() if v is not None)])
+            message = " ".join(
+                [
+                    record.getMessage(),
+                    *(f"{k}={_word(v) if isinstance(v, str) else v}" for k, v in about.items() if v is not None),
+                ]
+            )
             trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
             return f"{time} {record.levelname.lower()} {message}{trace}"
         if record.exc_info:
@@ -141,12 +150,39 @@ class Lines(logging.Formatter):
         return json.dumps({"time": time, "level": record.levelname.lower(), "message": record.getMessage(), **about})
 
 
-def _word(value: object) -> str:
-    text = str(value)
+def _word(text: str) -> str:
     return text if WORD.fullmatch(text) else json.dumps(text)
 
 
+class Gathered(logging.StreamHandler[TextIO]):
+    """Writes to stderr, lines of requests many at a time: a call of the system for each costs as much as an answer.
+
+    A warning, and all that isn't said by the loop, is written at once, with what waits before it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._waiting: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a line."""
+        self._waiting.append(self.format(record) + self.terminator)
+        if record.levelno > logging.INFO or not hasattr(record, "entry"):
+            self.flush()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Writes what waits; the end of the program does, too."""
+        with self.lock or contextlib.nullcontext():
+            lines = "".join(self._waiting)
+            self._waiting.clear()
+            self.stream.write(lines)
+            super().flush()
+
+
 def write_log_as(form: LogFormat) -> None:
-    """Has all that is logged from now on written so."""
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(Lines(form))
+    """Has all that is logged from now on written to stderr so."""
+    handler = Gathered()
+    handler.setFormatter(Lines(form))
+    logging.getLogger().handlers = [handler]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from trainyard.gateway.access_log import LEFT, Entry, Lines, LogFormat, new_entry
+from trainyard.gateway import access_log
+from trainyard.gateway.access_log import LEFT, Entry, Gathered, Lines, LogFormat, new_entry
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -77,3 +79,32 @@ def test_levels(status: int, is_quiet: bool, level: str, caplog: pytest.LogCaptu
     caplog.set_level(logging.DEBUG)
     Entry("a", "/", status=status).tell(is_quiet)
     assert [record.levelname for record in caplog.records] == [level]
+
+
+def test_lines_of_requests_are_written_together_and_none_is_late_or_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log, "GATHER_SECONDS", 0.05)
+    handler = Gathered()
+
+    def said(about: str, level: int = logging.INFO, entry: Entry | None = None) -> None:
+        record = {"msg": about, "levelno": level, **({"entry": entry} if entry else {})}
+        handler.handle(logging.makeLogRecord(record))
+
+    async def main() -> None:
+        entry = Entry("a", "/x")
+        said("1", entry=entry)
+        said("2", entry=entry)
+        assert capsys.readouterr().err == ""
+        await asyncio.sleep(0.1)
+        assert capsys.readouterr().err == "1\n2\n"
+        said("3", entry=entry)
+        said("4", logging.WARNING, entry)
+        assert capsys.readouterr().err == "3\n4\n", "a warning is seen at once, in its place"
+        said("5")
+        assert capsys.readouterr().err == "5\n"
+        said("6", entry=entry)
+
+    asyncio.run(main())
+    handler.flush()
+    assert capsys.readouterr().err == "6\n"
