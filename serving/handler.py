@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.artifacts.manifest import check_digests
-from trainyard.http.facts import HEADER
+from trainyard.http.batch import HEADER, read_requests, write_replies
 from trainyard.http.multipart import Part
 from trainyard.http.request_types import OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
-from trainyard.http.requests import ORIGINAL_TYPE, json_request, parse_request, parts_request
+from trainyard.http.requests import json_request, parse_request, parts_request
 from trainyard.http.responses import Responder
 from trainyard.inference.deployed import open_deployed
 from trainyard.inference.predictor import Predictor
@@ -43,21 +43,28 @@ class Handler:
             os.environ["TRAINYARD_PROJECT"] = package.name
         opened = open_deployed(Path(system["model_dir"]) / "deployed", settings["format"], expect)
         device = _device(settings.get("device", "cpu"), system.get("gpu_id"))
-        batch_size = max(1, system.get("batch_size") or 1)
-        predictor = Predictor(opened, settings["format"], device, batch_size, settings.get("threads"))
+        predictor = Predictor(opened, settings["format"], device, settings["batch_size"], settings.get("threads"))
         self._responder = Responder(predictor, model["modelName"], model["modelVersion"])
 
     def handle(self, data: Sequence[Row], context: Context) -> list[bytes]:
-        """Answers all requests of a batch by one call of the predictor; gives each its own status."""
+        """Answers all requests of a batch by one call of the predictor; gives each its own status.
+
+        The batch is one that TorchServe made, or a request of our gateway's, which holds one.
+        """
         began = time.perf_counter()
         accepts = self._responder.accepts
-        requests = [_request(row, context.get_all_request_header(i), accepts) for i, row in enumerate(data)]
+        headers = [context.get_all_request_header(i) for i in range(len(data))]
+        if any(name.lower() == HEADER.lower() for name in headers[0]):
+            assert len(data) == 1, "the gateway makes the batches"
+            sent = read_requests(_bytes(data[0].get("body")))
+            requests = [_tried(parse_request, body, content_type, accepts) for content_type, body in sent]
+            return [write_replies(self._responder.answer(requests, began))]
+        requests = [_tried(_decoded_request, row, head, accepts) for row, head in zip(data, headers, strict=True)]
         replies = self._responder.answer(requests, began)
         for i, reply in enumerate(replies):
             context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, i)
             context.set_response_content_type(i, reply.content_type)
-            facts = {HEADER: reply.facts.header()} if reply.facts else {}
-            for name, value in {**reply.headers, **facts}.items():
+            for name, value in reply.headers.items():
                 context.set_response_header(i, name, value)
         return [reply.body for reply in replies]
 
@@ -67,12 +74,9 @@ def _device(device: str, gpu: int | None) -> str:
     return f"cuda:{gpu}" if device == "cuda" and gpu is not None else device
 
 
-def _request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Request | RequestError:
+def _tried(read: Callable[..., Request], *arguments: object) -> Request | RequestError:
     try:
-        original = next((value for name, value in headers.items() if name.lower() == ORIGINAL_TYPE.lower()), None)
-        if isinstance(original, str) and row.keys() <= {"body"}:
-            return parse_request(_bytes(row.get("body", b"")), original, accepts)
-        return _decoded_request(row, headers, accepts)
+        return read(*arguments)
     except RequestError as error:
         return error
 

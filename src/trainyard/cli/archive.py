@@ -40,7 +40,7 @@ def archive(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call, by default what cores remain.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests of a call; 8 by default.")] = None,
     max_batch_delay: Annotated[
-        int | None, typer.Option(min=0, help="Milliseconds to wait for a batch to fill; 2 by default.")
+        int | None, typer.Option(min=0, help="Milliseconds that a request waits for others; 2 by default.")
     ] = None,
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="What it runs on; by default what the format was made for.")

@@ -52,7 +52,7 @@ def serve(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a worker.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests that are answered at once.")] = None,
     max_batch_delay: Annotated[
-        int | None, typer.Option(min=0, help="Milliseconds that a request waits for others to come.")
+        int | None, typer.Option(min=0, help="Milliseconds that a request waits for others while workers are busy.")
     ] = None,
     token_file: Annotated[
         Path | None,

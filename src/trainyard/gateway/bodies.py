@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from trainyard.gateway.compressed import Inflated, encoding_of
-from trainyard.gateway.proxy import AGAIN, Answer, failure
+from trainyard.gateway.proxy import AGAIN, failure
+from trainyard.http.batch import Reply
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that is refused, with the answer to it."""
+    """A request that is refused, with the reply to it."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
 
 
 class Bodies:
@@ -77,7 +78,7 @@ class Bodies:
         finally:
             self._held -= room.taken
 
-    def _too_large(self) -> Answer:
+    def _too_large(self) -> Reply:
         return failure(413, f"the request has more than {self._limits.body} bytes")
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from trainyard.gateway.proxy import failure
+from trainyard.gateway.proxy import failure, respond
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,6 @@ class Connection(web.RequestHandler):
         else:
             log.info("a client sent what isn't a request of HTTP")
         answer = NO_HTTP if status < 500 else failure(status, "the server failed on this request")
-        response = answer.response()
+        response = respond(answer)
         response.force_close()
         return response

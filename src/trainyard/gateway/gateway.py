@@ -18,6 +18,7 @@ from aiohttp import web
 
 import trainyard
 from trainyard.gateway.access_log import ENTRY, FACTS, LEFT, new_entry
+from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.compressed import ENCODINGS, encoding_of
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
@@ -25,9 +26,10 @@ from trainyard.gateway.cors import allowing
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.load import Load
 from trainyard.gateway.metrics import Metrics
-from trainyard.gateway.proxy import AGAIN, JSON, Answer, Proxy, failure
+from trainyard.gateway.proxy import AGAIN, Proxy, failure, respond
 from trainyard.gateway.tokens import Tokens
-from trainyard.http.request_types import HEADER_LENGTH
+from trainyard.http.batch import Reply, Sent
+from trainyard.http.request_types import HEADER_LENGTH, JSON
 
 if TYPE_CHECKING:
     import socket
@@ -64,7 +66,7 @@ class Gateway:
         health: What is told to probes.
         limits: Bounds of requests.
         metrics: Counts them.
-        places: For each model, the requests that its workers can have at work at once.
+        workers: Those of each model, by its name.
         origins: Of pages that may ask from a browser; see ``allowing``.
 
     Attributes:
@@ -79,12 +81,12 @@ class Gateway:
         health: Health,
         limits: Limits,
         metrics: Metrics,
-        places: Mapping[str, int],
+        workers: Mapping[str, Workers],
         origins: Collection[str] = (),
     ) -> None:
         self._metrics = metrics
         self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
-        self._bodies, self._load = Bodies(limits), Load(places, limits.requests)
+        self._bodies, self._load = Bodies(limits), Load(workers, limits.requests)
         self._connections = Connections(limits.connections)
         self._origins = origins
         self._requests = 0
@@ -189,11 +191,11 @@ class Gateway:
         try:
             return await handler(request)
         except Refused as refused:
-            return refused.answer.response()
+            return respond(refused.reply)
         except web.RequestPayloadError:
-            return NO_HTTP.response()
+            return respond(NO_HTTP)
         except web.HTTPException as error:
-            return failure(error.status, error.reason).response()
+            return respond(failure(error.status, error.reason))
         except ConnectionError:  # the client left while it sent the body: nobody reads this
             return web.Response(status=LEFT)
 
@@ -260,13 +262,11 @@ class Gateway:
             self._load.check(model)  # again: many bodies may have come in meanwhile
             with self._connections.answering(request), self._metrics.answering(model):
                 began = asyncio.get_running_loop().time()
-                version = request.match_info.get("version")
-                asked = self._proxy.predict(model, version, body, content_type, since)
-                answer = await self._load.counted(model, asked)
-            if answer.facts:
-                request[FACTS] = answer.facts
-                request[ENTRY].worked(answer.facts, asyncio.get_running_loop().time() - began)
-        return answer.response()
+                reply = await self._load.counted(model, self._proxy.predict(model, Sent(content_type, body), since))
+            if reply.facts:
+                request[FACTS] = reply.facts
+                request[ENTRY].worked(reply.facts, asyncio.get_running_loop().time() - began)
+        return respond(reply)
 
     def _check_phase(self, request: web.Request) -> None:
         own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
@@ -330,8 +330,8 @@ async def _no_such_path(_: web.Request) -> web.Response:
 
 
 def _tell(content: Mapping[str, object]) -> web.Response:
-    return Answer(200, json.dumps(content).encode()).response()
+    return respond(Reply(200, json.dumps(content).encode()))
 
 
 def _yes_or_no(name: str, value: bool) -> web.Response:
-    return Answer(200 if value else 503, json.dumps({name: value}).encode()).response()
+    return respond(Reply(200 if value else 503, json.dumps({name: value}).encode()))

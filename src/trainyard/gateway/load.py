@@ -6,8 +6,10 @@ import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
+from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Refused
-from trainyard.gateway.proxy import AGAIN, Answer, failure
+from trainyard.gateway.proxy import AGAIN, failure
+from trainyard.http.batch import Reply
 
 TARGET_SECONDS = 0.05
 """A request that would take longer than this, because of those before it, is refused."""
@@ -34,13 +36,13 @@ class Load:
     and no trial of higher limits: it is measured at each answer.
 
     Args:
-        places: For each model, the requests that its workers can have at work at once.
+        workers: Those of each model, by its name.
         most: Requests at once, of all models together; each has its share of them, whatever the others do.
     """
 
-    def __init__(self, places: Mapping[str, int], most: int) -> None:
-        self._share = max(1, most // len(places))
-        self._models = {name: _Model(max(FEWEST, ROUNDS * count)) for name, count in places.items()}
+    def __init__(self, workers: Mapping[str, Workers], most: int) -> None:
+        self._share = max(1, most // len(workers))
+        self._models = {name: _Model(max(FEWEST, ROUNDS * own.count * own.batch_size)) for name, own in workers.items()}
 
     def check(self, name: str) -> None:
         """Sees to it that one more request of this model would be answered in time.
@@ -53,7 +55,7 @@ class Load:
         if model.inside >= min(most, self._share):
             raise Refused(failure(503, f"too many requests of {name} at once; try again", AGAIN, "overload"))
 
-    async def counted(self, name: str, asked: Awaitable[Answer]) -> Answer:
+    async def counted(self, name: str, asked: Awaitable[Reply]) -> Reply:
         """An answer, and its time. What is refused or fails tells nothing of a model's pace."""
         model = self._models[name]
         model.inside += 1

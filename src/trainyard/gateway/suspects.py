@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+
+from trainyard.gateway.batches import Batches
+from trainyard.http.batch import Reply, Sent
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 TRIES = 2
 """Workers that a request must end alone: one may have been ended by somebody else, as by a system short of memory."""
-MOST_WAITING = 64
-"""Requests of a model that are to be tried alone at once: more are given up."""
+MOST_TRIED = 64
+"""Requests of a model that are tried alone at once: more are given up."""
 REFUSED_SECONDS = 300.0
 MOST_REFUSED = 1000
 """Bodies that are remembered."""
@@ -28,83 +25,51 @@ class GuiltyError(Exception):
 
 
 class Suspects:
-    """Sends requests, and again alone those whose worker ended while it had them.
+    """The requests of a model whose worker ended while it had them. A body to blame is remembered by its hash.
 
-    TorchServe makes the batches, so that a request is alone while the gateway holds back all others of its model: for
-    the time of an answer, or until another worker is there. A body to blame is remembered by its hash, in memory.
+    Args:
+        model: Its name.
+        batches: Its requests.
     """
 
-    def __init__(self) -> None:
-        self._lines: defaultdict[str, _Line] = defaultdict(_Line)
-        self._refused: dict[tuple[str, bytes], float] = {}
+    def __init__(self, model: str, batches: Batches) -> None:
+        self._model, self._batches = model, batches
+        self._tried = 0
+        self._refused: dict[bytes, float] = {}
 
-    async def ask(self, model: str, body: bytes, send: Callable[[], Awaitable[T | None]]) -> T | None:
-        """What ``send`` gave; it gives none if the worker ended.
+    async def ask(self, request: Sent) -> Reply | None:
+        """The reply to a request: from a worker with others, or if that ended, alone.
 
         Returns:
-            The answer; none, if too many are to be tried alone.
+            The reply; none, if too many are tried alone.
 
         Raises:
             GuiltyError: this body ends workers.
         """
-        if self._refused and self._is_refused(model, body):
+        if self._refused and time.monotonic() < self._refused.get(_digest(request), 0.0):
             raise GuiltyError
-        line = self._lines[model]
-        answer = await line.together(send)
-        if answer is not None or line.waiting >= MOST_WAITING:
-            return answer
-        for _ in range(TRIES):  # at the end of the line each time: its innocent neighbours needn't wait for both
-            answer = await line.alone(send)
-            if answer is not None:
-                return answer
-        self._refuse(model, body)
+        reply = await self._batches.ask(request)
+        if reply is not None or self._tried >= MOST_TRIED:
+            return reply
+        self._tried += 1
+        try:
+            for _ in range(TRIES):  # at the end of the line each time: its innocent neighbours needn't wait for both
+                reply = await self._batches.ask(request, is_alone=True)
+                if reply is not None:
+                    return reply
+        finally:
+            self._tried -= 1
+        self._refuse(request)
         raise GuiltyError
 
-    def _is_refused(self, model: str, body: bytes) -> bool:
-        return time.monotonic() < self._refused.get((model, hashlib.sha256(body).digest()), 0.0)
-
-    def _refuse(self, model: str, body: bytes) -> None:
-        digest = hashlib.sha256(body)
+    def _refuse(self, request: Sent) -> None:
+        digest = _digest(request)
         log.warning("a request of %s ended %d workers while it was alone: it is refused for %g s (SHA-256 %s)",
-                    model, TRIES, REFUSED_SECONDS, digest.hexdigest())  # fmt: skip
-        self._refused[model, digest.digest()] = time.monotonic() + REFUSED_SECONDS
+                    self._model, TRIES, REFUSED_SECONDS, digest.hex())  # fmt: skip
+        self._refused[digest] = time.monotonic() + REFUSED_SECONDS
         if len(self._refused) > MOST_REFUSED:
             del self._refused[next(iter(self._refused))]
 
 
-class _Line:
-    """The requests of a model: many together, or one alone while the others wait.
-
-    Attributes:
-        waiting: Those that are alone or want to be.
-    """
-
-    def __init__(self) -> None:
-        self.waiting = self._inside = 0
-        self._lock = asyncio.Lock()
-        self._empty, self._open = asyncio.Event(), asyncio.Event()
-
-    async def together(self, send: Callable[[], Awaitable[T]]) -> T:
-        while self.waiting:
-            await self._open.wait()
-        self._inside += 1
-        try:
-            return await send()
-        finally:
-            self._inside -= 1
-            if not self._inside:
-                self._empty.set()
-
-    async def alone(self, send: Callable[[], Awaitable[T]]) -> T:
-        self.waiting += 1
-        self._open.clear()
-        try:
-            async with self._lock:
-                while self._inside:
-                    self._empty.clear()
-                    await self._empty.wait()
-                return await send()
-        finally:
-            self.waiting -= 1
-            if not self.waiting:
-                self._open.set()
+def _digest(request: Sent) -> bytes:
+    return hashlib.sha256(request.body).digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,14 +29,14 @@ class Upstream:
         self._idle: list[_Connection] = []
         self._url = ""
 
-    async def post(self, url: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
+    async def post(self, url: str, path: str, headers: Mapping[str, str], body: Sequence[bytes]) -> Response:
         """Sends a request and gives the answer to it.
 
         Args:
             url: The server's. If it isn't that of the last request, the connections to that are closed.
             path: What is asked there.
             headers: Beside ``Host`` and ``Content-Length``.
-            body: Of the request.
+            body: Of the request, in pieces.
 
         Raises:
             OSError: the server can't be reached, or closed the connection before it answered.
@@ -54,7 +54,7 @@ class Upstream:
         else:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(_Connection, place.hostname, place.port)
-        lines = [f"POST {path} HTTP/1.1", f"Host: {place.netloc}", f"Content-Length: {len(body)}"]
+        lines = [f"POST {path} HTTP/1.1", f"Host: {place.netloc}", f"Content-Length: {sum(map(len, body))}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         try:
             response = await connection.ask("\r\n".join([*lines, "\r\n"]).encode("latin-1"), body)
@@ -82,13 +82,13 @@ class _Connection(asyncio.Protocol):
         self._received = bytearray()
         self._head: tuple[int, dict[str, str], int] | None = None
 
-    def ask(self, head: bytes, body: bytes) -> asyncio.Future[Response]:
+    def ask(self, head: bytes, body: Sequence[bytes]) -> asyncio.Future[Response]:
         self._waiting = asyncio.get_running_loop().create_future()
-        if len(body) <= JOINED:
-            self._transport.write(head + body)
+        if sum(map(len, body)) <= JOINED:
+            self._transport.write(b"".join([head, *body]))
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            for piece in (head, *body):
+                self._transport.write(piece)
         return self._waiting
 
     def close(self) -> None:

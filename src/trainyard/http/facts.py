@@ -1,4 +1,4 @@
-"""What a worker tells the gateway of a request, for metrics and the log: in a header that no client gets."""
+"""What a worker tells the gateway of a request, for metrics and the log; no client gets it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
-from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError
 
-HEADER = "X-Trainyard-Facts"
 DIGITS = 3
 
 
@@ -56,18 +53,3 @@ class Facts(NamedTuple):
             [round(float(row.max()), DIGITS) for row, _ in found],
             {name: [round(one[name], DIGITS) for _, one in found] for name in (found[0][1] if found else ())},
         )
-
-    def header(self) -> str:
-        """Its value."""
-        return to_json(self).decode()
-
-    @staticmethod
-    def read(value: str | None) -> Facts | None:
-        """Those of a header; none where there is none, as a worker of another release sends none or others."""
-        try:
-            return _FACTS.validate_json(value or "")
-        except ValueError:
-            return None
-
-
-_FACTS = TypeAdapter(Facts)

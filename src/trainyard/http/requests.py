@@ -29,9 +29,6 @@ from trainyard.http.request_types import (
 from trainyard.http.strict_json import JsonError, Value, kind_of, parse_json, shown
 from trainyard.preprocess.base import Item
 
-ORIGINAL_TYPE = "X-Trainyard-Content-Type"
-"""Header with the client's Content-Type, where a proxy gives the body another one so that a server leaves it alone."""
-
 
 def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Request:
     """Reads a request.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,10 @@ from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
+from trainyard.http.batch import Reply
 from trainyard.http.facts import Facts
 from trainyard.http.protocol_v2 import v2_answer
-from trainyard.http.request_types import HEADER_LENGTH, JSON, OCTETS, Accepts, Request, RequestError
+from trainyard.http.request_types import HEADER_LENGTH, OCTETS, Accepts, Request, RequestError
 from trainyard.http.strict_json import shown
 from trainyard.inference.predictor import Predictor, Trace
 
@@ -23,24 +23,6 @@ Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
 """Of each item its probabilities ``[classes] float32``, or its error."""
 Answer: TypeAlias = dict[str, object]
 NOTHING: dict[str, float] = {}
-
-
-class Reply(NamedTuple):
-    """What a client gets.
-
-    Attributes:
-        status: The HTTP status.
-        body: JSON in UTF-8, and binary tensors behind it where they were asked for.
-        content_type: What it is.
-        headers: Beside this.
-        facts: What isn't for the client, but for whoever watches the server.
-    """
-
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: Mapping[str, str] = MappingProxyType({})
-    facts: Facts | None = None
 
 
 class Responder:

@@ -89,7 +89,13 @@ class MarManifest(BaseModel):
 
 
 def make_archive(
-    opened: Opened, settings: Settings, path: Path, name: str, version: str, tuning: Json | None = None
+    opened: Opened,
+    settings: Settings,
+    path: Path,
+    name: str,
+    version: str,
+    tuning: Json | None = None,
+    is_batched: bool = False,
 ) -> Path:
     """Writes the archive of a format, atomically; an older one at ``path`` is replaced.
 
@@ -100,6 +106,7 @@ def make_archive(
         name: The model's name in URLs; see ``check_name``.
         version: Its version there.
         tuning: What was measured to choose them.
+        is_batched: It is for our gateway, which makes the batches; else TorchServe does.
 
     Raises:
         UsageError: there is no such format; or the name, the version or the size isn't possible.
@@ -111,7 +118,7 @@ def make_archive(
     check_name(name, version)
     contents: dict[str, Content] = {**_deployed(opened, format), **served_code(format)}
     contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version).to_json()
-    contents[MODEL_CONFIG] = settings.to_yaml()
+    contents[MODEL_CONFIG] = settings.to_yaml(is_batched)
     if tuning is not None:
         contents[TUNING] = as_json(tuning)
     contents[MANIFEST] = as_json({"files": {name: entry_of(contents[name]) for name in sorted(contents)}})

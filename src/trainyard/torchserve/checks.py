@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from trainyard.base.errors import TrainyardError
 from trainyard.gateway.gateway import FIRST, Gateway
-from trainyard.gateway.proxy import JSON, Proxy
+from trainyard.gateway.proxy import Proxy
+from trainyard.http.batch import Sent
+from trainyard.http.request_types import JSON
 from trainyard.torchserve.store import Served
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class Prober:
         """What is wrong, if anything."""
         for model, goldens in self._turns.items():
             golden = next(goldens)
-            answer = await self._proxy.predict(model, None, golden.body, JSON)
-            if complaint := golden.complaint(answer.body):
+            reply = await self._proxy.predict(model, Sent(JSON, golden.body))
+            if complaint := golden.complaint(reply.body):
                 return f"{model}: {complaint}"
         return None

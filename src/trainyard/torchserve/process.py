@@ -42,6 +42,10 @@ PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_managemen
 LONGEST_SOCKET = 103
 """Bytes of the path of a Unix socket, by which TorchServe speaks to its workers (104 with its end on macOS)."""
 SOCKET = ".ts.sock.9000"
+ENVELOPE = 1_000_000
+"""Bytes by which a batch may be larger than the bodies in it: 1,024 types of at most 8 kB don't come together."""
+ANSWERS = 100_000_000
+"""Bytes of all answers to a batch, as 32 requests of 128 items have with some hundred probabilities each."""
 END = "end"
 WATCHDOG = f"""\
 trap '' TERM INT HUP
@@ -165,7 +169,8 @@ def write_config(directory: RunDirectory, plan: Plan, ports: Mapping[str, int]) 
         "load_models": ",".join(f"{name}={file}" for name, file in plan.archives.items()),
         "allowed_urls": f"file://{re.escape(str(directory.store))}/.*",
         "metrics_config": deployment_file("metrics.yaml"),
-        "max_request_size": plan.max_body,
+        "max_request_size": plan.max_body + ENVELOPE,
+        "max_response_size": ANSWERS,
     }
     if plan.device == "cpu":
         own["number_of_gpu"] = 0

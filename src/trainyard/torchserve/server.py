@@ -18,6 +18,7 @@ from trainyard.base.errors import EXIT_SIGTERM
 from trainyard.base.signals import exit_on_sigterm
 from trainyard.client.access import KeyFile, prepare_token_file
 from trainyard.gateway.access_log import LogFormat, write_log_as
+from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Limits
 from trainyard.gateway.exporter import Exporter
 from trainyard.gateway.gateway import Gateway
@@ -115,6 +116,12 @@ def _plan(models: Sequence[Served], options: Options) -> Plan:
     )
 
 
+def _workers(model: Served, limits: Limits) -> Workers:
+    settings = model.settings
+    delay = settings.max_batch_delay_ms / 1000
+    return Workers(settings.workers, settings.batch_size, limits.body, delay, settings.response_timeout_s)
+
+
 def _watched(model: Served) -> Watched:
     bundle = model.bundle
     export = model.digest if model.digest != bundle.digest else ""
@@ -155,13 +162,12 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
         if not os.isatty(0):  # there it says that the terminal was closed
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
-        worker_seconds = {model.name: model.settings.response_timeout_s for model in self._models}
-        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
+        workers = {model.name: _workers(model, self._options.limits) for model in self._models}
+        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, workers)
         about = {model.name: model.about for model in self._models}
         metrics = Metrics([_watched(model) for model in self._models], self._health)
-        places = {model.name: model.settings.workers * model.settings.batch_size for model in self._models}
         options = self._options
-        gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, places, options.origins)
+        gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, workers, options.origins)
         exporter = Exporter(metrics, lambda: self._backend.server.url("metrics"))
         try:
             await gateway.open(listener)

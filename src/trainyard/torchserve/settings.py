@@ -38,7 +38,8 @@ class Settings(BaseModel):
         workers: Processes, each with the model in it; on GPUs each gets one of them, in turn.
         threads: Of a call in a worker.
         batch_size: Most requests that a worker answers with one call.
-        max_batch_delay_ms: How long a worker waits for a batch to fill; a lonely request waits so long.
+        max_batch_delay_ms: How long a request waits for others to share its batch. Behind our gateway one that finds no
+            worker busy doesn't wait; TorchServe alone has each wait.
         response_timeout_s: A worker that takes longer is killed, and its batch fails.
         queue_size: Requests that may wait; one more is told to come again.
     """
@@ -89,16 +90,27 @@ class Settings(BaseModel):
             own = own.model_copy(update={"workers": workers, "threads": max(1, cores // workers)})
         return own.with_chosen(self).model_copy(update={"format": format})
 
-    def to_yaml(self) -> bytes:
-        """The content of ``model-config.yaml``: what TorchServe 0.12 honours there, in its spelling."""
+    def to_yaml(self, is_batched: bool = False) -> bytes:
+        """The content of ``model-config.yaml``: what TorchServe 0.12 honours there, in its spelling.
+
+        Args:
+            is_batched: A request is a batch already, as our gateway makes them.
+        """
         values = self.model_dump()
+        if is_batched:
+            values.update(batch_size=1, max_batch_delay_ms=0)
         content = {
             "minWorkers": self.workers,
             **{theirs: values[ours] for ours, theirs in SPELLING.items()},
             "startupTimeout": STARTUP_SECONDS,
             "maxRetryTimeoutInSec": RETRY_SECONDS,
             "deviceType": "gpu" if self.device == "cuda" else "cpu",
-            "handler": {"format": self.format, "threads": self.threads, "device": self.device},
+            "handler": {
+                "format": self.format,
+                "threads": self.threads,
+                "device": self.device,
+                "batch_size": self.batch_size,
+            },
         }
         return yaml.safe_dump(content, sort_keys=False).encode()
 

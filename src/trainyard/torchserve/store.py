@@ -140,7 +140,7 @@ def _stored(opened: Opened, settings: Settings, name: str, version: str, directo
     """Makes an archive in the store, and reads what describes the model and checks it."""
     bundle, export = opened if settings.format != "eager" else (opened.bundle, None)
     check_name(name, version)
-    archive = make_archive(opened, settings, directory.store / f"{name}{SUFFIX}", name, version)
+    archive = make_archive(opened, settings, directory.store / f"{name}{SUFFIX}", name, version, is_batched=True)
     row = export.facts.row(settings.format) if export else None
     goldens = load_goldens(bundle.path, bundle.labels, (row.max_abs_diff if row else None) or 0.0)
     about = _about(name, version, settings.format, Reads.of(bundle), len(bundle.labels))

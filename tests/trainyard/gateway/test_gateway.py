@@ -23,6 +23,7 @@ from aiohttp import web
 from trainyard.base.errors import UsageError
 from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import LEFT, Entry
+from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Limits
 from trainyard.gateway.connections import Connections
 from trainyard.gateway.cors import check_origins
@@ -31,10 +32,9 @@ from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens
-from trainyard.http.facts import HEADER as FACTS_HEADER
+from trainyard.http.batch import HEADER, Reply, read_requests, write_replies
 from trainyard.http.facts import Facts
 from trainyard.http.request_types import HEADER_LENGTH
-from trainyard.http.requests import ORIGINAL_TYPE
 from trainyard.torchserve.ports import listen, url_of
 
 TOKEN = "s3cret-token"
@@ -43,23 +43,39 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PNG = {**BEARER, "Content-Type": "image/png"}
 LIMITS = Limits(body=100_000, held=400_000, body_seconds=20.0, requests=64)
 GENEROUS = 60.0
-PLACES = {"m": 16}
+WORKERS = Workers(count=32, batch_size=1)
+TYPE = "the client's type"
 
 
 @dataclass
 class Fake:
-    """A TorchServe that notes what it gets, and answers by its ``reply``."""
+    """A TorchServe that notes each request that it gets, in whatever batch, and answers by its ``reply``.
+
+    That gives what a worker says to a request, or what TorchServe says in its place to all of a batch.
+    """
 
     url: str = ""
     seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    reply: Callable[[bytes], Awaitable[web.Response]] | None = None
+    batches: list[int] = field(default_factory=list)
+    reply: Callable[[bytes], Awaitable[Reply | web.Response]] | None = None
     connections: set[object] = field(default_factory=set)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        body = await request.read()
+        requests = read_requests(await request.read())
         self.connections.add(request.transport)
-        self.seen.append((request.path_qs, dict(request.headers), body))
-        return await self.reply(body) if self.reply else web.json_response({"label": "a"})
+        self.batches.append(len(requests))
+        self.seen += [(request.path_qs, {**request.headers, TYPE: type}, body) for type, body in requests]
+        replies = await asyncio.gather(*(self._reply(body) for _, body in requests))
+        answers = [reply for reply in replies if isinstance(reply, Reply)]
+        instead = [reply for reply in replies if isinstance(reply, web.Response)]
+        return instead[0] if instead else web.Response(body=write_replies(answers))
+
+    async def _reply(self, body: bytes) -> Reply | web.Response:
+        return await self.reply(body) if self.reply else said({"label": "a"})
+
+
+def said(content: object, status: int = 200) -> Reply:
+    return Reply(status, json.dumps(content).encode())
 
 
 @dataclass
@@ -87,7 +103,7 @@ async def standing(
     folder: Path,
     limits: Limits = LIMITS,
     seconds: float = GENEROUS,
-    worker_seconds: float = GENEROUS,
+    workers: Workers = WORKERS,
     origins: Sequence[str] = (),
 ) -> AsyncIterator[Standing]:
     fake = Fake()
@@ -98,10 +114,10 @@ async def standing(
         (folder / name).write_text(json.dumps({"inference": {"key": token}}))
         (folder / name).chmod(0o600)
     health = Health(frozenset({"m"}))
-    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": worker_seconds})
+    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": workers})
     metrics = Metrics([Watched("m", "1.0", ("a", "b"), None, {"format": "onnx"})], health)
     about: dict[str, Mapping[str, object]] = {"m": {"name": "m", "versions": ["1.0", "2"]}}
-    gateway = Gateway(about, Tokens(folder / "token"), proxy, health, limits, metrics, PLACES, origins)
+    gateway = Gateway(about, Tokens(folder / "token"), proxy, health, limits, metrics, {"m": workers}, origins)
     listener = listen("127.0.0.1", 0)
     url = url_of(listener)
     await gateway.open(listener)
@@ -121,9 +137,10 @@ def run(
     limits: Limits = LIMITS,
     seconds: float = 60.0,
     origins: Sequence[str] = (),
+    workers: Workers = WORKERS,
 ) -> None:
     async def main() -> None:
-        async with asyncio.timeout(GENEROUS), standing(folder, limits, seconds, origins=origins) as up:
+        async with asyncio.timeout(GENEROUS), standing(folder, limits, seconds, workers, origins) as up:
             await test(up)
 
     asyncio.run(main())
@@ -167,8 +184,9 @@ def test_a_body_is_passed_on_as_it_is_with_its_type_in_a_header_of_our_own(tmp_p
         assert sent == {
             "Authorization": f"Bearer {INNER}",
             "Content-Type": "application/octet-stream",
-            ORIGINAL_TYPE: "application/json; charset=utf-8",
-            "Content-Length": "16",
+            HEADER: "1",
+            "Content-Length": str(len(b'[[16,"application/json; charset=utf-8"]]') + 1 + 16),
+            TYPE: "application/json; charset=utf-8",
         }
 
     run(tmp_path, test)
@@ -178,9 +196,9 @@ def test_a_body_is_passed_on_as_it_is_with_its_type_in_a_header_of_our_own(tmp_p
     ("path", "passed"),
     [
         ("/predictions/m", "/predictions/m"),
-        ("/predictions/m/1.0", "/predictions/m/1.0"),
+        ("/predictions/m/1.0", "/predictions/m"),
         ("/v2/models/m/infer", "/predictions/m"),
-        ("/v2/models/m/versions/2/infer", "/predictions/m/2"),
+        ("/v2/models/m/versions/2/infer", "/predictions/m"),
     ],
 )
 def test_paths(path: str, passed: str, tmp_path: Path) -> None:
@@ -275,12 +293,12 @@ def test_a_renewed_token_ends_the_old_one_at_once(tmp_path: Path) -> None:
 
 def test_torchserves_key_is_read_again_when_it_was_renewed(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             if up.fake.seen[-1][1]["Authorization"] == f"Bearer {INNER}":
                 (tmp_path / "inner").write_text(json.dumps({"inference": {"key": "newer-key"}}))
                 error = {"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."}
                 return web.json_response(error, status=400)
-            return web.json_response({"label": "b"})
+            return said({"label": "b"})
 
         up.fake.reply = reply
         assert await up.post() == (200, {"label": "b"})
@@ -312,7 +330,7 @@ def test_a_missing_type_is_json_by_the_open_inference_protocol_alone(tmp_path: P
         untyped = {"skip_auto_headers": ["Content-Type"], "headers": BEARER}
         assert (await up.post(**untyped))[0] == 415
         assert (await up.post("/v2/models/m/infer", **untyped))[0] == 200
-        assert up.fake.seen[0][1][ORIGINAL_TYPE] == "application/json"
+        assert up.fake.seen[0][1][TYPE] == "application/json"
         assert (await up.post("/v2/models/m/infer"))[0] == 415
 
     run(tmp_path, test)
@@ -393,15 +411,14 @@ def test_what_isnt_one_whole_compressed_body_is_refused(body: bytes, tmp_path: P
 
 def test_the_length_of_the_json_before_binary_tensors_is_passed_on_both_ways(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        async def reply(_: bytes) -> web.Response:
-            return web.Response(body=b"{}xy", headers={HEADER_LENGTH: "2", "X-Other": "a"})
+        async def reply(_: bytes) -> Reply | web.Response:
+            return Reply(200, b"{}xy", headers={HEADER_LENGTH: "2"})
 
         up.fake.reply = reply
         headers = {**BEARER, HEADER_LENGTH: "3", "Content-Type": "application/octet-stream"}
         async with up.session.post(up.url + "/v2/models/m/infer", data=b"{ }ab", headers=headers) as response:
             assert (response.status, response.headers[HEADER_LENGTH], await response.read()) == (200, "2", b"{}xy")
-            assert "X-Other" not in response.headers
-        assert up.fake.seen[0][1][ORIGINAL_TYPE] == "application/json; inference-header-content-length=3"
+        assert up.fake.seen[0][1][TYPE] == "application/json; inference-header-content-length=3"
         for wrong in ("", "-1", "a", "9" * 20):
             assert (await up.post("/v2/models/m/infer", headers={**headers, HEADER_LENGTH: wrong}))[0] == 400
 
@@ -432,7 +449,7 @@ def test_a_slash_at_the_end_and_encoded_letters_change_no_path(tmp_path: Path) -
             head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n"
             answer = await raw(up, f"{head}Content-Type: image/png\r\n\r\n".encode())
             assert answer.startswith(b"HTTP/1.1 200 "), (path, answer)
-        assert [seen[0] for seen in up.fake.seen] == ["/predictions/m", "/predictions/m/1.0", "/predictions/m"]
+        assert [seen[0] for seen in up.fake.seen] == ["/predictions/m"] * 3
         for path in ("/v2/health/live/", "/v2/health/ready/", "/ping/"):
             assert await up.get(path) == 200, "without a token"
         assert [await up.get(path) for path in ("/v2/", "/v2/models/", "/v2/health/live/x", "/")] == [401] * 4
@@ -521,9 +538,9 @@ def test_no_more_is_held_than_the_limit_and_room_is_given_back(tmp_path: Path) -
     async def test(up: Standing) -> None:
         go = asyncio.Event()
 
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await go.wait()
-            return web.json_response({})
+            return said({})
 
         up.fake.reply = reply
         tasks = [asyncio.create_task(up.post(data=b"x" * 90_000)) for _ in range(4)]
@@ -541,9 +558,9 @@ def test_too_many_requests_at_once(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
         go = asyncio.Event()
 
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await go.wait()
-            return web.json_response({})
+            return said({})
 
         up.fake.reply = reply
         tasks = [asyncio.create_task(up.post()) for _ in range(2)]
@@ -611,10 +628,10 @@ def test_a_client_that_leaves_is_a_line_at_debug(sent: bytes, tmp_path: Path, ca
     caplog.set_level(logging.DEBUG)
 
     async def test(up: Standing) -> None:
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await until(writer.is_closing)
             await asyncio.sleep(0.1)
-            return web.json_response({})
+            return said({})
 
         up.fake.reply = reply
         async with connection(up) as (_, writer):
@@ -687,9 +704,9 @@ def test_one_connection_too_many_ends_the_longest_silent(tmp_path: Path, caplog:
     async def test(up: Standing) -> None:
         go = asyncio.Event()
 
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await go.wait()
-            return web.json_response({})
+            return said({})
 
         up.fake.reply = reply
         asked = asyncio.create_task(up.post())
@@ -750,9 +767,10 @@ def test_a_body_in_chunks_that_are_wrong_or_cut_off_reaches_no_model(
 )
 def test_codes(status: int, message: str, expected: int, says: str, tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        async def reply(body: bytes) -> web.Response:
-            said = {"code": status, "type": "X", "message": message} if message else {"error": "of the handler"}
-            return web.json_response(said, status=status)
+        async def reply(body: bytes) -> Reply | web.Response:
+            if not message:
+                return said({"error": "of the handler"}, status)
+            return web.json_response({"code": status, "type": "X", "message": message}, status=status)
 
         up.fake.reply = reply
         async with up.session.post(up.url + "/predictions/m", data=b"x", headers=PNG) as response:
@@ -768,7 +786,7 @@ def test_codes(status: int, message: str, expected: int, says: str, tmp_path: Pa
 
 def test_an_answer_that_never_comes_is_504(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await asyncio.sleep(GENEROUS)
             return web.Response()
 
@@ -784,9 +802,9 @@ DIED = {"code": 507, "type": "InternalServerException", "message": "Worker died.
 
 def test_a_worker_that_took_too_long_is_504_and_nothing_is_sent_twice(tmp_path: Path) -> None:
     async def main() -> None:
-        async with standing(tmp_path, worker_seconds=0.2) as up:
+        async with standing(tmp_path, workers=replace(WORKERS, seconds=0.2)) as up:
 
-            async def reply(body: bytes) -> web.Response:
+            async def reply(body: bytes) -> Reply | web.Response:
                 await asyncio.sleep(0.25)
                 return web.json_response(DIED, status=507)
 
@@ -803,38 +821,31 @@ def test_of_a_lost_batch_all_are_answered_but_the_one_that_ends_workers_alone(
     status: int, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test(up: Standing) -> None:
-        at_work: list[bytes] = []
-        most = 0
-
-        async def reply(body: bytes) -> web.Response:  # a worker that has all at once, as a batch
-            nonlocal most
-            at_work.append(body)
-            most = max(most, len(at_work)) if len(up.fake.seen) > 8 else most
-            await until(lambda: len(up.fake.seen) >= 8)
-            dies = b"bad" in at_work
+        async def reply(body: bytes) -> Reply | web.Response:
             await asyncio.sleep(0.02)
-            at_work.remove(body)
-            return web.json_response({"message": message}, status=status) if dies else web.json_response({})
+            return web.json_response({"message": message}, status=status) if body == b"bad" else said({})
 
         up.fake.reply = reply
         bodies = [f"{number}".encode() for number in range(7)] + [b"bad"]
         answers = await asyncio.gather(*(up.post(data=body) for body in bodies))
         assert [status for status, _ in answers] == [200] * 7 + [422]
-        assert len(up.fake.seen) == 8 + 7 + 2
-        assert most == 1, "alone"
+        with_it = sum(up.fake.batches) - 8 - 2
+        assert 0 < with_it < 8, "each of its neighbours once more"
+        assert up.fake.batches[-with_it - 2 :] == [1] * (with_it + 2), "alone"
+        seen = len(up.fake.seen)
         assert (await up.post(data=b"bad"))[0] == 422
         assert (await up.post(data=b"bad2"))[0] == 200
-        assert len(up.fake.seen) == 18, "what is refused reaches no worker"
+        assert len(up.fake.seen) == seen + 1, "what is refused reaches no worker"
 
-    run(tmp_path, test)
+    run(tmp_path, test, workers=Workers(count=1, batch_size=8))
     assert "alone" in caplog.text
 
 
 def test_a_whole_request_has_a_limit_its_body_included(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await asyncio.sleep(0.3)
-            return web.json_response({})
+            return said({})
 
         up.fake.reply = reply
         assert (await up.post())[0] == 200
@@ -945,9 +956,9 @@ def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
         go = asyncio.Event()
 
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await go.wait()
-            return web.json_response({"label": body.decode()})
+            return said({"label": body.decode()})
 
         up.fake.reply = reply
         tasks = [asyncio.create_task(up.post(data=f"{i}".encode())) for i in range(20)]
@@ -1012,7 +1023,7 @@ def test_a_drain_resets_no_connection_that_the_system_has_accepted(tmp_path: Pat
 
 def test_a_drain_has_a_limit(tmp_path: Path) -> None:
     async def test(up: Standing) -> None:
-        async def reply(body: bytes) -> web.Response:
+        async def reply(body: bytes) -> Reply | web.Response:
             await asyncio.sleep(GENEROUS)
             return web.Response()
 
@@ -1037,12 +1048,13 @@ def test_what_a_worker_tells_is_for_the_log_and_metrics_and_not_for_the_client(
     facts = Facts(2, 1.0, 4.0, 2, [0, 1], [0.9, 0.8], {"length": [3.0, 4.0]})
 
     async def test(up: Standing) -> None:
-        async def reply(_: bytes) -> web.Response:
-            return web.json_response({"label": "a"}, headers={FACTS_HEADER: facts.header()})
+        async def reply(_: bytes) -> Reply | web.Response:
+            return said({"label": "a"})._replace(facts=facts)
 
         up.fake.reply = reply
         async with up.session.post(up.url + "/predictions/m", data=b"image", headers=PNG) as response:
-            assert FACTS_HEADER not in response.headers
+            assert await response.json() == {"label": "a"}
+            assert not [name for name in response.headers if "trainyard" in name.lower()]
         assert await up.get("/v2/health/ready") == 200
         assert (await up.post("/predictions/m", headers={**BEARER, "Content-Type": "text/html"}))[0] == 415
 

@@ -7,21 +7,22 @@ import contextlib
 
 import pytest
 
+from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Refused
 from trainyard.gateway.load import ROUNDS, TARGET_SECONDS, Load
-from trainyard.gateway.proxy import Answer
+from trainyard.http.batch import Reply
 
-OK = Answer(200, b"{}")
+OK = Reply(200, b"{}")
 
 
 class Model:
     """One that answers so many a second, one after another."""
 
-    def __init__(self, per_second: float, answer: Answer = OK) -> None:
+    def __init__(self, per_second: float, answer: Reply = OK) -> None:
         self._pause, self._answer, self._turn = 1 / per_second, answer, asyncio.Lock()
         self.asked = 0
 
-    async def ask(self) -> Answer:
+    async def ask(self) -> Reply:
         self.asked += 1
         async with self._turn:
             await asyncio.sleep(self._pause)
@@ -50,7 +51,7 @@ async def flood(load: Load, name: str, model: Model, requests: int, pause: float
 
 def test_a_flood_is_refused_by_the_time_that_it_would_wait() -> None:
     async def main() -> None:
-        load, model = Load({"m": 1}, 512), Model(500)
+        load, model = Load({"m": Workers(1)}, 512), Model(500)
         await flood(load, "m", model, 50, pause=0.003)
         refused, seconds = await flood(load, "m", model, 1000, pause=0.0005)
         assert refused > 300
@@ -62,7 +63,7 @@ def test_a_flood_is_refused_by_the_time_that_it_would_wait() -> None:
 
 def test_a_slow_model_gets_what_keeps_its_workers_busy() -> None:
     async def main() -> None:
-        load, model = Load({"m": 32}, 512), Model(200)
+        load, model = Load({"m": Workers(32)}, 512), Model(200)
         await flood(load, "m", model, 1)
         load._models["m"].pace = 10.0
         refused, _ = await flood(load, "m", model, ROUNDS * 32 + 5)
@@ -73,7 +74,7 @@ def test_a_slow_model_gets_what_keeps_its_workers_busy() -> None:
 
 def test_a_flooded_model_leaves_the_others_their_share() -> None:
     async def main() -> None:
-        load = Load({"a": 8, "b": 8}, 40)
+        load = Load({"a": Workers(8), "b": Workers(8)}, 40)
         slow, fast = Model(20), Model(10_000)
         flooding = asyncio.create_task(flood(load, "a", slow, 100))
         await asyncio.sleep(0.01)
@@ -90,10 +91,10 @@ def test_a_flooded_model_leaves_the_others_their_share() -> None:
 @pytest.mark.parametrize("status", [503, 504])
 def test_what_isnt_answered_tells_nothing_of_the_pace(status: int) -> None:
     async def main() -> None:
-        load = Load({"m": 8}, 512)
+        load = Load({"m": Workers(8)}, 512)
         await load.counted("m", Model(100).ask())
         before = load._models["m"].pace
-        await load.counted("m", Model(10_000, Answer(status, b"")).ask())
+        await load.counted("m", Model(10_000, Reply(status, b"")).ask())
         assert load._models["m"].pace == before
 
     asyncio.run(main())

@@ -150,7 +150,7 @@ def test_torchserve_reads_the_settings_in_its_spelling() -> None:
     assert yaml.safe_load(SETTINGS.to_yaml()) == {
         "minWorkers": 2, "maxWorkers": 2, "batchSize": 16, "maxBatchDelay": 5, "responseTimeout": 7,
         "startupTimeout": 120, "maxRetryTimeoutInSec": 300, "jobQueueSize": 9, "deviceType": "cpu",
-        "handler": {"format": "onnx", "threads": 3, "device": "cpu"},
+        "handler": {"format": "onnx", "threads": 3, "device": "cpu", "batch_size": 16},
     }  # fmt: skip
     assert b"deviceType: gpu" in Settings(device="cuda").to_yaml()
     assert Settings.from_yaml(SETTINGS.to_yaml()) == SETTINGS

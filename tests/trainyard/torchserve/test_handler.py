@@ -19,13 +19,12 @@ from ts.utils.util import list_classes_from_module
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.http.facts import HEADER, Facts
-from trainyard.http.requests import ORIGINAL_TYPE
+from trainyard.http.batch import HEADER, Reply, Sent, read_replies, write_requests
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.base import Encoded
 
 HANDLER = Path(__file__).parents[3] / "serving" / "handler.py"
-Reply = tuple[int, dict[str, object]]
+Answer = tuple[int, dict[str, object]]
 Load = Callable[..., Service]
 
 
@@ -39,7 +38,7 @@ def model(digits_run: Path, tmp_path: Path) -> Path:
     manifest = {"model": {"modelName": "digits", "modelVersion": "3.0", "handler": "handler.py",
                           "configFile": "model-config.yaml"}}  # fmt: skip
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-    config = {"minWorkers": 1, "handler": {"format": "eager", "threads": 1, "device": "cpu"}}
+    config = {"minWorkers": 1, "handler": {"format": "eager", "threads": 1, "device": "cpu", "batch_size": 8}}
     (folder / "model-config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
@@ -50,9 +49,9 @@ def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.syspath_prepend(str(model))
     monkeypatch.delenv("TRAINYARD_EXPECT", raising=False)
 
-    def load_model(batch_size: int = 4) -> Service:
+    def load_model() -> Service:
         metrics = Mock(spec=["set_request_ids", "add_time", "request_ids"])
-        service = TsModelLoader().load("digits", str(model), "handler.py", None, batch_size, metrics_cache=metrics)
+        service = TsModelLoader().load("digits", str(model), "handler.py", None, 4, metrics_cache=metrics)
         service.set_cl_socket(None)
         return service
 
@@ -67,12 +66,21 @@ def request(parameters: Mapping[str, tuple[str, object]], **headers: str) -> dic
     return {"requestId": b"an id", "parameters": fields, "headers": lines}
 
 
-def fronted(body: bytes, type: str) -> dict[str, object]:
-    """A request that our gateway passed on."""
-    return request({"body": ("application/octet-stream", bytearray(body))}, **{ORIGINAL_TYPE.lower(): type})
+def fronted(*requests: tuple[bytes, str]) -> dict[str, object]:
+    """A batch that our gateway made of requests."""
+    body = b"".join(write_requests([Sent(type, body) for body, type in requests]))
+    return request({"body": ("application/octet-stream", bytearray(body))}, **{HEADER.lower(): "1"})
 
 
-def handled(service: Service, *batch: dict[str, object]) -> list[Reply]:
+def replied(service: Service, *requests: tuple[bytes, str]) -> list[Reply]:
+    """What the gateway gets for its batch."""
+    processors, rows, ids = Service.retrieve_data_for_inference([fronted(*requests)])
+    service.context.request_processor, service.context.request_ids = processors, ids
+    [body] = service._entry_point(rows, service.context)
+    return read_replies(body)
+
+
+def handled(service: Service, *batch: dict[str, object]) -> list[Answer]:
     """Has TorchServe's own code prepare the rows, and the handler answer them."""
     processors, rows, ids = Service.retrieve_data_for_inference(batch)
     service.context.request_processor, service.context.request_ids = processors, ids
@@ -98,32 +106,32 @@ def test_each_form_from_the_front_is_answered_as_the_predictor_does(load: Load, 
     v2 = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}]}
     form = b"--B\r\nContent-Disposition: form-data; name=data\r\n\r\n" + image + b"\r\n--B--\r\n"
 
-    replies = handled(
+    replies = replied(
         load(),
-        fronted(image, "image/png"),
-        fronted(image, "application/octet-stream"),
-        fronted(form, "multipart/form-data; boundary=B"),
-        fronted(json.dumps({"image": text}).encode(), "application/json"),
-        fronted(json.dumps({"instances": [{"image": text}]}).encode(), "application/json; charset=utf-8"),
-        fronted(json.dumps(v2).encode(), "application/json"),
+        (image, "image/png"),
+        (image, "application/octet-stream"),
+        (form, "multipart/form-data; boundary=B"),
+        (json.dumps({"image": text}).encode(), "application/json"),
+        (json.dumps({"instances": [{"image": text}]}).encode(), "application/json; charset=utf-8"),
+        (json.dumps(v2).encode(), "application/json"),
     )
 
     [scores] = Predictor(digits_run, "eager").probabilities([image])
     label = Bundle.open(digits_run).labels[int(scores.argmax())]
-    assert [status for status, _ in replies] == [200] * 6
-    bodies = [body for _, body in replies]
+    assert [reply.status for reply in replies] == [200] * 6
+    bodies = [json.loads(reply.body) for reply in replies]
     for one in bodies[:4]:
         assert (one["label"], one["model"], one["version"]) == (label, "digits", "3.0")
         assert one["probability"] == pytest.approx(scores.max(), abs=1e-6)
         assert one["deployed"] == {"bundle": Bundle.open(digits_run).digest, "export": None, "format": "eager"}
-    assert bodies[4]["predictions"][0]["label"] == label  # type: ignore[index]
-    np.testing.assert_allclose(bodies[5]["outputs"][1]["data"], scores, atol=1e-6)  # type: ignore[index]
+    assert bodies[4]["predictions"][0]["label"] == label
+    np.testing.assert_allclose(bodies[5]["outputs"][1]["data"], scores, atol=1e-6)
 
 
 def test_one_bad_request_of_eight_is_the_only_one_that_fails(
     load: Load, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = load(8)
+    service = load()
     sizes = []
     forward = Predictor._forward
 
@@ -133,19 +141,19 @@ def test_one_bad_request_of_eight_is_the_only_one_that_fails(
 
     monkeypatch.setattr(Predictor, "_forward", count)
 
-    replies = handled(service, *[fronted(b"no image" if i == 3 else image, "image/png") for i in range(8)])
+    replies = replied(service, *[(b"no image" if i == 3 else image, "image/png") for i in range(8)])
 
-    assert [status for status, _ in replies] == [200, 200, 200, 400, 200, 200, 200, 200]
-    assert "the image can't be decoded" in str(replies[3][1]["error"])
+    assert [reply.status for reply in replies] == [200, 200, 200, 400, 200, 200, 200, 200]
+    assert b"the image can't be decoded" in replies[3].body
     assert sizes == [7], "all went through the model in one call"
-    assert handled(service, fronted(b"", "image/png"), fronted(image, "text/html"))[0][0] == 400
+    assert [reply.status for reply in replied(service, (b"", "image/png"), (image, "text/html"))] == [400, 415]
     assert sizes == [7], "nothing is asked of the model"
 
 
 def test_rows_of_a_torchserve_without_our_front_are_read_too(load: Load, image: bytes) -> None:
     text = base64.b64encode(image).decode()
     service = load()
-    expected = handled(service, fronted(image, "image/png"))[0][1]
+    expected = json.loads(replied(service, (image, "image/png"))[0].body)
 
     one = [
         request({"body": ("image/png", bytearray(image))}),
@@ -203,10 +211,9 @@ def test_the_digest_is_compared_when_the_model_loads(
 
 
 def test_it_tells_the_gateway_of_each_request_what_the_model_did(load: Load, image: bytes, digits_run: Path) -> None:
-    service = load()
-    handled(service, fronted(b"no image", "image/png"), fronted(image, "image/png"), fronted(b"", "text/html"))
+    replies = replied(load(), (b"no image", "image/png"), (image, "image/png"), (b"", "text/html"))
 
-    bad, good, refused = [Facts.read(service.context.get_response_headers(i).get(HEADER)) for i in range(3)]
+    bad, good, refused = [reply.facts for reply in replies]
 
     assert bad is not None
     assert good is not None
@@ -222,7 +229,7 @@ def test_it_tells_the_gateway_of_each_request_what_the_model_did(load: Load, ima
 
 def test_torchserve_takes_the_answers(load: Load, image: bytes) -> None:
     """Its own code frames them: statuses, headers and bodies of the whole batch."""
-    framed = bytes(load().predict([fronted(image, "image/png"), fronted(b"", "image/png")]))
+    framed = bytes(load().predict([request({"body": ("image/png", bytearray(body))}) for body in (image, b"")]))
 
     assert framed.startswith(b"\x00\x00\x00\xc8")
     assert framed.count(b"application/json") == 4, "each as the body's type and as a header"
@@ -237,11 +244,13 @@ def test_torchserve_takes_binary_tensors_and_their_header(load: Load, image: byt
     head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
     type = f"application/json; inference-header-content-length={len(head)}"
 
-    framed = bytes(load().predict([fronted(head + tensors, type)]))
+    framed = bytes(load().predict([fronted((head + tensors, type))]))
+    [reply] = replied(load(), (head + tensors, type))
 
     assert framed.startswith(b"\x00\x00\x00\xc8")
-    assert b"Inference-Header-Content-Length" in framed
-    assert b"application/octet-stream" in framed
+    assert reply.body in framed
+    assert (reply.status, reply.content_type) == (200, "application/octet-stream")
+    assert 0 < int(reply.headers["Inference-Header-Content-Length"]) < len(reply.body)
 
 
 def test_a_gpu_is_the_one_that_torchserve_gave(load: Load) -> None:

@@ -262,10 +262,10 @@ if any("model_service_worker" in word for word in sys.orig_argv):
     import time, handler
     handle = handler.Handler.handle
     def misbehave(self, data, context):
-        bodies = [bytes(row.get("body", b"")) for row in data]
-        if b"wait" in bodies:
+        body = bytes(data[0].get("body", b""))  # a batch of the gateway, whose last request's bytes end it
+        if body.endswith(b"wait"):
             time.sleep(600)
-        while b"loop" in bodies:
+        while body.endswith(b"loop"):
             pass
         return handle(self, data, context)
     handler.Handler.handle = misbehave
