@@ -6,7 +6,6 @@ A server reads its token from a file, follows the file when it changes, and comp
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import os
 import re
@@ -41,16 +40,7 @@ def check_url(url: str) -> str:
     raise UsageError(f"{url!r} isn't the URL of a server: give one such as http://localhost:8080")
 
 
-def is_loopback(url: str) -> bool:
-    """Whether a server's URL names this machine by a loopback address."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def bearer(token: str | None, token_file: Path | None) -> dict[str, str]:
+def bearer(token: str | None, token_file: Path | str | None) -> dict[str, str]:
     """The header that gives a token; none without one.
 
     Raises:
@@ -59,7 +49,7 @@ def bearer(token: str | None, token_file: Path | None) -> dict[str, str]:
     if token is not None and token_file is not None:
         raise UsageError("both a token and a token file are given: give one of them")
     if token_file is not None:
-        token = read_token(token_file)
+        token = read_token(Path(token_file))
     if token is None:
         return {}
     if not _TOKEN.fullmatch(token):
