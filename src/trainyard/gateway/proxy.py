@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import CODE
 from trainyard.gateway.suspects import REFUSED_SECONDS, GuiltyError, Suspects
+from trainyard.gateway.tokens import Tokens
 from trainyard.gateway.upstream import Upstream
 from trainyard.http.facts import HEADER, Facts
 from trainyard.http.request_types import HEADER_LENGTH
@@ -65,7 +65,7 @@ class Proxy:
     """
 
     def __init__(
-        self, url: Callable[[], str], keys: KeyFile, seconds: float, worker_seconds: Mapping[str, float]
+        self, url: Callable[[], str], keys: Tokens, seconds: float, worker_seconds: Mapping[str, float]
     ) -> None:
         self._url, self._keys, self._seconds, self._worker_seconds = url, keys, seconds, worker_seconds
         self._suspects = Suspects()
@@ -119,7 +119,7 @@ class Proxy:
 
     async def _post(self, path: str, body: bytes, content_type: str) -> Answer:
         headers = {
-            "Authorization": f"Bearer {self._keys.token()}",
+            "Authorization": f"Bearer {self._keys.any()}",
             # TorchServe decodes JSON and forms laxly, so that it is told nothing of them.
             "Content-Type": "application/octet-stream",
             ORIGINAL_TYPE: content_type,
