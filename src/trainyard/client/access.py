@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 NEW_BYTES = 32
 """Random bytes of a token that is made here."""
 SHORTEST = 8
-"""Characters of a token; TorchServe's own have so many."""
+"""Characters that a server's token has at least; TorchServe's own have so many."""
 
 
 def check_url(url: str) -> str:
@@ -25,15 +26,13 @@ def check_url(url: str) -> str:
     Raises:
         UsageError: it isn't one of HTTP or HTTPS with a host and nothing behind the path, or it holds a password.
     """
-    try:
+    with contextlib.suppress(ValueError):
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        sound = False
-    if sound and parts.username is None and not parts.query and not parts.fragment:
-        return url.rstrip("/")
-    if sound and parts.username is not None:
-        raise UsageError("the URL holds a user's name or password: give a token instead, by token_file or --token-file")
+        if parts.username is not None:
+            raise UsageError("the URL holds a name or password: give a token instead, by token_file or --token-file")
+        behind = parts.query or parts.fragment
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not behind:
+            return url.rstrip("/")
     raise UsageError(f"{url!r} isn't the URL of a server: give one such as http://localhost:8080")
 
 
@@ -75,7 +74,7 @@ def prepare_token_file(path: Path) -> Path:
     """A token file of the user's own; a new one with a random token if there is none yet.
 
     Raises:
-        UsageError: it can't be read or made, or its token is too short.
+        UsageError: it can't be made.
     """
     if not path.exists():
         try:
@@ -83,6 +82,4 @@ def prepare_token_file(path: Path) -> Path:
                 print(json.dumps({"inference": {"key": secrets.token_urlsafe(NEW_BYTES)}}, indent=2), file=file)
         except OSError as error:
             raise UsageError(f"the token file {path} can't be made ({error.strerror}): choose another place") from error
-    if len(read_token(path)) < SHORTEST:
-        raise UsageError(f"the token in {path} has fewer than {SHORTEST} characters: take a longer, random one")
     return path.absolute()

@@ -12,7 +12,7 @@ import itertools
 import logging
 import weakref
 from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -44,20 +44,8 @@ DIRECT = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
 
 
 @dataclass(eq=False)
-class _Asking:
-    """What both clients do.
-
-    Args:
-        url: Of the server, as in ``http://localhost:8080``.
-        token: For predictions, if the server wants one.
-        token_file: Holds the token: the file that ``trainyard serve`` wrote, or one with nothing else in it.
-        timeout: Seconds that one attempt may take: more than a server's own 60, whose word on it isn't to be missed.
-        retries: Attempts after the first.
-        deadline: Seconds that all attempts of a request may take. Many items are many requests.
-
-    Raises:
-        UsageError: ``url`` isn't that of a server, or there is no token in the file.
-    """
+class _Asker:
+    """What both clients have and do."""
 
     url: str
     token: InitVar[str | None] = None
@@ -144,7 +132,7 @@ class _Asking:
 
 
 @dataclass(eq=False)
-class AsyncClient(_Asking):
+class AsyncClient(_Asker):
     """Asks a server with several requests at once.
 
     Its arguments are those of ``Client``, and ``concurrency``: requests that are on their way at once, over all calls.
@@ -166,7 +154,7 @@ class AsyncClient(_Asking):
         """Closes the connections."""
         await self._http.aclose()
 
-    models, model, ready = _Asking._models, _Asking._model, _Asking._ready
+    models, model, ready = _Asker._models, _Asker._model, _Asker._ready
 
     async def predict(
         self, model: str, items: Iterable[Item], top_k: int = 3, version: str | None = None
@@ -193,17 +181,26 @@ class AsyncClient(_Asking):
 
 
 @dataclass(eq=False)
-class Client(_Asking):
+class Client(_Asker):
     """Asks a server, one request after the other; threads may share it.
 
     Its loop runs in a thread of its own, so that it works where a loop runs already, as in a notebook. The thread keeps
     no process from its end, and ends with the client.
+
+    Args:
+        url: Of the server, as in ``http://localhost:8080``.
+        token: For predictions, if the server wants one.
+        token_file: Holds the token: the file that ``trainyard serve`` wrote, or one with nothing else in it.
+        timeout: Seconds that one attempt may take: more than a server's own 60, whose word on it isn't to be missed.
+        retries: Attempts after the first.
+        deadline: Seconds that all attempts of a request may take. Many items are many requests.
+
+    Raises:
+        UsageError: ``url`` isn't that of a server, or there is no token in the file.
     """
 
-    def __post_init__(self, token: str | None, token_file: Path | str | None) -> None:
-        super().__post_init__(token, token_file)
-        self._starting = Lock()
-        self._thread = Thread()
+    _starting: Lock = field(default_factory=Lock, init=False, repr=False)
+    _thread: Thread = field(default_factory=Thread, init=False, repr=False)
 
     def __enter__(self) -> Self:
         return self

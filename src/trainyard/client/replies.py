@@ -150,16 +150,11 @@ def answers_of(told: Told, count: int) -> list[Answer | ItemError]:
 def _reads(inputs: object) -> Told:
     """Where the server tells no columns, they are called as the input, or are a pair's first two."""
     [given] = _ROWS.validate_python(inputs)
-    shape, parameters = given.get("shape"), given.get("parameters")
-    pair = isinstance(shape, list) and len(shape) > 1
-    told = parameters if isinstance(parameters, dict) else {}
-    return {
-        "kind": given.get("name"),
-        "pair": pair,
-        "columns": told.get("columns", (0, 1) if pair else (given.get("name"),)),
-        "dialect": {"header": told.get("header", False)},
-        "label": told.get("label"),
-    }
+    name, pair = given.get("name"), given.get("shape") == [-1, 2]
+    [told] = _ROWS.validate_python([given.get("parameters", {})])
+    columns = told.get("columns", (0, 1) if pair else (name,))
+    dialect = {"header": told.get("header", False)}
+    return {"kind": name, "pair": pair, "columns": columns, "dialect": dialect, "label": told.get("label")}
 
 
 @dataclass(frozen=True)
