@@ -30,17 +30,13 @@ def ask(
         ServerError: the server gave no answers.
     """
     with Client(url, token_file=token_file) as client:
-        served = client.model(model if model is not None else _only(client))
+        names = client.models() if model is None else [model]
+        if len(names) != 1:
+            raise UsageError(f"{client.url} has the models {', '.join(names) or 'none'}: choose one by --model")
+        served = client.model(names[0])
 
     async def predict(items: list[Item]) -> Sequence[Prediction | ItemError]:
         async with AsyncClient(url, token_file=token_file) as client:
             return await client.predict(served.name, items, top_k)
 
     return answer(list(read_inputs(words, served.reads)), lambda items: asyncio.run(predict(items)))
-
-
-def _only(client: Client) -> str:
-    names = client.models()
-    if len(names) != 1:
-        raise UsageError(f"{client.url} has the models {', '.join(names) or 'none'}: choose one by --model")
-    return names[0]

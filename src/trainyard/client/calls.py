@@ -17,11 +17,11 @@ from trainyard.preprocess.text import without_surrogates
 
 MOST_ITEMS = 32
 """Items of a request: a batch of the predictor."""
-MOST_BYTES = 4_000_000
-"""Bytes of a request's items, below what servers take by default; a larger item goes alone, and the server decides."""
+MOST_BYTES = 3_000_000
+"""Of a request's items, 4 MB in base64: less than servers take by default. A larger item goes alone; they decide."""
 
-Instance = bytes | str | list[str] | ItemError
-"""What is sent of an item: of an image its bytes, of a text or a pair what JSON says of it; or why nothing can be."""
+Instance = bytes | str | ItemError
+"""What is sent of an item: an image's bytes, or of a text or a pair an object of JSON; or why nothing can be."""
 
 
 class Request(NamedTuple):
@@ -31,38 +31,28 @@ class Request(NamedTuple):
     body: bytes | None = None
     content_type: str = JSON
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Says what the body is."""
-        return {} if self.body is None else {"Content-Type": self.content_type}
-
 
 class Call(NamedTuple):
-    """Some items that are asked about in one request.
-
-    Attributes:
-        instances: For each item in order what is sent of it, or why it can't be.
-        top_k: Classes to tell of each.
-    """
+    """What is sent of some items in one request, with the errors of those that can't be sent, in order."""
 
     instances: list[Instance]
     top_k: int
 
     @property
-    def sent(self) -> list[bytes | str | list[str]]:
-        """What is sent."""
+    def sent(self) -> list[bytes | str]:
+        """The instances without the errors."""
         return [instance for instance in self.instances if not isinstance(instance, ItemError)]
 
     def request(self, model: str, version: str | None) -> Request:
         """The request for these predictions; one image goes as it is, a quarter smaller, where nothing else is said."""
-        path = path_of("predictions", model, *([version] if version else []))
+        path = "/".join(quote(word, safe="") for word in ("predictions", model, version) if word)
         match self.sent:
             case [bytes(image)] if self.top_k == TOP_K:
                 return Request(path, image, OCTETS)
-        instances = [
-            {"image": base64.b64encode(one).decode()} if isinstance(one, bytes) else {"text": one} for one in self.sent
+        objects = [
+            one if isinstance(one, str) else f'{{"image": "{base64.b64encode(one).decode()}"}}' for one in self.sent
         ]
-        return Request(path, json.dumps({"top_k": self.top_k, "instances": instances}).encode())
+        return Request(path, f'{{"top_k": {self.top_k}, "instances": [{", ".join(objects)}]}}'.encode())
 
 
 def split(items: Iterable[Item], top_k: int) -> Iterator[Call]:
@@ -77,7 +67,7 @@ def split(items: Iterable[Item], top_k: int) -> Iterator[Call]:
     size = 0
     for item in items:
         instance = _instance(item)
-        length = _size(instance)
+        length = 0 if isinstance(instance, ItemError) else len(instance)
         if instances and (len(instances) == MOST_ITEMS or size + length > MOST_BYTES):
             yield Call(instances, top_k)
             instances, size = [], 0
@@ -87,35 +77,18 @@ def split(items: Iterable[Item], top_k: int) -> Iterator[Call]:
         yield Call(instances, top_k)
 
 
-def path_of(*words: str) -> str:
-    """A path of these words, whatever is in them."""
-    return "/".join(quote(word, safe="") for word in words)
-
-
 def _instance(item: Item) -> Instance:
-    match item:  # told by the item itself: a client has no preprocessor
-        case bytes():
-            return item
-        case Path():
-            try:
+    try:
+        match item:  # told by the item itself: a client has no preprocessor
+            case bytes():
+                return item
+            case Path():
                 check_regular(item)
                 return item.read_bytes()
-            except ItemError as error:
-                return error
-            except OSError as error:
-                return ItemError(f"{item} can't be read ({error.strerror})")
-        case str():
-            return without_surrogates(item)
-        case (str(), str()):
-            return [without_surrogates(text) for text in item]
+            case str() | (str(), str()):
+                return without_surrogates(json.dumps({"text": item}, ensure_ascii=False))
+    except ItemError as error:
+        return error
+    except OSError as error:
+        return ItemError(f"{item!s} can't be read ({error.strerror})")
     return ItemError(f"an item is an image (bytes or a Path), a text or a pair of texts, not {type(item).__name__}")
-
-
-def _size(instance: Instance) -> int:
-    """Bytes of it in JSON, about."""
-    match instance:
-        case bytes():
-            return len(instance) * 4 // 3
-        case ItemError():
-            return 0
-    return len(json.dumps(instance))

@@ -1,75 +1,148 @@
 """Asks a server for predictions: ``Client``, and ``AsyncClient`` with the same methods.
 
-    with Client("http://localhost:8080", token_file="tokens.json") as client:
-        [answer] = client.predict("digits", [Path("photo.png")])
-        print(answer.label, answer.probability, answer.deployed.format)
-
-A request that fails in passing is sent again, as ``trainyard.client.retry`` says.
+with Client("http://localhost:8080", token_file="tokens.json") as client:
+[answer] = client.predict("digits", [Path("photo.png")])
+print(answer.label, answer.probability, answer.deployed.format)
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import weakref
-from collections.abc import Coroutine, Iterable
-from functools import partial
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import InitVar, dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from random import random
 from threading import Lock, Thread
+from time import monotonic
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx2
 
 from trainyard.base.errors import ItemError
-from trainyard.client.access import bearer, check_url, is_loopback
-from trainyard.client.calls import Call, Request, path_of, split
-from trainyard.client.replies import REFUSALS, Answer, ServedModel, is_ready, model_of, names_of, read, read_answers
-from trainyard.client.retry import Reply, Retries
+from trainyard.client.access import bearer, check_url
+from trainyard.client.calls import Call, Request, split
+from trainyard.client.replies import PASSING, REFUSALS, Answer, Reply, ServedModel, answers_of, model_of, names_of
 from trainyard.preprocess.base import Item
 
 T = TypeVar("T")
 
-DEFAULTS = Retries()
-CONCURRENCY = 8
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 30.0
+FIRST_PAUSE, MOST_PAUSE, MOST_ASKED = 0.2, 10.0, 30.0
+"""Seconds between attempts: at most, before the second; at most, ever; and up to which a server's wish counts."""
 FAILURES = (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError, httpx2.DecodingError)
 """What a network does to a request; any other error is a mistake of ours."""
+DIRECT = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
+"""Hosts for which no proxy is asked, whatever the surroundings say: it doesn't know this machine's own addresses."""
 
 
-class AsyncClient:
+@dataclass(eq=False)
+class _Asker:
+    """What both clients have and do."""
+
+    url: str
+    token: InitVar[str | None] = None
+    token_file: InitVar[Path | str | None] = None
+    timeout: float = 65.0
+    retries: int = 4
+    deadline: float = 90.0
+
+    def __post_init__(self, token: str | None, token_file: Path | str | None) -> None:
+        self.url = check_url(self.url)
+        self._open(bearer(token, token_file))
+
+    def _open(self, headers: Mapping[str, str]) -> None:
+        self._http = httpx2.AsyncClient(base_url=self.url, headers=headers, mounts=DIRECT)
+
+    async def _models(self) -> list[str]:
+        """As ``Client.models``."""
+        return (await self._ask(Request("v2/models"))).read(self.url, names_of)
+
+    async def _model(self, name: str) -> ServedModel:
+        """As ``Client.model``."""
+        return (await self._ask(Request(f"v2/models/{quote(name, safe='')}"))).read(self.url, model_of)
+
+    async def _ready(self) -> bool:
+        """As ``Client.ready``."""
+        reply = await self._attempt(Request("v2/health/ready"), self.timeout)
+        if reply.status not in (200, 504, *PASSING):
+            raise reply.error(self.url)
+        return reply.status == 200
+
+    async def _answer(self, call: Call, model: str, version: str | None) -> list[Answer | ItemError]:
+        """The answers to a call's items; what is refused as a whole is asked about item by item."""
+        count, answers = len(call.sent), list[Answer | ItemError]()
+        if count:
+            reply = await self._ask(call.request(model, version))
+            if reply.status not in REFUSALS:
+                answers = reply.read(self.url, lambda told: answers_of(told, count))
+            elif count == 1:
+                answers = [ItemError(reply.reason)]
+            else:
+                alone = [await self._answer(Call([one], call.top_k), model, version) for one in call.instances]
+                return [answer for [answer] in alone]
+        rest = iter(answers)
+        return [one if isinstance(one, ItemError) else next(rest) for one in call.instances]
+
+    async def _ask(self, request: Request) -> Reply:
+        """Makes attempts until one isn't lost or refused in passing; the last one's reply.
+
+        A prediction changes nothing on the server and has the same answer every time, so that sending one twice does no
+        harm, also where the first may have arrived. What was too much for the server would be once more.
+
+        The pause before attempt n is drawn evenly from 0 to ``FIRST_PAUSE`` x 2^n seconds, at most ``MOST_PAUSE``:
+        "full jitter", by which many clients of a server that comes back don't come back at once (M. Brooker,
+        "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). What ``Retry-After`` asks for comes on top.
+        """
+        end = monotonic() + self.deadline
+        for number in itertools.count():
+            reply = await self._attempt(request, min(self.timeout, end - monotonic()))
+            asked = min(asked_seconds(reply.retry_after), MOST_ASKED)
+            pause = asked + random() * min(MOST_PAUSE, FIRST_PAUSE * 2.0**number)
+            # Who would wake up after the deadline needn't sleep.
+            if reply.status not in PASSING or number == self.retries or monotonic() + pause >= end:
+                break
+            log.info("%s (%s); trying again in %.1f s", reply.status or "no answer", reply.reason, pause)
+            await asyncio.sleep(pause)
+        return reply
+
+    async def _attempt(self, request: Request, seconds: float) -> Reply:
+        path, body, content_type = request
+        method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": content_type})
+        connect = min(seconds, CONNECT_SECONDS)
+        timeout = httpx2.Timeout(None, connect=connect)
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
+            said = response.content or response.reason_phrase.encode()
+            return Reply(response.status_code, said, response.headers.get("Retry-After"))
+        except httpx2.ConnectTimeout:
+            return Reply(None, b"no connection in %.3g s" % connect)
+        except TimeoutError:
+            return Reply(None, b"it took more than %.3g s" % seconds)
+        except FAILURES as error:
+            return Reply(None, (str(error).rstrip(".") or type(error).__name__).encode())
+
+
+@dataclass(eq=False)
+class AsyncClient(_Asker):
     """Asks a server with several requests at once.
 
-    Args:
-        url: Of the server, as in ``http://localhost:8080``.
-        token: For predictions, if the server wants one.
-        token_file: Holds the token: the file that ``trainyard serve`` wrote, or one with nothing else in it.
-        timeout: Seconds that one attempt of a request may take.
-        retries: Attempts after the first.
-        deadline: Seconds that all attempts of a request may take. Many items are many requests.
-        concurrency: Requests that are on their way at once, over all calls of this client.
-
-    Raises:
-        UsageError: ``url`` isn't that of a server, or there is no token in the file.
+    Its arguments are those of ``Client``, and ``concurrency``: requests that are on their way at once, over all calls.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str | None = None,
-        token_file: Path | str | None = None,
-        timeout: float = DEFAULTS.timeout,
-        retries: int = DEFAULTS.retries,
-        deadline: float = DEFAULTS.deadline,
-        concurrency: int = CONCURRENCY,
-    ) -> None:
-        self.url = check_url(url)
-        self.retries = Retries(timeout, deadline, retries)
-        self.concurrency = concurrency
-        self._slots = asyncio.Semaphore(concurrency)
-        self._headers = bearer(token, Path(token_file) if token_file is not None else None)
-        self.open()
+    concurrency: int = 8
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.url!r})"
+    def __post_init__(self, token: str | None, token_file: Path | str | None) -> None:
+        super().__post_init__(token, token_file)
+        self._slots = asyncio.Semaphore(self.concurrency)
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,120 +150,57 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def open(self) -> None:
-        """Makes a pool of connections, without those that there were."""
-        # A proxy of the surroundings doesn't know this machine's own addresses.
-        outside = not is_loopback(self.url)
-        self._http = httpx2.AsyncClient(base_url=self.url, headers=self._headers, trust_env=outside)
-
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
+
+    models, model, ready = _Asker._models, _Asker._model, _Asker._ready
 
     async def predict(
         self, model: str, items: Iterable[Item], top_k: int = 3, version: str | None = None
     ) -> list[Answer | ItemError]:
         """As ``Client.predict``. After an error the requests that are on their way are given up."""
-        calls = enumerate(split(items, top_k))
-        taking = asyncio.Lock()
-        answers: dict[int, list[Answer | ItemError]] = {}
+        calls = split(items, top_k)
+        tasks: list[asyncio.Task[list[Answer | ItemError]]] = []
 
-        async def work() -> None:
-            while True:
-                async with self._slots:
-                    async with taking:
-                        # In a thread: it reads files. And with a slot: what waits would fill the memory.
-                        taken = await asyncio.to_thread(next, calls, None)
-                    if taken is None:
-                        return
-                    number, call = taken
-                    answers[number] = await self.answer(call, model, version)
+        async def work() -> list[Answer | ItemError]:
+            async with self._slots:
+                # In a thread: it reads files. And with a slot: what waits would fill the memory.
+                call = await asyncio.to_thread(next, calls, None)
+                if call is None:
+                    return []
+                tasks.append(group.create_task(work()))
+                return await self._answer(call, model, version)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.concurrency):
-                    group.create_task(work())
+                tasks.append(group.create_task(work()))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return [answer for number in sorted(answers) for answer in answers[number]]
-
-    async def answer(self, call: Call, model: str, version: str | None) -> list[Answer | ItemError]:
-        """The answers to a call's items; what is refused as a whole is asked about item by item."""
-        sent = call.sent
-        answers: list[Answer | ItemError] = []
-        if sent:
-            reply = await self._ask(call.request(model, version))
-            if len(sent) > 1 and reply.status in REFUSALS:
-                alone = [await self.answer(Call([one], call.top_k), model, version) for one in call.instances]
-                return [answer for [answer] in alone]
-            answers = read_answers(reply, len(sent), self.url)
-        rest = iter(answers)
-        return [one if isinstance(one, ItemError) else next(rest) for one in call.instances]
-
-    async def models(self) -> list[str]:
-        """As ``Client.models``."""
-        return read(await self._ask(Request(path_of("v2", "models"))), self.url, names_of)
-
-    async def model(self, name: str) -> ServedModel:
-        """As ``Client.model``."""
-        return read(await self._ask(Request(path_of("v2", "models", name))), self.url, model_of)
-
-    async def ready(self) -> bool:
-        """As ``Client.ready``."""
-        return is_ready(await self._attempt(Request("v2/health/ready"), self.retries.timeout), self.url)
-
-    async def _ask(self, request: Request) -> Reply:
-        return await self.retries.insist(partial(self._attempt, request))
-
-    async def _attempt(self, request: Request, seconds: float) -> Reply:
-        method = "GET" if request.body is None else "POST"
-        timeout = httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
-        try:
-            async with asyncio.timeout(seconds):
-                response = await self._http.request(
-                    method, request.path, content=request.body, headers=request.headers, timeout=timeout
-                )
-            return Reply(response.status_code, response.content, response.headers.get("Retry-After"))
-        except httpx2.ConnectTimeout:
-            return Reply(None, b"no connection in %.3g s" % min(seconds, CONNECT_SECONDS))
-        except (httpx2.TimeoutException, TimeoutError):
-            return Reply(None, b"it took more than %.3g s" % seconds)
-        except FAILURES as error:
-            return Reply(None, (str(error).rstrip(".") or type(error).__name__).encode())
+        return [answer for task in tasks for answer in task.result()]
 
 
-class Client:
-    """Asks a server, one request after the other; threads may share it. Its arguments are those of ``AsyncClient``.
+@dataclass(eq=False)
+class Client(_Asker):
+    """Asks a server, one request after the other; threads may share it.
 
-    It is an ``AsyncClient`` whose loop runs in a thread of its own, so that it works where a loop runs already, as in a
-    notebook. The thread keeps no process from its end, and ends with the client.
+    Its loop runs in a thread of its own, so that it works where a loop runs already, as in a notebook. The thread keeps
+    no process from its end, and ends with the client.
+
+    Args:
+        url: Of the server, as in ``http://localhost:8080``.
+        token: For predictions, if the server wants one.
+        token_file: Holds the token: the file that ``trainyard serve`` wrote, or one with nothing else in it.
+        timeout: Seconds that one attempt may take: more than a server's own 60, whose word on it isn't to be missed.
+        retries: Attempts after the first.
+        deadline: Seconds that all attempts of a request may take. Many items are many requests.
+
+    Raises:
+        UsageError: ``url`` isn't that of a server, or there is no token in the file.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str | None = None,
-        token_file: Path | str | None = None,
-        timeout: float = DEFAULTS.timeout,
-        retries: int = DEFAULTS.retries,
-        deadline: float = DEFAULTS.deadline,
-    ) -> None:
-        self._async = AsyncClient(url, token, token_file, timeout, retries, deadline)
-        self.url = self._async.url
-        self._starting = Lock()
-        self._thread: Thread | None = None
-
-    @property
-    def retries(self) -> Retries:
-        """How patient it is."""
-        return self._async.retries
-
-    @retries.setter
-    def retries(self, retries: Retries) -> None:
-        self._async.retries = retries
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.url!r})"
+    _starting: Lock = field(default_factory=Lock, init=False, repr=False)
+    _thread: Thread = field(default_factory=Thread, init=False, repr=False)
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +210,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread.is_alive():
             self._stop()
             self._thread.join()
 
@@ -220,7 +230,7 @@ class Client:
             UsageError: ``top_k`` is below 1.
         """
         calls = split(items, top_k)  # in the caller's thread, in which a cursor of a database may have to stay
-        return [answer for call in calls for answer in self._run(self._async.answer(call, model, version))]
+        return [answer for call in calls for answer in self._run(self._answer(call, model, version))]
 
     def models(self) -> list[str]:
         """Names of the models that the server has.
@@ -228,7 +238,7 @@ class Client:
         Raises:
             ServerError: it gave no answer.
         """
-        return self._run(self._async.models())
+        return self._run(self._models())
 
     def model(self, name: str) -> ServedModel:
         """What the server says of a model.
@@ -236,7 +246,7 @@ class Client:
         Raises:
             ServerError: it gave no answer, or has no such model.
         """
-        return self._run(self._async.model(name))
+        return self._run(self._model(name))
 
     def ready(self) -> bool:
         """Whether the server can answer, asked once: not if it is starting, ending or can't be reached.
@@ -244,11 +254,11 @@ class Client:
         Raises:
             ServerError: it says neither.
         """
-        return self._run(self._async.ready())
+        return self._run(self._ready())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._starting:
-            if self._thread is None or not self._thread.is_alive():
+            if not self._thread.is_alive():
                 self._start()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -257,17 +267,29 @@ class Client:
             future.cancel()  # Ctrl-C gives the request up
 
     def _start(self) -> None:
-        if self._thread is not None:  # it was closed, or a fork left the thread behind
-            self._async.open()
+        if self._thread.ident is not None:  # it was closed, or a fork left the thread behind
+            self._open(self._http.headers)
         runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = runner.get_loop()
         self._stop = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
-        self._thread = Thread(target=_turn, args=(runner, self._async), name="trainyard-client", daemon=True)
+        self._thread = Thread(target=_turn, args=(runner, self._http), name="trainyard-client", daemon=True)
         self._thread.start()
 
 
-def _turn(runner: asyncio.Runner, client: AsyncClient) -> None:
+def _turn(runner: asyncio.Runner, http: httpx2.AsyncClient) -> None:
     """Runs a loop until it is stopped; who still waits for something in it then hears that it was cancelled."""
     with runner:
         runner.get_loop().run_forever()
-        runner.run(client.close())
+        runner.run(http.aclose())
+
+
+def asked_seconds(header: str | None) -> float:
+    """The pause that ``Retry-After`` asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 if it isn't either."""
+    given = (header or "").strip()
+    if given.isdecimal():
+        return float(given)
+    try:
+        moment = parsedate_to_datetime(given)
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -10,10 +10,10 @@ from functools import partial
 
 from aiohttp import web
 
-from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import CODE
 from trainyard.gateway.batches import Batches, Workers
 from trainyard.gateway.suspects import REFUSED_SECONDS, GuiltyError, Suspects
+from trainyard.gateway.tokens import Tokens
 from trainyard.gateway.upstream import Response, Upstream
 from trainyard.http.batch import HEADER, Reply, Sent, read_replies, write_requests
 
@@ -45,7 +45,7 @@ class Proxy:
         workers: Those of each model, by its name.
     """
 
-    def __init__(self, url: Callable[[], str], keys: KeyFile, seconds: float, workers: Mapping[str, Workers]) -> None:
+    def __init__(self, url: Callable[[], str], keys: Tokens, seconds: float, workers: Mapping[str, Workers]) -> None:
         self._url, self._keys, self._seconds = url, keys, seconds
         self._upstream = Upstream()
         self._models = {
@@ -103,7 +103,7 @@ class Proxy:
 
     async def _post(self, model: str, requests: Sequence[Sent]) -> Response:
         headers = {
-            "Authorization": f"Bearer {self._keys.token()}",
+            "Authorization": f"Bearer {self._keys.any()}",
             "Content-Type": "application/octet-stream",  # what TorchServe leaves alone
             HEADER: "1",
         }

@@ -12,8 +12,8 @@ from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainyard.base.errors import TrainyardError
-from trainyard.client.access import management_key
+from trainyard.base.errors import TrainyardError, UsageError
+from trainyard.client.access import read_token
 from trainyard.gateway.health import Health
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.process import Plan, RunDirectory, TorchServe, free_ports
@@ -182,8 +182,8 @@ class Backend:
         import aiohttp
 
         url = f"{self.server.url('management')}/models/{model}"
-        headers = {"Authorization": f"Bearer {management_key(self._home.key_file)}"}
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, UsageError):
+            headers = {"Authorization": f"Bearer {read_token(self._home.key_file, 'management')}"}
             async with self._session.get(url, headers=headers) as response:
                 if response.status == 200:
                     [version] = await response.json()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.base.errors import TrainyardError
-from trainyard.client.access import management_key, read_token
+from trainyard.client.access import read_token
 
 END_SECONDS = 60.0
 """Time to end after SIGTERM, the requests on their way included."""
@@ -65,7 +65,7 @@ class Running:
     @property
     def management_token(self) -> str:
         """What the management port wants to be shown."""
-        return management_key(self.management_token_file)
+        return read_token(self.management_token_file, "management")
 
 
 @contextlib.contextmanager

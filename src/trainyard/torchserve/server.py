@@ -16,7 +16,7 @@ from pathlib import Path
 from trainyard.artifacts.drift import DriftReference
 from trainyard.base.errors import EXIT_SIGTERM
 from trainyard.base.signals import exit_on_sigterm
-from trainyard.client.access import KeyFile, prepare_token_file
+from trainyard.client.access import prepare_token_file
 from trainyard.gateway.access_log import LogFormat, write_log_as
 from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Limits
@@ -147,7 +147,7 @@ class Server:
         token_file: Path,
     ) -> None:
         self._options, self._models, self._backend = options, models, backend
-        self._own_keys = KeyFile(backend.key_file)
+        self._own_keys = Tokens(backend.key_file)
         self._tokens = Tokens(token_file)
         self._health = Health(frozenset(model.name for model in models))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()

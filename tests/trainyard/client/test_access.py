@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainyard.base.errors import UsageError
-from trainyard.client.access import bearer, check_url, is_loopback
+from trainyard.client.access import bearer, check_url
 
 TOKEN = "s3cret-t0ken"
 
@@ -39,10 +39,3 @@ def test_a_password_in_the_url_is_refused_unseen() -> None:
     with pytest.raises(UsageError, match="token") as raised:
         check_url(f"http://user:{TOKEN}@localhost")
     assert TOKEN not in str(raised.value)
-
-
-def test_a_loopback_address_is_known() -> None:
-    for url in ("http://localhost", "http://127.0.0.1:1/a", "http://127.9.9.9", "https://[::1]:8080"):
-        assert is_loopback(url)
-    for url in ("http://10.0.0.1", "http://localhost.example.org", "http://[2001:db8::1]"):
-        assert not is_loopback(url)

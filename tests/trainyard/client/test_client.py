@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -172,21 +172,20 @@ Ask = Callable[..., object]
 
 
 @pytest.fixture(params=["waiting", "async"])
-def ask(request: pytest.FixtureRequest, server: Server) -> Ask:
+def ask(request: pytest.FixtureRequest, server: Server, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Calls a method of either client, as in ``ask("predict", "m", ["a"], retries=1)``; pauses are short."""
+    monkeypatch.setattr("trainyard.client.client.FIRST_PAUSE", 0.01)
 
     def call(method: str, *words: object, top_k: int = 1, version: str | None = None, url: str = "", **options: object):
         named = {"top_k": top_k, "version": version} if method == "predict" else {}
 
         async def call_async() -> object:
             async with AsyncClient(url or server.url, **options) as client:  # type: ignore[arg-type]
-                client.retries = replace(client.retries, first_pause=0.01)
                 return await getattr(client, method)(*words, **named)
 
         if request.param == "async":
             return asyncio.run(call_async())
         with Client(url or server.url, **options) as client:  # type: ignore[arg-type]
-            client.retries = replace(client.retries, first_pause=0.01)
             return getattr(client, method)(*words, **named)
 
     return call

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
-from trainyard.client.retry import Reply, Retries, asked_seconds
+from trainyard.client.calls import Request
+from trainyard.client.client import AsyncClient, asked_seconds
+from trainyard.client.replies import Reply
 
 FINE, BUSY, LOST = Reply(200, b""), Reply(503, b""), Reply(None, b"the connection broke")
 
@@ -26,61 +28,83 @@ class Clock:
         return self.now
 
 
-def play(retries: Retries, outcomes: Sequence[Reply], clock: Clock, drawn: float = 1.0) -> tuple[Reply, list[float]]:
-    """Gives the outcomes one after the other; returns the last, and the pauses."""
-    rest = iter(outcomes)
-    pauses: list[float] = []
-
-    async def attempt(seconds: float) -> Reply:
-        clock.seconds.append(seconds)
-        clock.now += min(clock.attempt, seconds)
-        return next(rest)
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        clock.now += seconds
-
-    last = asyncio.run(retries.insist(attempt, clock, sleep, lambda: drawn))
-    assert next(rest, None) is None, "all outcomes were asked for"
-    return last, pauses
+Play = Callable[..., tuple[Reply, list[float]]]
 
 
-def test_what_is_answered_is_sent_once() -> None:
-    assert play(Retries(), [FINE], Clock()) == (FINE, [])
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Gives the outcomes one after the other to a client of these options; returns the last, and the pauses."""
+    client = AsyncClient("http://localhost")
+    usual = vars(client).copy()
+
+    def ask(
+        outcomes: Sequence[Reply],
+        clock: Clock,
+        drawn: float = 1,
+        first: float = 0.2,
+        most: float = 10,
+        **options: float,
+    ) -> tuple[Reply, list[float]]:
+        rest = iter(outcomes)
+        pauses: list[float] = []
+
+        async def attempt(request: Request, seconds: float) -> Reply:
+            clock.seconds.append(seconds)
+            clock.now += min(clock.attempt, seconds)
+            return next(rest)
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            clock.now += seconds
+
+        with monkeypatch.context() as patch:
+            for name, value in (("monotonic", clock), ("asyncio.sleep", sleep), ("random", lambda: drawn),
+                                ("FIRST_PAUSE", first), ("MOST_PAUSE", most)):  # fmt: skip
+                patch.setattr(f"trainyard.client.client.{name}", value)
+            vars(client).update(usual, _attempt=attempt, **options)
+            last = asyncio.run(client._ask(Request("v2/models")))
+        assert next(rest, None) is None, "all outcomes were asked for"
+        return last, pauses
+
+    return ask
 
 
-def test_only_what_passes_is_sent_again() -> None:
+def test_what_is_answered_is_sent_once(play: Play) -> None:
+    assert play([FINE], Clock()) == (FINE, [])
+
+
+def test_only_what_passes_is_sent_again(play: Play) -> None:
     for status in range(200, 600):
         passes = status in (429, 502, 503)
         outcomes = [Reply(status, b""), FINE] if passes else [Reply(status, b"")]
-        assert play(Retries(), outcomes, Clock())[0] == outcomes[-1]
+        assert play(outcomes, Clock())[0] == outcomes[-1]
 
 
-def test_a_lost_connection_is_tried_again() -> None:
-    assert play(Retries(), [LOST, LOST, FINE], Clock())[0] == FINE
+def test_a_lost_connection_is_tried_again(play: Play) -> None:
+    assert play([LOST, LOST, FINE], Clock())[0] == FINE
 
 
-def test_the_last_outcome_is_kept_when_all_retries_are_used_up() -> None:
+def test_the_last_outcome_is_kept_when_all_retries_are_used_up(play: Play) -> None:
     last = Reply(503, b"still busy")
-    assert play(Retries(retries=2), [LOST, BUSY, last], Clock())[0] == last
-    assert play(Retries(retries=0), [LOST], Clock()) == (LOST, [])
+    assert play([LOST, BUSY, last], Clock(), retries=2)[0] == last
+    assert play([LOST], Clock(), retries=0) == (LOST, [])
 
 
-def test_pauses_double_up_to_the_longest() -> None:
-    _, pauses = play(Retries(retries=6, first_pause=0.5, most_pause=3, deadline=99), [BUSY] * 7, Clock())
+def test_pauses_double_up_to_the_longest(play: Play) -> None:
+    _, pauses = play([BUSY] * 7, Clock(), retries=6, first=0.5, most=3, deadline=99)
     assert pauses == [0.5, 1, 2, 3, 3, 3]
 
 
-def test_a_pause_is_drawn_from_nothing_on() -> None:
-    assert play(Retries(retries=3), [BUSY] * 4, Clock(), drawn=0.0)[1] == [0, 0, 0]
-    assert play(Retries(retries=2, first_pause=1), [BUSY] * 3, Clock(), drawn=0.25)[1] == [0.25, 0.5]
+def test_a_pause_is_drawn_from_nothing_on(play: Play) -> None:
+    assert play([BUSY] * 4, Clock(), retries=3, drawn=0.0)[1] == [0, 0, 0]
+    assert play([BUSY] * 3, Clock(), retries=2, first=1, drawn=0.25)[1] == [0.25, 0.5]
 
 
-def test_the_pause_that_the_server_asks_for_is_kept_up_to_a_bound() -> None:
+def test_the_pause_that_the_server_asks_for_is_kept_up_to_a_bound(play: Play) -> None:
     asking = [Reply(503, b"", "7"), Reply(429, b"", "3600"), FINE]
-    assert play(Retries(most_asked=20), asking, Clock(), drawn=0.0) == (FINE, [7, 20])
+    assert play(asking, Clock(), drawn=0.0) == (FINE, [7, 30])
     # Drawn on top, or all clients would come back in the same second.
-    assert play(Retries(first_pause=1), [Reply(503, b"", "7"), FINE], Clock(), drawn=0.5)[1] == [7.5]
+    assert play([Reply(503, b"", "7"), FINE], Clock(), first=1, drawn=0.5)[1] == [7.5]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +121,12 @@ def test_the_header_as_a_date() -> None:
     assert asked_seconds("Fri, 31 Dec 1999 23:59:59") == 0
 
 
-def test_nobody_sleeps_past_the_deadline() -> None:
-    retries = Retries(retries=9, deadline=10, first_pause=4, most_pause=4)
-    assert play(retries, [BUSY, BUSY, BUSY], Clock(), drawn=1.0)[1] == [4, 4]
-    assert play(Retries(deadline=5), [Reply(503, b"", "6")], Clock())[1] == []
+def test_nobody_sleeps_past_the_deadline(play: Play) -> None:
+    assert play([BUSY, BUSY, BUSY], Clock(), retries=9, deadline=10, first=4, most=4)[1] == [4, 4]
+    assert play([Reply(503, b"", "6")], Clock(), deadline=5)[1] == []
 
 
-def test_an_attempt_ends_with_the_deadline() -> None:
+def test_an_attempt_ends_with_the_deadline(play: Play) -> None:
     clock = Clock(attempt=30)
-    play(Retries(timeout=30, deadline=40, first_pause=0), [LOST, LOST], clock)
+    play([LOST, LOST], clock, timeout=30, deadline=40, first=0)
     assert clock.seconds == [30, 10]

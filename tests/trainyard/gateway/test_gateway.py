@@ -21,7 +21,6 @@ import pytest
 from aiohttp import web
 
 from trainyard.base.errors import UsageError
-from trainyard.client.access import KeyFile
 from trainyard.gateway.access_log import LEFT, Entry
 from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Limits
@@ -114,7 +113,7 @@ async def standing(
         (folder / name).write_text(json.dumps({"inference": {"key": token}}))
         (folder / name).chmod(0o600)
     health = Health(frozenset({"m"}))
-    proxy = Proxy(lambda: fake.url, KeyFile(folder / "inner"), seconds, {"m": workers})
+    proxy = Proxy(lambda: fake.url, Tokens(folder / "inner"), seconds, {"m": workers})
     metrics = Metrics([Watched("m", "1.0", ("a", "b"), None, {"format": "onnx"})], health)
     about: dict[str, Mapping[str, object]] = {"m": {"name": "m", "versions": ["1.0", "2"]}}
     gateway = Gateway(about, Tokens(folder / "token"), proxy, health, limits, metrics, {"m": workers}, origins)
