@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.base.errors import ItemError
-from trainyard.http.items import decoded_text
-from trainyard.http.request_types import MAX_ITEMS, Accepts, Request, RequestError, check_count, check_keys, read_all
+from trainyard.http.request_types import MAX_ITEMS, Accepts, Request, RequestError, check_count, check_keys
 from trainyard.http.strict_json import Value
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.base import Item
@@ -112,17 +111,10 @@ def _items(tensor: dict[str, Value], accepts: Accepts, tensors: bytes) -> tuple[
     if tensor.get("datatype") != "BYTES":
         raise RequestError(f"the input {accepts.kind} has the datatype BYTES")
     if size is None and not tensors:
-        return read_all(accepts.sent_item, _data(tensor, tensor.get("data"), accepts))
+        return tuple(map(accepts.item, _data(tensor, tensor.get("data"), accepts)))
     if size is True or size != len(tensors) or "data" in tensor:  # true is equal to 1
         raise RequestError(f"{len(tensors)} bytes follow the JSON: the input has this binary_data_size and no data")
-
-    def read(value: Value) -> Item:
-        if isinstance(value, list):
-            return accepts.sent_item([decoded_text(part) for part in value])
-        assert isinstance(value, bytes), "as it was unpacked"
-        return accepts.raw_item(value)
-
-    return read_all(read, _data(tensor, _unpacked(tensors), accepts))
+    return tuple(map(accepts.item, _data(tensor, _unpacked(tensors), accepts)))
 
 
 def _data(tensor: dict[str, Value], data: Value, accepts: Accepts) -> list[Value]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import binascii
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError, TrainyardError
-from trainyard.http.items import decoded_text, sent_image, sent_text
 from trainyard.http.strict_json import Value, shown
 from trainyard.preprocess.base import Item, Kind
-
-T = TypeVar("T")
+from trainyard.preprocess.text import without_surrogates
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})((?:[ \t]*;.*)?)")
@@ -24,6 +24,9 @@ _MAX_CHARS = 1000
 MAX_ITEMS = 128
 """Items of a request. They are answered together, so that more would hold up everybody else for seconds; a client with
 many items sends several requests, which a server spreads over its workers."""
+MAX_CHARS = 100_000
+"""Characters of a text in a request. A model reads the first few thousand, but the tokenizer goes through all of it:
+10 MB take seconds, in which nobody else is answered."""
 TOP_K = 3
 """Classes that an answer lists unless the request says how many."""
 
@@ -31,6 +34,8 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 OCTETS = "application/octet-stream"
 TEXT = "text/plain"
+RAW_TYPES: dict[Kind, tuple[str, ...]] = {"image": ("image/*", OCTETS), "text": (TEXT,)}
+"""Media types of a body or part that is an item itself; ``*`` stands for anything."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header of a body that is JSON with binary tensors behind it: bytes of the JSON. For a worker it is a parameter of the
 Content-Type."""
@@ -88,32 +93,9 @@ class RequestError(TrainyardError):
         self.status = status
 
 
-class _Form(NamedTuple):
-    """How an item of a kind comes in a request.
-
-    Attributes:
-        types: Media types of a body or part that is an item itself; ``*`` stands for anything.
-        utf8: Whether these are in UTF-8 alone.
-        raw: Makes an item of such a body or part.
-        sent: Makes an item of a value of JSON; told whether it is a pair.
-    """
-
-    types: tuple[str, ...]
-    utf8: bool
-    raw: Callable[[bytes], Item]
-    sent: Callable[[Value, bool], Item]
-
-
-# By kind and not asked of the preprocessor: media types and base64 are HTTP's, and a client has no preprocessor.
-_FORMS: dict[Kind, _Form] = {
-    "image": _Form(("image/*", OCTETS), False, bytes, lambda value, pair: sent_image(value)),
-    "text": _Form((TEXT,), True, decoded_text, sent_text),
-}
-
-
 @dataclass(frozen=True)
 class Accepts:
-    """What a model reads.
+    """What a model reads. No value of a request gives a path: a client names no files of the server.
 
     Attributes:
         kind: Images or texts, by the name that requests have for one.
@@ -131,29 +113,53 @@ class Accepts:
     @property
     def raw_types(self) -> tuple[str, ...]:
         """The media types of a body or part that is an item itself; a pair can be told in JSON alone."""
-        return () if self.pair else _FORMS[self.kind].types
+        return () if self.pair else RAW_TYPES[self.kind]
 
     @property
     def types(self) -> tuple[str, ...]:
         """The media types of a request."""
         return (*self.raw_types, MULTIPART, JSON) if self.raw_types else (JSON,)
 
-    @property
-    def utf8(self) -> bool:
-        """Whether items are text, which is read as UTF-8."""
-        return _FORMS[self.kind].utf8
-
     def raw(self, type: MediaType) -> bool:
-        """Whether a body or part of this type is an item itself."""
-        return any(fnmatchcase(type.name, known) for known in self.raw_types) and (type.is_utf8 or not self.utf8)
+        """Whether a body or part of this type is an item itself; a text is one in UTF-8 alone."""
+        known = any(fnmatchcase(type.name, known) for known in self.raw_types)
+        return known and (self.kind != "text" or type.is_utf8)
 
-    def raw_item(self, content: bytes) -> Item:
-        """The item that these bytes are; raises ``ItemError`` if they are no text of a model of texts."""
-        return _FORMS[self.kind].raw(content)
+    def item(self, value: Value) -> Item | ItemError:
+        """The item that a value of JSON or the bytes of a body are, or why they are none."""
+        try:
+            if self.kind == "image":
+                return value if isinstance(value, bytes) else _image(value)
+            if not self.pair:
+                return _text(value)
+            if isinstance(value, list) and len(value) == 2:
+                return _text(value[0]), _text(value[1])
+            return ItemError("this model reads pairs: the text is a list of two strings")
+        except ItemError as error:
+            return error
 
-    def sent_item(self, value: Value) -> Item:
-        """The item that a value of JSON is; raises ``ItemError`` if it is none."""
-        return _FORMS[self.kind].sent(value, self.pair)
+
+def _image(value: Value) -> bytes:
+    with suppress(ValueError):
+        if isinstance(value, str) and (image := binascii.a2b_base64(value, strict_mode=True)):
+            return image
+    raise ItemError("the image isn't a string of base64 (without line breaks, and without a data: prefix)")
+
+
+def _text(value: Value) -> str:
+    """A text, or one in UTF-8; a byte order mark, as editors write it, isn't part of it."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode().removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            raise ItemError(f"the text isn't UTF-8 at byte {error.start}") from None
+    if not isinstance(value, str):
+        raise ItemError("the text isn't a string")
+    if len(value) > MAX_CHARS:
+        raise ItemError(f"the text has more than {MAX_CHARS:,} characters")
+    if without_surrogates(value) != value:
+        raise ItemError("the text isn't Unicode: it holds half of a surrogate pair")
+    return value
 
 
 @dataclass(frozen=True)
@@ -192,13 +198,3 @@ def check_count(count: int, what: str) -> None:
         raise RequestError(f"there are no {what}")
     if count > MAX_ITEMS:
         raise RequestError(f"there are {count} {what}: send at most {MAX_ITEMS} at once")
-
-
-def read_all(read: Callable[[T], Item], values: Iterable[T]) -> tuple[Item | ItemError, ...]:
-    def attempt(value: T) -> Item | ItemError:
-        try:
-            return read(value)
-        except ItemError as error:
-            return error
-
-    return tuple(attempt(value) for value in values)

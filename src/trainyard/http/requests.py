@@ -24,7 +24,6 @@ from trainyard.http.request_types import (
     check_count,
     check_keys,
     parse_media_type,
-    read_all,
 )
 from trainyard.http.strict_json import JsonError, Value, kind_of, parse_json, shown
 from trainyard.preprocess.base import Item
@@ -51,15 +50,10 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
     if type is not None and type.name == MULTIPART and MULTIPART in accepts.types:
         return parts_request(parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS), accepts)
     if type is not None and accepts.raw(type):
-        return raw_request(body, accepts)
+        if not body:
+            raise RequestError("the body is empty")
+        return Request((accepts.item(body),), "one")
     raise _refused_type(content_type, accepts)
-
-
-def raw_request(body: bytes, accepts: Accepts) -> Request:
-    """The request whose body is its only item."""
-    if not body:
-        raise RequestError("the body is empty")
-    return Request(read_all(accepts.raw_item, [body]), "one")
 
 
 def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Request:
@@ -77,24 +71,26 @@ def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Reques
     check_keys(value, (kind, "instances", "top_k"), "the JSON")
     top_k = _top_k(value.get("top_k", TOP_K))
     if kind in value:
-        return Request(read_all(accepts.sent_item, [value[kind]]), "one", top_k)
+        return Request((accepts.item(value[kind]),), "one", top_k)
     instances = value["instances"]
     if not isinstance(instances, list):
         raise RequestError(f"instances is {kind_of(instances)} instead of a list")
     check_count(len(instances), "instances")
-    return Request(read_all(lambda one: accepts.sent_item(_only_value(one, kind)), instances), "several", top_k)
+    wrong = ItemError(f'the instance isn\'t {{"{kind}": ...}} with nothing else')
+    items = [accepts.item(one[kind]) if isinstance(one, dict) and [*one] == [kind] else wrong for one in instances]
+    return Request(tuple(items), "several", top_k)
 
 
 def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
     """The request of a form, of which each field or file is an item."""
 
-    def read(part: Part) -> Item:
+    def read(part: Part) -> Item | ItemError:
         if part.type is not None and not accepts.raw(part.type):
-            raise ItemError(f"the part is {part.type.name}, this model takes {_listed(accepts.raw_types)}")
-        return accepts.raw_item(part.content)
+            return ItemError(f"the part is {part.type.name}, this model takes {_listed(accepts.raw_types)}")
+        return accepts.item(part.content)
 
     check_count(len(parts), "parts")
-    return Request(read_all(read, parts), "one" if len(parts) == 1 else "several")
+    return Request(tuple(map(read, parts)), "one" if len(parts) == 1 else "several")
 
 
 def _json_length(type: MediaType, body: int) -> int:
@@ -114,13 +110,6 @@ def _parsed(body: bytes) -> Value:
         raise RequestError(f"the body isn't valid JSON: {error}") from error
 
 
-def _only_value(instance: Value, kind: str) -> Value:
-    """The value of ``{"image": value}``."""
-    if not isinstance(instance, dict) or list(instance) != [kind]:
-        raise ItemError(f'the instance isn\'t {{"{kind}": ...}} with nothing else')
-    return instance[kind]
-
-
 def _top_k(value: Value) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RequestError("top_k is a whole number of at least 1")
@@ -130,7 +119,7 @@ def _top_k(value: Value) -> int:
 def _refused_type(content_type: str | None, accepts: Accepts) -> RequestError:
     what = f"the Content-Type {shown(content_type, 80)} isn't taken" if content_type else "the Content-Type is missing"
     what_is = "pairs of texts" if accepts.pair else f"{accepts.kind}s"
-    utf8 = ", texts in UTF-8" if accepts.utf8 else ""
+    utf8 = ", texts in UTF-8" if accepts.kind == "text" else ""
     return RequestError(f"{what}: this model reads {what_is} as {_listed(accepts.types)}{utf8}", 415)
 
 

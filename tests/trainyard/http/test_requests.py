@@ -14,8 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard.base.errors import ItemError
-from trainyard.http.items import MAX_CHARS
-from trainyard.http.request_types import MAX_ITEMS, TOP_K, Accepts, MediaType, Request, RequestError, parse_media_type
+from trainyard.http.request_types import (
+    MAX_CHARS,
+    MAX_ITEMS,
+    TOP_K,
+    Accepts,
+    MediaType,
+    Request,
+    RequestError,
+    parse_media_type,
+)
 from trainyard.http.requests import parse_request
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "requests.md"
@@ -247,11 +255,11 @@ def test_json_of_no_form_is_refused(value: object, reason: str) -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (None, "the text is null"),
-        (True, "the text is true or false"),
-        (7, "the text is a number"),
-        ({}, "the text is an object"),
-        (["a", "b"], "the text is a list"),
+        (None, "the text isn't a string"),
+        (True, "the text isn't a string"),
+        (7, "the text isn't a string"),
+        ({}, "the text isn't a string"),
+        (["a", "b"], "the text isn't a string"),
         ("\ud83d", "half of a surrogate"),
         ("a" * (MAX_CHARS + 1), "more than 100,000 characters"),
     ],
