@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.base.errors import ItemError
-from trainyard.http.request_types import MAX_ITEMS, Accepts, Request, RequestError, check_count, check_keys
-from trainyard.http.strict_json import Value
+from trainyard.http.request_types import MAX_ITEMS, Accepts, Request, RequestError, Value, check_count, check_keys
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.base import Item
 from trainyard.preprocess.text import without_surrogates

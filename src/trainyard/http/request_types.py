@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, NamedTuple, TypeAlias
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError, TrainyardError
-from trainyard.http.strict_json import Value, shown
 from trainyard.preprocess.base import Item, Kind
 from trainyard.preprocess.text import without_surrogates
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})((?:[ \t]*;.*)?)")
-_PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?[ \t]*')
-_MAX_CHARS = 1000
+Value: TypeAlias = object
+"""What JSON can say: dict, list, str, int, float, bool or None."""
 
 MAX_ITEMS = 128
 """Items of a request. They are answered together, so that more would hold up everybody else for seconds; a client with
@@ -35,14 +32,19 @@ MULTIPART = "multipart/form-data"
 OCTETS = "application/octet-stream"
 TEXT = "text/plain"
 RAW_TYPES: dict[Kind, tuple[str, ...]] = {"image": ("image/*", OCTETS), "text": (TEXT,)}
-"""Media types of a body or part that is an item itself; ``*`` stands for anything."""
+"""Media types of a body or part that is an item itself."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header of a body that is JSON with binary tensors behind it: bytes of the JSON. For a worker it is a parameter of the
 Content-Type."""
 
 
-@dataclass(frozen=True)
-class MediaType:
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_PARAMETER = rf'[ \t]*+;[ \t]*+(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\\n]|\\.)*+"))?'
+_PARAMETERS = re.compile(_PARAMETER)
+_TYPE = re.compile(rf"[ \t]*+({_TOKEN}/{_TOKEN})((?:{_PARAMETER})*+)[ \t]*+")  # possessive: in linear time
+
+
+class MediaType(NamedTuple):
     """A media type.
 
     Attributes:
@@ -53,31 +55,21 @@ class MediaType:
     name: str
     parameters: dict[str, str]
 
-    @property
-    def is_utf8(self) -> bool:
-        """Whether it names no other encoding than UTF-8."""
-        return self.parameters.get("charset", "utf-8").lower() == "utf-8"
+    def is_one_of(self, known: Sequence[str]) -> bool:
+        """Whether it is one of these, as ``image/*`` stands for all images; JSON and texts are taken in UTF-8 alone."""
+        if self.name in (JSON, TEXT) and self.parameters.get("charset", "utf-8").lower() != "utf-8":
+            return False
+        return self.name in known or any(fnmatchcase(self.name, one) for one in known)
 
 
 def parse_media_type(value: str) -> MediaType | None:
     """Reads ``type/subtype; key=value`` (RFC 9110, 8.3.1); nothing if it isn't one, or has a parameter twice."""
-    match = _TYPE.fullmatch(value.strip(" \t")) if len(value) <= _MAX_CHARS else None
-    if match is None:
+    match = _TYPE.fullmatch(value) if len(value) <= 1000 else None
+    found = [(key.lower(), text) for key, text in _PARAMETERS.findall(match[2]) if key] if match else []
+    parameters = {key: re.sub(r"\\(.)", r"\1", text[1:-1]) if text[0] == '"' else text for key, text in found}
+    if match is None or len(parameters) < len(found):
         return None
-    name, rest = match.groups()
-    parameters: dict[str, str] = {}
-    position = 0
-    while position < len(rest):
-        found = _PARAMETER.match(rest, position)
-        if found is None:
-            return None
-        key, content = found.groups()
-        if key is not None:
-            if key.lower() in parameters:
-                return None
-            parameters[key.lower()] = re.sub(r"\\(.)", r"\1", content[1:-1]) if content.startswith('"') else content
-        position = found.end()
-    return MediaType(name.lower(), parameters)
+    return MediaType(match[1].lower(), parameters)
 
 
 class RequestError(TrainyardError):
@@ -91,6 +83,11 @@ class RequestError(TrainyardError):
     def __init__(self, reason: str, status: Literal[400, 413, 415] = 400) -> None:
         super().__init__(reason)
         self.status = status
+
+
+def shown(text: str, width: int = 40) -> str:
+    """A client's own words, quoted for a message: bounded in length, with nothing that isn't printable."""
+    return repr(text if len(text) <= width else f"{text[:width]}...")
 
 
 @dataclass(frozen=True)
@@ -119,11 +116,6 @@ class Accepts:
     def types(self) -> tuple[str, ...]:
         """The media types of a request."""
         return (*self.raw_types, MULTIPART, JSON) if self.raw_types else (JSON,)
-
-    def raw(self, type: MediaType) -> bool:
-        """Whether a body or part of this type is an item itself; a text is one in UTF-8 alone."""
-        known = any(fnmatchcase(type.name, known) for known in self.raw_types)
-        return known and (self.kind != "text" or type.is_utf8)
 
     def item(self, value: Value) -> Item | ItemError:
         """The item that a value of JSON or the bytes of a body are, or why they are none."""

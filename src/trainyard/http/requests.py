@@ -21,11 +21,13 @@ from trainyard.http.request_types import (
     MediaType,
     Request,
     RequestError,
+    Value,
     check_count,
     check_keys,
     parse_media_type,
+    shown,
 )
-from trainyard.http.strict_json import JsonError, Value, kind_of, parse_json, shown
+from trainyard.http.strict_json import parse_json
 from trainyard.preprocess.base import Item
 
 ORIGINAL_TYPE = "X-Trainyard-Content-Type"
@@ -44,16 +46,16 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
         RequestError: it is in no form that this model takes, or is no such form in fact.
     """
     type = parse_media_type(content_type or "")
-    if type is not None and type.is_utf8 and type.name == JSON:
+    if type is None or not type.is_one_of(accepts.types):
+        raise _refused_type(content_type, accepts)
+    if not body:
+        raise RequestError("the body is empty")
+    if type.name == JSON:
         length = _json_length(type, len(body))
-        return json_request(_parsed(body[:length]), accepts, body[length:])
-    if type is not None and type.name == MULTIPART and MULTIPART in accepts.types:
+        return json_request(parse_json(body[:length]), accepts, body[length:])
+    if type.name == MULTIPART:
         return parts_request(parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS), accepts)
-    if type is not None and accepts.raw(type):
-        if not body:
-            raise RequestError("the body is empty")
-        return Request((accepts.item(body),), "one")
-    raise _refused_type(content_type, accepts)
+    return Request((accepts.item(body),), "one")
 
 
 def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Request:
@@ -74,7 +76,7 @@ def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Reques
         return Request((accepts.item(value[kind]),), "one", top_k)
     instances = value["instances"]
     if not isinstance(instances, list):
-        raise RequestError(f"instances is {kind_of(instances)} instead of a list")
+        raise RequestError("instances isn't a list")
     check_count(len(instances), "instances")
     wrong = ItemError(f'the instance isn\'t {{"{kind}": ...}} with nothing else')
     items = [accepts.item(one[kind]) if isinstance(one, dict) and [*one] == [kind] else wrong for one in instances]
@@ -85,7 +87,7 @@ def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
     """The request of a form, of which each field or file is an item."""
 
     def read(part: Part) -> Item | ItemError:
-        if part.type is not None and not accepts.raw(part.type):
+        if part.type is not None and not part.type.is_one_of(accepts.raw_types):
             return ItemError(f"the part is {part.type.name}, this model takes {_listed(accepts.raw_types)}")
         return accepts.item(part.content)
 
@@ -99,15 +101,6 @@ def _json_length(type: MediaType, body: int) -> int:
     if not length.isdecimal() or int(length) > body:
         raise RequestError(f"{HEADER_LENGTH} is {shown(length)}, of a body of {body} bytes")
     return int(length)
-
-
-def _parsed(body: bytes) -> Value:
-    if not body:
-        raise RequestError("the body is empty")
-    try:
-        return parse_json(body)
-    except JsonError as error:
-        raise RequestError(f"the body isn't valid JSON: {error}") from error
 
 
 def _top_k(value: Value) -> int:

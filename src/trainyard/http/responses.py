@@ -15,8 +15,7 @@ from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
 from trainyard.http.facts import Facts
 from trainyard.http.protocol_v2 import v2_answer
-from trainyard.http.request_types import HEADER_LENGTH, JSON, OCTETS, Accepts, Request, RequestError
-from trainyard.http.strict_json import shown
+from trainyard.http.request_types import HEADER_LENGTH, JSON, OCTETS, Accepts, Request, RequestError, shown
 from trainyard.inference.predictor import Predictor, Trace
 
 Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]

@@ -243,7 +243,7 @@ def test_what_a_text_holds_is_not_counted() -> None:
         ({"text": "a", "topk": 3}, "unknown key 'topk'"),
         ({"text": "a", "\ud83d" * 99: 3}, "unknown key"),
         ({"instances": []}, "no instances"),
-        ({"instances": {"text": "a"}}, "instances is an object"),
+        ({"instances": {"text": "a"}}, "instances isn't a list"),
         ({"instances": [{"text": "a"}] * (MAX_ITEMS + 1)}, f"at most {MAX_ITEMS}"),
         *(({"text": "a", "top_k": top_k}, "top_k") for top_k in (0, -1, 1.0, True, "3", None, [])),
     ],
