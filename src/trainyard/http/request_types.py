@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from trainyard.artifacts.bundle import Bundle
@@ -26,6 +27,8 @@ MAX_CHARS = 100_000
 10 MB take seconds, in which nobody else is answered."""
 TOP_K = 3
 """Classes that an answer lists unless the request says how many."""
+OUTPUTS = ("label", "probabilities")
+"""Of a model, in the Open Inference Protocol."""
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
@@ -62,6 +65,7 @@ class MediaType(NamedTuple):
         return self.name in known or any(fnmatchcase(self.name, one) for one in known)
 
 
+@lru_cache(256)  # a client says the same each time
 def parse_media_type(value: str) -> MediaType | None:
     """Reads ``type/subtype; key=value`` (RFC 9110, 8.3.1); nothing if it isn't one, or has a parameter twice."""
     match = _TYPE.fullmatch(value) if len(value) <= 1000 else None
@@ -163,30 +167,22 @@ class Request:
         form: How the answer looks: of one item, a list of several, or as the Open Inference Protocol has it.
         top_k: Classes that an answer lists.
         id: The client's name for the request, in the Open Inference Protocol.
-        outputs: The outputs that it wants, in the Open Inference Protocol; all if it names none.
-        binary: Those of them that it wants as binary tensors.
+        outputs: The outputs that it wants, in the Open Inference Protocol, and whether as binary tensors.
         model: The model that it names besides the path, as KServe's client does.
+
+    Raises:
+        RequestError: there are no items, or too many.
     """
 
     items: tuple[Item | ItemError, ...]
     form: Literal["one", "several", "v2"]
     top_k: int = TOP_K
     id: str | None = None
-    outputs: tuple[str, ...] = ()
-    binary: frozenset[str] = frozenset()
+    outputs: Mapping[str, bool] = field(default_factory=lambda: dict.fromkeys(OUTPUTS, False))
     model: str | None = None
 
-
-def check_keys(value: dict[str, Value], known: Iterable[str], where: str) -> None:
-    """Raises ``RequestError`` if an object has other keys than these."""
-    for key in value:
-        if key not in known:
-            raise RequestError(f"{where} has the unknown key {shown(key)}: it takes {', '.join(known)}")
-
-
-def check_count(count: int, what: str) -> None:
-    """Raises ``RequestError`` if there are no items, or too many."""
-    if not count:
-        raise RequestError(f"there are no {what}")
-    if count > MAX_ITEMS:
-        raise RequestError(f"there are {count} {what}: send at most {MAX_ITEMS} at once")
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise RequestError("there are no items")
+        if len(self.items) > MAX_ITEMS:
+            raise RequestError(f"there are {len(self.items)} items: send at most {MAX_ITEMS} at once")

@@ -108,8 +108,7 @@ class Responder:
             return error_reply(500 if at_fault else 400, str(errors[0]))
         if request.form != "v2":
             return Reply(200, to_json(self._answer(request, scores)))
-        answer, tensors = v2_answer(scores, request, self._predictor, self._model, self._version)
-        head = to_json(answer)
+        head, tensors = v2_answer(scores, request, self._predictor, self._model, self._version)
         return Reply(200, head + tensors, OCTETS, {HEADER_LENGTH: str(len(head))}) if tensors else Reply(200, head)
 
     def _answer(self, request: Request, scores: Scores) -> Answer:

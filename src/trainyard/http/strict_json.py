@@ -6,7 +6,9 @@ import json
 import re
 from collections import Counter
 from itertools import islice
-from typing import NoReturn
+from typing import NoReturn, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainyard.http.request_types import RequestError, Value, shown
 
@@ -15,6 +17,28 @@ MAX_MARKS = 20_000
 size in memory."""
 
 _MARK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\[|\{|,', re.DOTALL)  # possessive and never failing: in linear time
+
+
+class StrictObject(BaseModel):
+    """An object of a request: no key but its own is taken, and no value of another type, ``true`` for 1 among them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def read(cls, value: Value) -> Self:
+        """It, of parsed JSON.
+
+        Raises:
+            RequestError: it is none; says where and why.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = shown(".".join(map(str, first["loc"])))
+            if first["type"] == "extra_forbidden":
+                raise RequestError(f"the JSON has the unknown key {place}") from None
+            raise RequestError(f"the JSON isn't valid at {place}: {first['msg']}") from None
 
 
 def parse_json(body: bytes) -> Value:
