@@ -222,6 +222,7 @@ def empty_webp(width: int, height: int) -> bytes:
 def test_what_would_hold_up_everybody_is_refused_with_its_sum_before_it_is_decoded(
     image_predictor: Predictor, text_predictor: Predictor, sum_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Image.init()  # one of its plug-ins loads an image
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("nothing is decoded"))
     images = Request((empty_webp(7000, 7000), ItemError("none"), b"none") * 42, "several")
     texts = Request(("x" * 100_000,) * 11, "v2")
