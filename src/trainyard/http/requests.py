@@ -17,7 +17,6 @@ from trainyard.http.protocol_v2 import v2_request
 from trainyard.http.request_types import (
     HEADER_LENGTH,
     JSON,
-    MAX_ITEMS,
     MULTIPART,
     TOP_K,
     Accepts,
@@ -60,7 +59,7 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
         length = _json_length(type, len(body))
         return json_request(parse_json(body[:length]), accepts, body[length:])
     if type.name == MULTIPART:
-        return parts_request(parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS), accepts)
+        return parts_request(parse_multipart(body, type.parameters.get("boundary")), accepts)
     return Request((accepts.item(body),), "one")
 
 
