@@ -7,7 +7,7 @@ JSON (an image in base64) or, by Triton's extension for binary tensors, as bytes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from trainyard.http.request_types import MAX_ITEMS, OUTPUTS, Accepts, Request, R
 from trainyard.http.strict_json import StrictObject
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.text import without_surrogates
+
+Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
+"""Of each item its probabilities ``[classes] float32``, or its error."""
 
 
 class _Object(StrictObject):
@@ -98,24 +101,11 @@ def _unpacked(tensors: bytes) -> list[Value]:
     return values
 
 
-def v2_answer(
-    scores: Sequence[NDArray[np.float32] | ItemError],
-    request: Request,
-    predictor: Predictor,
-    model: str,
-    version: str,
-) -> tuple[bytes, bytes]:
+def v2_answer(scores: Scores, request: Request, predictor: Predictor, model: str, version: str) -> tuple[bytes, bytes]:
     """The answer to a request of which at least one item has one: JSON, and the binary tensors behind it.
 
     A tensor has no place for errors: an item that has one gets an empty label, zeros for probabilities, and the reason
     by its position in the parameter ``errors``.
-
-    Args:
-        scores: Of each item its probabilities ``[classes] float32``, or its error.
-        request: What was asked.
-        predictor: What answered.
-        model: The model's name.
-        version: Its version.
     """
     labels = predictor.bundle.labels
     errors = {str(i): str(score) for i, score in enumerate(scores) if isinstance(score, ItemError)}

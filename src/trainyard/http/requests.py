@@ -20,7 +20,6 @@ from trainyard.http.request_types import (
     MULTIPART,
     TOP_K,
     Accepts,
-    MediaType,
     Request,
     RequestError,
     Value,
@@ -56,8 +55,10 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
     if not body:
         raise RequestError("the body is empty")
     if type.name == JSON:
-        length = _json_length(type, len(body))
-        return json_request(parse_json(body[:length]), accepts, body[length:])
+        length = type.parameters.get(HEADER_LENGTH.lower(), str(len(body)))
+        if not length.isdecimal() or int(length) > len(body):
+            raise RequestError(f"{HEADER_LENGTH} is {shown(length)}, of a body of {len(body)} bytes")
+        return json_request(parse_json(body[: int(length)]), accepts, body[int(length) :])
     if type.name == MULTIPART:
         return parts_request(parse_multipart(body, type.parameters.get("boundary")), accepts)
     return Request((accepts.item(body),), "one")
@@ -96,11 +97,3 @@ def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
         return ItemError(f"the part is {part.type.name}, this model takes {' or '.join(accepts.raw_types)}")
 
     return Request(tuple(map(read, parts)), "one" if len(parts) == 1 else "several")
-
-
-def _json_length(type: MediaType, body: int) -> int:
-    """Bytes of a body of so many that are JSON."""
-    length = type.parameters.get(HEADER_LENGTH.lower(), str(body))
-    if not length.isdecimal() or int(length) > body:
-        raise RequestError(f"{HEADER_LENGTH} is {shown(length)}, of a body of {body} bytes")
-    return int(length)
