@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import binascii
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError, TrainyardError
-from trainyard.http.items import decoded_text, sent_image, sent_text
-from trainyard.http.strict_json import Value, shown
 from trainyard.preprocess.base import Item, Kind
+from trainyard.preprocess.text import without_surrogates
 
-T = TypeVar("T")
-
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})((?:[ \t]*;.*)?)")
-_PARAMETER = re.compile(rf'[ \t]*;[ \t]*(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*"))?[ \t]*')
-_MAX_CHARS = 1000
+Value: TypeAlias = object
+"""What JSON can say: dict, list, str, int, float, bool or None."""
 
 MAX_ITEMS = 128
 """Items of a request. They are answered together, so that more would hold up everybody else for seconds; a client with
 many items sends several requests, which a server spreads over its workers."""
+MAX_CHARS = 100_000
+"""Characters of a text in a request. A model reads the first few thousand, but the tokenizer goes through all of it:
+10 MB take seconds, in which nobody else is answered."""
 TOP_K = 3
 """Classes that an answer lists unless the request says how many."""
+OUTPUTS = ("label", "probabilities")
+"""Of a model, in the Open Inference Protocol."""
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
 OCTETS = "application/octet-stream"
 TEXT = "text/plain"
+RAW_TYPES: dict[Kind, tuple[str, ...]] = {"image": ("image/*", OCTETS), "text": (TEXT,)}
+"""Media types of a body or part that is an item itself."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header of a body that is JSON with binary tensors behind it: bytes of the JSON. For a worker it is a parameter of the
 Content-Type."""
 
 
-@dataclass(frozen=True)
-class MediaType:
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_PARAMETER = rf'[ \t]*+;[ \t]*+(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\\n]|\\.)*+"))?'
+_PARAMETERS = re.compile(_PARAMETER)
+_TYPE = re.compile(rf"[ \t]*+({_TOKEN}/{_TOKEN})((?:{_PARAMETER})*+)[ \t]*+")  # possessive: in linear time
+
+
+class MediaType(NamedTuple):
     """A media type.
 
     Attributes:
@@ -48,31 +58,22 @@ class MediaType:
     name: str
     parameters: dict[str, str]
 
-    @property
-    def is_utf8(self) -> bool:
-        """Whether it names no other encoding than UTF-8."""
-        return self.parameters.get("charset", "utf-8").lower() == "utf-8"
+    def is_one_of(self, known: Sequence[str]) -> bool:
+        """Whether it is one of these, as ``image/*`` stands for all images; JSON and texts are taken in UTF-8 alone."""
+        if self.name in (JSON, TEXT) and self.parameters.get("charset", "utf-8").lower() != "utf-8":
+            return False
+        return self.name in known or any(fnmatchcase(self.name, one) for one in known)
 
 
+@lru_cache(256)  # a client says the same each time
 def parse_media_type(value: str) -> MediaType | None:
     """Reads ``type/subtype; key=value`` (RFC 9110, 8.3.1); nothing if it isn't one, or has a parameter twice."""
-    match = _TYPE.fullmatch(value.strip(" \t")) if len(value) <= _MAX_CHARS else None
-    if match is None:
+    match = _TYPE.fullmatch(value) if len(value) <= 1000 else None
+    found = [(key.lower(), text) for key, text in _PARAMETERS.findall(match[2]) if key] if match else []
+    parameters = {key: re.sub(r"\\(.)", r"\1", text[1:-1]) if text[0] == '"' else text for key, text in found}
+    if match is None or len(parameters) < len(found):
         return None
-    name, rest = match.groups()
-    parameters: dict[str, str] = {}
-    position = 0
-    while position < len(rest):
-        found = _PARAMETER.match(rest, position)
-        if found is None:
-            return None
-        key, content = found.groups()
-        if key is not None:
-            if key.lower() in parameters:
-                return None
-            parameters[key.lower()] = re.sub(r"\\(.)", r"\1", content[1:-1]) if content.startswith('"') else content
-        position = found.end()
-    return MediaType(name.lower(), parameters)
+    return MediaType(match[1].lower(), parameters)
 
 
 class RequestError(TrainyardError):
@@ -88,32 +89,14 @@ class RequestError(TrainyardError):
         self.status = status
 
 
-class _Form(NamedTuple):
-    """How an item of a kind comes in a request.
-
-    Attributes:
-        types: Media types of a body or part that is an item itself; ``*`` stands for anything.
-        utf8: Whether these are in UTF-8 alone.
-        raw: Makes an item of such a body or part.
-        sent: Makes an item of a value of JSON; told whether it is a pair.
-    """
-
-    types: tuple[str, ...]
-    utf8: bool
-    raw: Callable[[bytes], Item]
-    sent: Callable[[Value, bool], Item]
-
-
-# By kind and not asked of the preprocessor: media types and base64 are HTTP's, and a client has no preprocessor.
-_FORMS: dict[Kind, _Form] = {
-    "image": _Form(("image/*", OCTETS), False, bytes, lambda value, pair: sent_image(value)),
-    "text": _Form((TEXT,), True, decoded_text, sent_text),
-}
+def shown(text: str, width: int = 40) -> str:
+    """A client's own words, quoted for a message: bounded in length, with nothing that isn't printable."""
+    return repr(text if len(text) <= width else f"{text[:width]}...")
 
 
 @dataclass(frozen=True)
 class Accepts:
-    """What a model reads.
+    """What a model reads. No value of a request gives a path: a client names no files of the server.
 
     Attributes:
         kind: Images or texts, by the name that requests have for one.
@@ -131,29 +114,48 @@ class Accepts:
     @property
     def raw_types(self) -> tuple[str, ...]:
         """The media types of a body or part that is an item itself; a pair can be told in JSON alone."""
-        return () if self.pair else _FORMS[self.kind].types
+        return () if self.pair else RAW_TYPES[self.kind]
 
     @property
     def types(self) -> tuple[str, ...]:
         """The media types of a request."""
         return (*self.raw_types, MULTIPART, JSON) if self.raw_types else (JSON,)
 
-    @property
-    def utf8(self) -> bool:
-        """Whether items are text, which is read as UTF-8."""
-        return _FORMS[self.kind].utf8
+    def item(self, value: Value) -> Item | ItemError:
+        """The item that a value of JSON or the bytes of a body are, or why they are none."""
+        try:
+            if self.kind == "image":
+                return value if isinstance(value, bytes) else _image(value)
+            if not self.pair:
+                return _text(value)
+            if isinstance(value, list) and len(value) == 2:
+                return _text(value[0]), _text(value[1])
+            return ItemError("this model reads pairs: the text is a list of two strings")
+        except ItemError as error:
+            return error
 
-    def raw(self, type: MediaType) -> bool:
-        """Whether a body or part of this type is an item itself."""
-        return any(fnmatchcase(type.name, known) for known in self.raw_types) and (type.is_utf8 or not self.utf8)
 
-    def raw_item(self, content: bytes) -> Item:
-        """The item that these bytes are; raises ``ItemError`` if they are no text of a model of texts."""
-        return _FORMS[self.kind].raw(content)
+def _image(value: Value) -> bytes:
+    with suppress(ValueError):
+        if isinstance(value, str) and (image := binascii.a2b_base64(value, strict_mode=True)):
+            return image
+    raise ItemError("the image isn't a string of base64 (without line breaks, and without a data: prefix)")
 
-    def sent_item(self, value: Value) -> Item:
-        """The item that a value of JSON is; raises ``ItemError`` if it is none."""
-        return _FORMS[self.kind].sent(value, self.pair)
+
+def _text(value: Value) -> str:
+    """A text, or one in UTF-8; a byte order mark, as editors write it, isn't part of it."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode().removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            raise ItemError(f"the text isn't UTF-8 at byte {error.start}") from None
+    if not isinstance(value, str):
+        raise ItemError("the text isn't a string")
+    if len(value) > MAX_CHARS:
+        raise ItemError(f"the text has more than {MAX_CHARS:,} characters")
+    if without_surrogates(value) != value:
+        raise ItemError("the text isn't Unicode: it holds half of a surrogate pair")
+    return value
 
 
 @dataclass(frozen=True)
@@ -165,40 +167,22 @@ class Request:
         form: How the answer looks: of one item, a list of several, or as the Open Inference Protocol has it.
         top_k: Classes that an answer lists.
         id: The client's name for the request, in the Open Inference Protocol.
-        outputs: The outputs that it wants, in the Open Inference Protocol; all if it names none.
-        binary: Those of them that it wants as binary tensors.
+        outputs: The outputs that it wants, in the Open Inference Protocol, and whether as binary tensors.
         model: The model that it names besides the path, as KServe's client does.
+
+    Raises:
+        RequestError: there are no items, or too many.
     """
 
     items: tuple[Item | ItemError, ...]
     form: Literal["one", "several", "v2"]
     top_k: int = TOP_K
     id: str | None = None
-    outputs: tuple[str, ...] = ()
-    binary: frozenset[str] = frozenset()
+    outputs: Mapping[str, bool] = field(default_factory=lambda: dict.fromkeys(OUTPUTS, False))
     model: str | None = None
 
-
-def check_keys(value: dict[str, Value], known: Iterable[str], where: str) -> None:
-    """Raises ``RequestError`` if an object has other keys than these."""
-    for key in value:
-        if key not in known:
-            raise RequestError(f"{where} has the unknown key {shown(key)}: it takes {', '.join(known)}")
-
-
-def check_count(count: int, what: str) -> None:
-    """Raises ``RequestError`` if there are no items, or too many."""
-    if not count:
-        raise RequestError(f"there are no {what}")
-    if count > MAX_ITEMS:
-        raise RequestError(f"there are {count} {what}: send at most {MAX_ITEMS} at once")
-
-
-def read_all(read: Callable[[T], Item], values: Iterable[T]) -> tuple[Item | ItemError, ...]:
-    def attempt(value: T) -> Item | ItemError:
-        try:
-            return read(value)
-        except ItemError as error:
-            return error
-
-    return tuple(attempt(value) for value in values)
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise RequestError("there are no items")
+        if len(self.items) > MAX_ITEMS:
+            raise RequestError(f"there are {len(self.items)} items: send at most {MAX_ITEMS} at once")

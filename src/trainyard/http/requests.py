@@ -7,6 +7,9 @@ what isn't clearly one of them is refused with the reason. Of several items a ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from trainyard.base.errors import ItemError
 from trainyard.http.multipart import Part, parse_multipart
@@ -14,49 +17,48 @@ from trainyard.http.protocol_v2 import v2_request
 from trainyard.http.request_types import (
     HEADER_LENGTH,
     JSON,
-    MAX_ITEMS,
     MULTIPART,
     TOP_K,
     Accepts,
-    MediaType,
     Request,
     RequestError,
-    check_count,
-    check_keys,
+    Value,
     parse_media_type,
-    read_all,
+    shown,
 )
-from trainyard.http.strict_json import JsonError, Value, kind_of, parse_json, shown
+from trainyard.http.strict_json import StrictObject, parse_json
 from trainyard.preprocess.base import Item
 
 
-def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Request:
-    """Reads a request.
+class _Rest(StrictObject):
+    """What a request in JSON has besides its only item."""
 
-    Args:
-        body: The whole body.
-        content_type: The header's value.
-        accepts: What the model reads.
+    instances: list[Value] | None = None
+    top_k: Annotated[int, Field(ge=1)] = TOP_K
+
+
+def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Request:
+    """Reads a request by its whole body, the Content-Type and what the model reads.
 
     Raises:
         RequestError: it is in no form that this model takes, or is no such form in fact.
     """
     type = parse_media_type(content_type or "")
-    if type is not None and type.is_utf8 and type.name == JSON:
-        length = _json_length(type, len(body))
-        return json_request(_parsed(body[:length]), accepts, body[length:])
-    if type is not None and type.name == MULTIPART and MULTIPART in accepts.types:
-        return parts_request(parse_multipart(body, type.parameters.get("boundary"), MAX_ITEMS), accepts)
-    if type is not None and accepts.raw(type):
-        return raw_request(body, accepts)
-    raise _refused_type(content_type, accepts)
-
-
-def raw_request(body: bytes, accepts: Accepts) -> Request:
-    """The request whose body is its only item."""
+    if type is None or not type.is_one_of(accepts.types):
+        what = f"Content-Type {shown(content_type, 80)} isn't taken" if content_type else "Content-Type is missing"
+        items = "pairs of texts" if accepts.pair else f"{accepts.kind}s"
+        utf8 = ", texts in UTF-8" if accepts.kind == "text" else ""
+        raise RequestError(f"the {what}: this model reads {items} as {' or '.join(accepts.types)}{utf8}", 415)
     if not body:
         raise RequestError("the body is empty")
-    return Request(read_all(accepts.raw_item, [body]), "one")
+    if type.name == JSON:
+        length = type.parameters.get(HEADER_LENGTH.lower(), str(len(body)))
+        if not length.isdecimal() or int(length) > len(body):
+            raise RequestError(f"{HEADER_LENGTH} is {shown(length)}, of a body of {len(body)} bytes")
+        return json_request(parse_json(body[: int(length)]), accepts, body[int(length) :])
+    if type.name == MULTIPART:
+        return parts_request(parse_multipart(body, type.parameters.get("boundary")), accepts)
+    return Request((accepts.item(body),), "one")
 
 
 def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Request:
@@ -68,68 +70,27 @@ def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Reques
     if isinstance(value, dict) and "inputs" in value:
         return v2_request(value, accepts, tensors)
     kind = accepts.kind
-    forms = f'{{"{kind}": ...}}, {{"instances": [{{"{kind}": ...}}, ...]}} or {{"inputs": [...]}}'
     if not isinstance(value, dict) or (kind in value) == ("instances" in value) or tensors:
+        forms = f'{{"{kind}": ...}}, {{"instances": [{{"{kind}": ...}}, ...]}} or {{"inputs": [...]}}'
         raise RequestError(f"the JSON is none of {forms}")
-    check_keys(value, (kind, "instances", "top_k"), "the JSON")
-    top_k = _top_k(value.get("top_k", TOP_K))
+    rest = _Rest.read({key: value[key] for key in value if key != kind})
     if kind in value:
-        return Request(read_all(accepts.sent_item, [value[kind]]), "one", top_k)
-    instances = value["instances"]
-    if not isinstance(instances, list):
-        raise RequestError(f"instances is {kind_of(instances)} instead of a list")
-    check_count(len(instances), "instances")
-    return Request(read_all(lambda one: accepts.sent_item(_only_value(one, kind)), instances), "several", top_k)
+        return Request((accepts.item(value[kind]),), "one", rest.top_k)
+
+    def read(instance: Value) -> Item | ItemError:
+        if isinstance(instance, dict) and [*instance] == [kind]:
+            return accepts.item(instance[kind])
+        return ItemError(f'the instance isn\'t {{"{kind}": ...}} with nothing else')
+
+    return Request(tuple(map(read, rest.instances or ())), "several", rest.top_k)
 
 
 def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
     """The request of a form, of which each field or file is an item."""
 
-    def read(part: Part) -> Item:
-        if part.type is not None and not accepts.raw(part.type):
-            raise ItemError(f"the part is {part.type.name}, this model takes {_listed(accepts.raw_types)}")
-        return accepts.raw_item(part.content)
+    def read(part: Part) -> Item | ItemError:
+        if part.type is None or part.type.is_one_of(accepts.raw_types):
+            return accepts.item(part.content)
+        return ItemError(f"the part is {part.type.name}, this model takes {' or '.join(accepts.raw_types)}")
 
-    check_count(len(parts), "parts")
-    return Request(read_all(read, parts), "one" if len(parts) == 1 else "several")
-
-
-def _json_length(type: MediaType, body: int) -> int:
-    """Bytes of a body of so many that are JSON."""
-    length = type.parameters.get(HEADER_LENGTH.lower(), str(body))
-    if not length.isdecimal() or int(length) > body:
-        raise RequestError(f"{HEADER_LENGTH} is {shown(length)}, of a body of {body} bytes")
-    return int(length)
-
-
-def _parsed(body: bytes) -> Value:
-    if not body:
-        raise RequestError("the body is empty")
-    try:
-        return parse_json(body)
-    except JsonError as error:
-        raise RequestError(f"the body isn't valid JSON: {error}") from error
-
-
-def _only_value(instance: Value, kind: str) -> Value:
-    """The value of ``{"image": value}``."""
-    if not isinstance(instance, dict) or list(instance) != [kind]:
-        raise ItemError(f'the instance isn\'t {{"{kind}": ...}} with nothing else')
-    return instance[kind]
-
-
-def _top_k(value: Value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RequestError("top_k is a whole number of at least 1")
-    return value
-
-
-def _refused_type(content_type: str | None, accepts: Accepts) -> RequestError:
-    what = f"the Content-Type {shown(content_type, 80)} isn't taken" if content_type else "the Content-Type is missing"
-    what_is = "pairs of texts" if accepts.pair else f"{accepts.kind}s"
-    utf8 = ", texts in UTF-8" if accepts.utf8 else ""
-    return RequestError(f"{what}: this model reads {what_is} as {_listed(accepts.types)}{utf8}", 415)
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return Request(tuple(map(read, parts)), "one" if len(parts) == 1 else "several")

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
 from trainyard.http.batch import Reply
 from trainyard.http.facts import Facts
-from trainyard.http.protocol_v2 import v2_answer
-from trainyard.http.request_types import HEADER_LENGTH, OCTETS, Accepts, Request, RequestError
-from trainyard.http.strict_json import shown
+from trainyard.http.protocol_v2 import Scores, v2_answer
+from trainyard.http.request_types import HEADER_LENGTH, OCTETS, Accepts, Request, RequestError, shown
 from trainyard.inference.predictor import Predictor, Trace
-
-Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
-"""Of each item its probabilities ``[classes] float32``, or its error."""
-Answer: TypeAlias = dict[str, object]
-NOTHING: dict[str, float] = {}
 
 
 class Responder:
@@ -39,9 +30,7 @@ class Responder:
 
     def __init__(self, predictor: Predictor, model: str, version: str) -> None:
         self.accepts = Accepts.of(predictor.bundle)
-        self._predictor = predictor
-        self._model = model
-        self._version = version
+        self._predictor, self._model, self._version = predictor, model, version
 
     def answer(self, requests: Sequence[Request | RequestError], began: float | None = None) -> list[Reply]:
         """Answers each request, in their order; what is wrong with one touches no other.
@@ -63,7 +52,7 @@ class Responder:
             if isinstance(request, RequestError):
                 replies.append(error_reply(request.status, str(request)))
                 continue
-            found = [(item, NOTHING) if isinstance(item, ItemError) else next(scored) for item in request.items]
+            found = [(item, {}) if isinstance(item, ItemError) else next(scored) for item in request.items]
             scores, measures = zip(*found, strict=True)
             facts = Facts.of(scores, measures, preprocess_seconds, trace.model_seconds, batch)
             replies.append(self._reply(request, scores)._replace(facts=facts))
@@ -89,22 +78,14 @@ class Responder:
         at_fault = any(isinstance(error, OutputError) for error in errors)
         if len(errors) == len(scores) and (at_fault or len(scores) == 1):
             return error_reply(500 if at_fault else 400, str(errors[0]))
-        if request.form != "v2":
-            return Reply(200, to_json(self._answer(request, scores)))
-        answer, tensors = v2_answer(scores, request, self._predictor, self._model, self._version)
-        head = to_json(answer)
-        return Reply(200, head + tensors, OCTETS, {HEADER_LENGTH: str(len(head))}) if tensors else Reply(200, head)
-
-    def _answer(self, request: Request, scores: Scores) -> Answer:
-        rows = [answer_row(score if isinstance(score, ItemError) else self._predictor.best(score, request.top_k))
-                for score in scores]  # fmt: skip
+        if request.form == "v2":
+            head, tensors = v2_answer(scores, request, self._predictor, self._model, self._version)
+            return Reply(200, head + tensors, OCTETS, {HEADER_LENGTH: str(len(head))}) if tensors else Reply(200, head)
+        best = self._predictor.best
+        rows = [answer_row(score if isinstance(score, ItemError) else best(score, request.top_k)) for score in scores]
         answered = rows[0] if request.form == "one" else {"predictions": rows}
-        return {
-            **answered,
-            "model": self._model,
-            "version": self._version,
-            "deployed": self._predictor.deployed._asdict(),
-        }
+        deployed = self._predictor.deployed._asdict()
+        return Reply(200, to_json({**answered, "model": self._model, "version": self._version, "deployed": deployed}))
 
 
 def error_reply(status: int, reason: str) -> Reply:

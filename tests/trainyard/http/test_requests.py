@@ -14,8 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard.base.errors import ItemError
-from trainyard.http.items import MAX_CHARS
-from trainyard.http.request_types import MAX_ITEMS, TOP_K, Accepts, MediaType, Request, RequestError, parse_media_type
+from trainyard.http.request_types import (
+    MAX_CHARS,
+    MAX_ITEMS,
+    TOP_K,
+    Accepts,
+    MediaType,
+    Request,
+    RequestError,
+    parse_media_type,
+)
 from trainyard.http.requests import parse_request
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "requests.md"
@@ -98,7 +106,7 @@ def test_the_open_inference_protocol_is_told_by_its_key() -> None:
     for data in (["a", "b", "c", "d"], [["a", "b"], ["c", "d"]]):
         assert parse(tensor(data, [2, 2]), PAIRS).items == (("a", "b"), ("c", "d"))
     wanted = {"outputs": [{"name": "label", "parameters": {"binary_data": False}}], "parameters": {"a": 1}}
-    assert parse({**tensor(["a"], parameters={}), **wanted}).outputs == ("label",)
+    assert parse({**tensor(["a"], parameters={}), **wanted}).outputs == {"label": False}
     assert parse({**tensor(["a"]), "model_name": "m"}).model == "m"
 
 
@@ -126,19 +134,18 @@ def test_a_binary_tensor_holds_items_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "outputs", "binary"),
+    ("wanted", "outputs"),
     [
-        ({"parameters": {"binary_data_output": True}}, (), {"label", "probabilities"}),
-        ({"outputs": [{"name": "label", "parameters": {"binary_data": True}}]}, ("label",), {"label"}),
-        ({"outputs": [{"name": "label"}], "parameters": {"binary_data_output": True}}, ("label",), {"label"}),
+        ({"parameters": {"binary_data_output": True}}, {"label": True, "probabilities": True}),
+        ({"outputs": [{"name": "label", "parameters": {"binary_data": True}}]}, {"label": True}),
+        ({"outputs": [{"name": "label"}], "parameters": {"binary_data_output": True}}, {"label": True}),
         ({"outputs": [{"name": "label", "parameters": {"binary_data": False}}, {"name": "probabilities"}],
-          "parameters": {"binary_data_output": True}}, ("label", "probabilities"), {"probabilities"}),
-        ({"parameters": {"binary_data_output": 1}}, (), set()),
+          "parameters": {"binary_data_output": True}}, {"label": False, "probabilities": True}),
+        ({"parameters": {"binary_data_output": 1}}, {"label": False, "probabilities": False}),
     ],
 )  # fmt: skip
-def test_answers_may_be_wanted_in_binary(wanted: dict[str, object], outputs: tuple[str, ...], binary: set[str]) -> None:
-    request = parse({**tensor(["a"]), **wanted})
-    assert (request.outputs, request.binary) == (outputs, binary)
+def test_answers_may_be_wanted_in_binary(wanted: dict[str, object], outputs: dict[str, bool]) -> None:
+    assert parse({**tensor(["a"]), **wanted}).outputs == outputs
 
 
 @pytest.mark.parametrize(
@@ -149,8 +156,8 @@ def test_answers_may_be_wanted_in_binary(wanted: dict[str, object], outputs: tup
         (binary(packed(b"a"), [2]), r"isn't [1]"),
         (binary(packed(b"a") + b"\1\0\0", [2]), "end in the middle of a value"),
         (binary(b"\xff\xff\xff\xff", [1]), "end in the middle of a value"),
-        (binary(packed(*[b""] * 129), [129]), "there are 129 data: send at most 128"),
-        (binary(b"", [1]), "there are no data"),
+        (binary(packed(*[b""] * 129), [129]), "there are 129 items: send at most 128"),
+        (binary(b"", [0]), "there are no items"),
         (binary(packed(b"a"), [1], data=["a"]), "5 bytes follow the JSON"),
         (binary(packed(b"a"), [1], parameters={"binary_data_size": 6}), "5 bytes follow the JSON"),
         (binary(packed(b"a"), [1], parameters={}), "5 bytes follow the JSON"),
@@ -186,7 +193,7 @@ def test_other_types_are_refused_with_those_that_are_taken(type: str, accepts: A
 
 def test_a_type_that_does_not_fit_the_task_is_refused() -> None:
     assert "images as image/*" in refusal(b"late", IMAGES, "text/plain")
-    assert "texts as text/plain, multipart/form-data or application/json" in refusal(PIXELS, TEXTS, "image/png")
+    assert "texts as text/plain or multipart/form-data or application/json" in refusal(PIXELS, TEXTS, "image/png")
     assert "pairs of texts as application/json" in refusal(b"late", PAIRS, "text/plain")
     assert "pairs of texts as application/json" in refusal(form(("", b"late")), PAIRS, MULTIPART)
 
@@ -233,9 +240,9 @@ def test_what_a_text_holds_is_not_counted() -> None:
         ({"image": BASE64}, "none of"),
         ({"text": "a", "instances": []}, "none of"),
         ({"text": "a", "topk": 3}, "unknown key 'topk'"),
-        ({"text": "a", "\ud83d" * 99: 3}, "unknown key"),
-        ({"instances": []}, "no instances"),
-        ({"instances": {"text": "a"}}, "instances is an object"),
+        ({"text": "a", "\ud83d" * 99: 3}, "unicode string"),
+        ({"instances": []}, "no items"),
+        ({"instances": {"text": "a"}}, "at 'instances': Input should be a valid list"),
         ({"instances": [{"text": "a"}] * (MAX_ITEMS + 1)}, f"at most {MAX_ITEMS}"),
         *(({"text": "a", "top_k": top_k}, "top_k") for top_k in (0, -1, 1.0, True, "3", None, [])),
     ],
@@ -247,11 +254,11 @@ def test_json_of_no_form_is_refused(value: object, reason: str) -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (None, "the text is null"),
-        (True, "the text is true or false"),
-        (7, "the text is a number"),
-        ({}, "the text is an object"),
-        (["a", "b"], "the text is a list"),
+        (None, "the text isn't a string"),
+        (True, "the text isn't a string"),
+        (7, "the text isn't a string"),
+        ({}, "the text isn't a string"),
+        (["a", "b"], "the text isn't a string"),
         ("\ud83d", "half of a surrogate"),
         ("a" * (MAX_CHARS + 1), "more than 100,000 characters"),
     ],
@@ -299,16 +306,17 @@ GOOD = form((PNG, PIXELS))
 @pytest.mark.parametrize(
     ("body", "content_type", "reason"),
     [
-        (GOOD, "multipart/form-data", "no valid boundary"),
+        (GOOD, "multipart/form-data", "no boundary"),
         (GOOD, "multipart/form-data; boundary=", "415"),
-        (GOOD, 'multipart/form-data; boundary="é"', "no valid boundary"),
+        (GOOD, 'multipart/form-data; boundary="é"', "doesn't begin"),
         (GOOD, "multipart/form-data; boundary=C", "doesn't begin"),
+        (GOOD, 'multipart/form-data; boundary="\udcff"', "doesn't begin"),
         (b"before\r\n" + GOOD, MULTIPART, "doesn't begin"),
         (GOOD[:-4], MULTIPART, "closing boundary"),
         (GOOD[:40], MULTIPART, "closing boundary"),
         (GOOD + b"more", MULTIPART, "closing boundary"),
         (GOOD + GOOD, MULTIPART, "no valid headers"),
-        (b"--B--\r\n", MULTIPART, "no parts"),
+        (b"--B--\r\n", MULTIPART, "there are no items"),
         (b"--B\r\nbody\r\n--B--", MULTIPART, "no valid headers"),
         (b"--Bx" + GOOD[3:], MULTIPART, "no valid headers"),
         (b"--B\r\nContent-Type: image/png\r\n\r\nbody\r\n--B--", MULTIPART, "no Content-Disposition"),
@@ -338,28 +346,29 @@ def test_a_part_of_another_type_is_its_own_fault() -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ({"inputs": None}, "list of one input"),
-        ({"inputs": []}, "list of one input"),
-        ({"inputs": tensor(["a"])["inputs"] * 2}, "list of one input"),  # type: ignore[operator]
+        ({"inputs": None}, "at 'inputs': Input should be a valid list"),
+        ({"inputs": []}, "at 'inputs': List should have at least 1 item"),
+        ({"inputs": tensor(["a"])["inputs"] * 2}, "at 'inputs': List should have at most 1 item"),  # type: ignore[operator]
         ({**tensor(["a"]), "text": "a"}, "unknown key 'text'"),
-        ({**tensor(["a"]), "id": 7}, "id isn't"),
-        ({**tensor(["a"]), "model_name": 7}, "model_name isn't"),
+        ({**tensor(["a"]), "id": 7}, "at 'id': Input should be a valid string"),
+        ({**tensor(["a"]), "model_name": 7}, "at 'model_name': Input should be a valid string"),
         ({**tensor(["a"]), "id": "\ud83d"}, "id isn't"),
         ({**tensor(["a"]), "parameters": []}, "parameters"),
         ({**tensor(["a"]), "parameters": {"a": {}}}, "parameters"),
         ({**tensor(["a"]), "outputs": {"name": "label"}}, "outputs"),
         ({**tensor(["a"]), "outputs": [{"name": "logits"}]}, "outputs"),
         ({**tensor(["a"]), "outputs": [{"name": ["label"]}]}, "outputs"),
-        (tensor(["a"], extra=1), "unknown key 'extra'"),
+        (tensor(["a"], extra=1), "unknown key 'inputs.0.extra'"),
         (tensor(["a"], name="image"), "the name text"),
         (tensor(["a"], datatype="FP32"), "BYTES"),
-        (tensor("a"), "no list of data"),
-        (tensor([]), "no data"),
+        (tensor("a"), "at 'inputs.0.data': Input should be a valid list"),
+        ({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1]}]}, "no list of data"),
+        (tensor([]), "no items"),
         (tensor(["a"], [2]), "isn't [1]"),
         (tensor(["a"], [1, 1]), "isn't [1]"),
-        (tensor(["a"], [True]), "isn't [1]"),
-        (tensor(["a"], [1.0]), "isn't [1]"),
-        ({"inputs": [{"name": "text", "datatype": "BYTES", "data": ["a"]}]}, "isn't [1]"),
+        (tensor(["a"], [True]), "at 'inputs.0.shape.0': Input should be a valid integer"),
+        (tensor(["a"], [1.0]), "at 'inputs.0.shape.0': Input should be a valid integer"),
+        ({"inputs": [{"name": "text", "datatype": "BYTES", "data": ["a"]}]}, "at 'inputs.0.shape': Field required"),
         (tensor(["a"] * (MAX_ITEMS + 1)), f"at most {MAX_ITEMS}"),
     ],
 )
