@@ -77,6 +77,8 @@ def test_a_flooded_model_leaves_the_others_their_share() -> None:
         load = Load({"a": Workers(8), "b": Workers(8)}, 40)
         slow, fast = Model(20), Model(10_000)
         flooding = asyncio.create_task(flood(load, "a", slow, 100))
+        while slow.asked < 20:
+            await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
         assert slow.asked == 20
         assert (await flood(load, "b", fast, 20))[0] == 0
