@@ -51,7 +51,7 @@ def announce(
     if as_json:
         facts = {
             "inference": url,
-            "management": backend.server.url("management"),
+            "management": backend.url("management"),
             "metrics": metrics_url,
             "token_file": str(token_file),
             "management_token_file": str(backend.key_file),

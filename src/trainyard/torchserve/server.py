@@ -155,14 +155,14 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
         if not os.isatty(0):  # there it says that the terminal was closed
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
+        options, backend = self._options, self._backend
         worker_seconds = {model.name: model.settings.response_timeout_s for model in self._models}
-        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, worker_seconds)
+        proxy = Proxy(lambda: backend.url("inference"), self._own_keys, options.request_seconds, worker_seconds)
         about = {model.name: model.about for model in self._models}
         metrics = Metrics([_watched(model) for model in self._models], self._health)
         places = {model.name: model.settings.workers * model.settings.batch_size for model in self._models}
-        options = self._options
         gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, places, options.origins)
-        exporter = Exporter(metrics, lambda: self._backend.server.url("metrics"))
+        exporter = Exporter(metrics, lambda: backend.url("metrics"))
         try:
             await gateway.open(listener)
             await exporter.open(metrics_listener)
@@ -211,7 +211,7 @@ class Server:
         try:
             await check_all(self._models, url, self._tokens.any(), gateway)
         except WrongAnswerError:
-            self._backend.check_alive()
+            await self._backend.check_alive()
             raise
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING

@@ -21,7 +21,7 @@ from trainyard.torchserve import worker
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.process import PORTS, Plan, RunDirectory, environment, java_command, make_home, write_config
-from trainyard.torchserve.state import Look, Pulse, WorkerLog
+from trainyard.torchserve.state import Look, Pulse, TorchServeLog
 from trainyard.torchserve.worker import BUSY
 
 NUMBERS = {name: 50_000 + i for i, name in enumerate(PORTS)}
@@ -171,7 +171,7 @@ def complaints(pid: int, *times: float) -> list[str | None]:
 
 
 def until_asleep(pid: int) -> None:
-    while Look.at(pid) is None or Look.at(pid).state != "S":  # type: ignore[union-attr]
+    while Look.at(pid) is None or Look.at(pid).status != psutil.STATUS_SLEEPING:  # type: ignore[union-attr]
         time.sleep(0.01)
 
 
@@ -207,7 +207,7 @@ def test_a_worker_that_computes_is_left_alone() -> None:
             look = Look.at(pid)
             assert look is not None
             assert pulse.complaint(pid, now) is None
-            while (later := Look.at(pid)) is not None and later.ticks == look.ticks:
+            while (later := Look.at(pid)) is not None and later.seconds == look.seconds:
                 time.sleep(0.01)
 
 
@@ -236,50 +236,52 @@ INFO|WorkerThread|W-9000-my-model_1.0|Retry worker: 9000 in 1 seconds.\x20
     ],
 )
 def test_why_a_worker_ended(error: str, reason: str) -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     for line in LINES:
         log.add(line.format(error=error) if "{error}" in line else line)
-    assert list(log.ended) == ["my-model"]
-    assert log.worker_reason("my-model") == reason
-    assert log.worker_reason("other").startswith("it said nothing")
+    [life] = log.ended
+    assert (life.model, life.why_ended()) == ("my-model", reason)
 
 
 def test_only_the_last_life_of_a_worker_counts() -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     for line in [*(line.format(error="KeyError: 'a'") if "{error}" in line else line for line in LINES), LINES[0]]:
         log.add(line)
-    assert log.worker_reason("my-model") == "KeyError: 'a'"
+    assert log.ended[-1].why_ended() == "KeyError: 'a'"
     log.add(LINES[-1])
-    assert log.worker_reason("my-model").startswith("it said nothing")
+    assert log.ended[-1].why_ended().startswith("it said nothing")
 
 
 def test_a_worker_that_took_too_long_said_nothing_of_it() -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     for line in [LINES[0], "ERROR|WorkerThread|W-9000-my-model_1.0|Number or consecutive unsuccessful inference 1",
                  "ERROR|WorkerThread|W-9000-my-model_1.0|Backend worker error", LINES[-1]]:  # fmt: skip
         log.add(line)
-    assert log.worker_reason("my-model") == "it gave no answer within the response timeout"
+    assert log.ended[-1].why_ended() == "it gave no answer within the response timeout"
     log.add(LINES[0])
     log.add(LINES[-1])
-    assert log.worker_reason("my-model").startswith("it said nothing")
+    assert log.ended[-1].why_ended().startswith("it said nothing")
 
 
 def test_a_worker_that_we_end_says_nothing_of_it_either() -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     log.add(LINES[0])
     log.blame(8, "another's reason")
     log.blame(7, "it was stopped")
     log.add(LINES[-1])
-    assert log.worker_reason("my-model") == "it was stopped"
+    assert log.ended[-1].why_ended() == "it was stopped"
 
 
 def test_why_torchserve_ended() -> None:
-    log = WorkerLog()
-    assert log.server_reason() == "it said nothing"
+    log = TorchServeLog()
+    assert log.reason() == "it said nothing"
     log.add("java.net.BindException: Address already in use")
     log.add("\tat java.base/sun.nio.ch.Net.bind0(Native Method)")
+    log.add("\tat io.netty.channel.ChannelException.of(ChannelException.java:1)")
     assert log.says("Address already in use")
-    assert log.server_reason() == "java.net.BindException: Address already in use"
+    assert log.reason() == "java.net.BindException: Address already in use"
+    log.add("ERROR|ModelServer|main|no such file ")
+    assert log.reason() == "no such file"
 
 
 # The watchdog
