@@ -43,9 +43,9 @@ class Running:
         management_url: TorchServe's own management port.
         metrics_url: The port of metrics, for Prometheus.
         token_file: The file with the token that clients show.
+        management_token_file: That with TorchServe's own keys.
         models: Their names.
-        pid: The process of ``serve``; Java and the workers are below it.
-        process: The same, to wait for.
+        process: That of ``serve``; Java and the workers are below it.
     """
 
     inference_url: str
@@ -54,8 +54,12 @@ class Running:
     token_file: Path
     management_token_file: Path
     models: tuple[str, ...]
-    pid: int
     process: subprocess.Popen[str]
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self.process.pid
 
     @property
     def token(self) -> str:
@@ -98,24 +102,18 @@ def running(
                 code = process.wait()
                 said.seek(0)
                 raise NotServedError(code, said.read())
-            yield _running(json.loads(line), process)
+            facts = json.loads(line)
+            yield Running(
+                inference_url=facts["inference"],
+                management_url=facts["management"],
+                metrics_url=facts["metrics"],
+                token_file=Path(facts["token_file"]),
+                management_token_file=Path(facts["management_token_file"]),
+                models=tuple(facts["models"]),
+                process=process,
+            )
         finally:
             _end(process)
-
-
-def _running(facts: Mapping[str, object], process: subprocess.Popen[str]) -> Running:
-    models = facts["models"]
-    assert isinstance(models, list)
-    return Running(
-        inference_url=str(facts["inference"]),
-        management_url=str(facts["management"]),
-        metrics_url=str(facts["metrics"]),
-        token_file=Path(str(facts["token_file"])),
-        management_token_file=Path(str(facts["management_token_file"])),
-        models=tuple(models),
-        pid=process.pid,
-        process=process,
-    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:

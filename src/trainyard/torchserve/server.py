@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
+import shlex
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -25,9 +28,8 @@ from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens, read_tokens
-from trainyard.torchserve.announce import announce
 from trainyard.torchserve.backend import Backend, BackendError
-from trainyard.torchserve.checks import Prober, WrongAnswerError, check_all
+from trainyard.torchserve.golden import Checks, WrongAnswerError
 from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
 from trainyard.torchserve.process import Plan, open_run_directory, torchserve_home
@@ -38,6 +40,15 @@ log = logging.getLogger(__name__)
 
 MOST_FAILURES, FAILURE_SECONDS = 6, 600.0
 """So often in such a time TorchServe ends before the server does, too: a new start would help no more."""
+HEADER = r"""sed -n '/"inference"/,/}/ s/.*"key": "\([^"]*\)".*/Authorization: Bearer \1/p'"""
+"""Makes a header of a token file, which curl reads as a file: on a command line others could see it."""
+PLAIN_HEADER = """awk 'NR == 1 {print "Authorization: Bearer " $NF}'"""
+# By what a model accepts and not asked of its preprocessor, which knows nothing of curl.
+EXAMPLES = {
+    "image": '-H "Content-Type: image/jpeg" --data-binary @IMAGE',
+    "text": '-H "Content-Type: text/plain" --data-raw "TEXT"',
+    "pair": """-H "Content-Type: application/json" --data-raw '{"text": ["ONE", "OTHER"]}'""",
+}
 
 
 @dataclass(frozen=True)
@@ -166,14 +177,15 @@ class Server:
         try:
             await gateway.open(listener)
             await exporter.open(metrics_listener)
-            return await self._live(gateway, proxy, url_of(listener), url_of(metrics_listener))
+            checks = Checks({model.name: model.goldens for model in self._models}, proxy)
+            return await self._live(gateway, checks, url_of(listener), url_of(metrics_listener))
         finally:
             await exporter.close()
             await gateway.close()
             await self._backend.stop()
 
-    async def _live(self, gateway: Gateway, proxy: Proxy, url: str, metrics_url: str) -> int:
-        serving = asyncio.create_task(self._serve(gateway, proxy, url, metrics_url))
+    async def _live(self, gateway: Gateway, checks: Checks, url: str, metrics_url: str) -> int:
+        serving = asyncio.create_task(self._serve(checks, url, metrics_url))
         told = asyncio.create_task(self._signals.get())
         await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
         if not told.done():
@@ -183,17 +195,16 @@ class Server:
             await self._drain(gateway, self._options.lame_duck if told.result() == signal.SIGTERM else 0)
         return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
 
-    async def _serve(self, gateway: Gateway, proxy: Proxy, url: str, metrics_url: str) -> None:
+    async def _serve(self, checks: Checks, url: str, metrics_url: str) -> None:
         """Starts TorchServe, says when it answers right, and watches over it; if it ends, starts it again."""
-        await self._start(gateway, url)
-        self._health.check_deeply_by(Prober(self._models, proxy))
-        options = self._options
-        announce(self._models, url, metrics_url, self._backend, self._tokens.path, options.as_json, options.log_format)
+        await self._start(checks)
+        self._health.check_deeply_by(checks.check_next)
+        self._announce(url, metrics_url)
         failures: deque[float] = deque(maxlen=MOST_FAILURES)
         while True:
             try:
                 if self._health.phase is Phase.RECOVERING:
-                    await self._start(gateway, url)
+                    await self._start(checks)
                     log.info("ready again")
                 await self._backend.watch(self._health)
             except BackendError as error:
@@ -204,17 +215,43 @@ class Server:
                 self._health.phase = Phase.RECOVERING
                 await self._backend.stop()
 
-    async def _start(self, gateway: Gateway, url: str) -> None:
+    async def _start(self, checks: Checks) -> None:
         """Starts TorchServe, and is ready once it answers right."""
         await self._backend.start()
         await self._backend.until_loaded()
         try:
-            await check_all(self._models, url, self._tokens.any(), gateway)
+            await checks.check_all()
         except WrongAnswerError:
             await self._backend.check_alive()
             raise
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
+
+    def _announce(self, url: str, metrics_url: str) -> None:
+        """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout.
+
+        A log in JSON is read by a program: there it is a record, and nobody is told how to ask.
+        """
+        token_file = self._tokens.path
+        names = ", ".join(f"{model.name} ({model.settings.format})" for model in self._models)
+        ready = f"ready at {url}: {names}"
+        if self._options.log_format == "json":
+            log.info(ready)
+        else:
+            print(f"{ready}\nthe token is in {token_file}; ask in bash:", file=sys.stderr)
+            for model in self._models:
+                print(f"  {_curl_line(model, url, token_file)}", file=sys.stderr, flush=True)
+        if self._options.as_json:
+            facts = {
+                "inference": url,
+                "management": self._backend.url("management"),
+                "metrics": metrics_url,
+                "token_file": str(token_file),
+                "management_token_file": str(self._backend.key_file),
+                "models": [model.name for model in self._models],
+                "pid": os.getpid(),
+            }
+            print(json.dumps(facts), flush=True)
 
     async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
         """Has others send no more requests and answers what came in before; a second signal ends that at once."""
@@ -234,3 +271,11 @@ class Server:
         elif not draining.result():
             log.warning("not all requests were answered within %g s", self._options.drain_seconds)
         again.cancel()
+
+
+def _curl_line(model: Served, url: str, token_file: Path) -> str:
+    """A command for bash that asks a model."""
+    is_json = token_file.read_bytes().lstrip().startswith(b"{")
+    header = f"{HEADER if is_json else PLAIN_HEADER} {shlex.quote(str(token_file))}"
+    example = EXAMPLES["pair" if model.accepts.pair else model.accepts.kind]
+    return f"curl -H @<({header}) {example} {url}/predictions/{model.name}"
