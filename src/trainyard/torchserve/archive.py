@@ -15,6 +15,7 @@ The same content gives the same bytes: the files are sorted, undated and not com
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -23,14 +24,12 @@ from pathlib import Path
 from typing import IO, TypeAlias
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from pydantic import BaseModel, ConfigDict
-
 import trainyard
 from trainyard.artifacts.bundle import Json
 from trainyard.artifacts.export_record import EXPORTS, FormatName, Opened
 from trainyard.artifacts.manifest import MANIFEST, Entry, sealed_names
 from trainyard.base.errors import EXIT_REFUSED, TrainyardError, UsageError
-from trainyard.base.files import atomic_write, sha256_file
+from trainyard.base.files import atomic_write
 from trainyard.base.project import find_project
 from trainyard.formats.table import find_format
 from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
@@ -61,33 +60,6 @@ class NotArchivedError(TrainyardError):
     exit_code = EXIT_REFUSED
 
 
-class MarModel(BaseModel):
-    """What TorchServe loads."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    modelName: str
-    modelVersion: str
-    handler: str = HANDLER
-    configFile: str = MODEL_CONFIG
-
-
-class MarManifest(BaseModel):
-    """TorchServe's manifest, in its spelling."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    createdOn: str
-    """When the bundle or the export was made: an archive made again is the same."""
-    runtime: str = "python"
-    model: MarModel
-    archiverVersion: str
-
-    def to_json(self) -> bytes:
-        """The file."""
-        return as_json(self.model_dump())
-
-
 def make_archive(
     opened: Opened, settings: Settings, path: Path, name: str, version: str, tuning: Json | None = None
 ) -> Path:
@@ -110,12 +82,15 @@ def make_archive(
     check_device(format, settings.device)
     check_name(name, version)
     contents: dict[str, Content] = {**_deployed(opened, format), **served_code(format)}
-    contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version).to_json()
+    contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version)
     contents[MODEL_CONFIG] = settings.to_yaml()
     if tuning is not None:
-        contents[TUNING] = as_json(tuning)
-    contents[MANIFEST] = as_json({"files": {name: entry_of(contents[name]) for name in sorted(contents)}})
-    _check_size(contents, path)
+        contents[TUNING] = _json(tuning)
+    entries = {name: _entry(contents[name]) for name in sorted(contents)}
+    contents[MANIFEST] = _json({"files": {name: {"sha256": e.sha256, "bytes": e.size} for name, e in entries.items()}})
+    total = sum(entry.size for entry in entries.values())
+    if total > MAX_BYTES * 0.99:  # the zip's tables are small beside it
+        raise UsageError(f"{path} would have {total:,} bytes, {MAX_BYTES:,} is the most: choose a smaller format")
     with atomic_write(path) as file:
         _write(file, contents)
     return path
@@ -210,31 +185,30 @@ def _deployed(opened: Opened, format: FormatName) -> dict[str, Content]:
     }
 
 
-def _mar_manifest(opened: Opened, format: FormatName, name: str, version: str) -> MarManifest:
+def _mar_manifest(opened: Opened, format: FormatName, name: str, version: str) -> bytes:
+    """TorchServe's manifest, in its spelling."""
     made = opened.bundle.facts.created if format == "eager" or opened.export is None else opened.export.facts.created
-    model = MarModel(modelName=name, modelVersion=version)
-    return MarManifest(createdOn=made, model=model, archiverVersion=trainyard.__version__)
+    return _json(
+        {
+            "createdOn": made,  # not now: an archive made again is the same
+            "runtime": "python",
+            "model": {"modelName": name, "modelVersion": version, "handler": HANDLER, "configFile": MODEL_CONFIG},
+            "archiverVersion": trainyard.__version__,
+        }
+    )
 
 
-def as_json(value: Json) -> bytes:
-    """A JSON file of an archive."""
+def _json(value: Json) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def entry_of(content: Content) -> dict[str, object]:
-    """What the manifest says of a file."""
-    entry = (
-        Entry(sha256_file(content), content.stat().st_size)
-        if isinstance(content, Path)
-        else Entry(hashlib.sha256(content).hexdigest(), len(content))
-    )
-    return {"sha256": entry.sha256, "bytes": entry.size}
+def _source(content: Content) -> io.BytesIO | io.BufferedReader:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
-def _check_size(contents: Mapping[str, Content], path: Path) -> None:
-    total = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in contents.values())
-    if total > MAX_BYTES * 0.99:  # the zip's tables are small beside it
-        raise UsageError(f"{path} would have {total:,} bytes, {MAX_BYTES:,} is the most: choose a smaller format")
+def _entry(content: Content) -> Entry:
+    with _source(content) as source:
+        return Entry(hashlib.file_digest(source, "sha256").hexdigest(), source.seek(0, io.SEEK_END))
 
 
 def _write(file: IO[bytes], contents: Mapping[str, Content]) -> None:
@@ -242,10 +216,5 @@ def _write(file: IO[bytes], contents: Mapping[str, Content]) -> None:
         for name in sorted(contents):
             info = ZipInfo(name, _UNDATED)
             info.create_system, info.external_attr = 3, _MODE << 16
-            content = contents[name]
-            with archive.open(info, "w") as target:
-                if isinstance(content, Path):
-                    with content.open("rb") as source:
-                        shutil.copyfileobj(source, target)
-                else:
-                    target.write(content)
+            with _source(contents[name]) as source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target)

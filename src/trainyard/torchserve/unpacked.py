@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
@@ -11,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from pydantic import BaseModel, ValidationError
-
 from trainyard.artifacts.export_record import Opened
 from trainyard.artifacts.manifest import MAX_FILES
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.base.files import sha256_file
 from trainyard.inference.deployed import open_deployed
-from trainyard.torchserve.archive import DEPLOYED, MAR_MANIFEST, MAX_BYTES, MODEL_CONFIG, MarModel, check_name
+from trainyard.torchserve.archive import DEPLOYED, MAR_MANIFEST, MAX_BYTES, MODEL_CONFIG, check_name
 from trainyard.torchserve.settings import Settings
 
 MAX_TEXT_BYTES = 64_000
@@ -43,10 +42,6 @@ class Unpacked:
     opened: Opened
 
 
-class _Stamp(BaseModel):
-    model: MarModel
-
-
 def unpack(path: Path, folder: Path, expect: Collection[str] = ()) -> Unpacked:
     """Unpacks an archive and compares what is deployed with its manifests.
 
@@ -68,13 +63,13 @@ def unpack(path: Path, folder: Path, expect: Collection[str] = ()) -> Unpacked:
     try:
         _extract(copy, folder)
         settings = Settings.from_yaml(_text(folder, MODEL_CONFIG))
-        model = _read_stamp(_text(folder, MAR_MANIFEST))
+        name, version = _name_and_version(_text(folder, MAR_MANIFEST))
         opened = open_deployed(folder / DEPLOYED, settings.format, () if vouched else expect)
     except BundleError as error:
         said = str(error).replace(f"{folder}/", f"{path}: ")
         raise BundleError(said if str(path) in said else f"{path}: {said}") from error
     copy.unlink()
-    return Unpacked(model.modelName, model.modelVersion, settings, opened)
+    return Unpacked(name, version, settings, opened)
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -114,11 +109,12 @@ def _text(folder: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _read_stamp(content: bytes) -> MarModel:
+def _name_and_version(content: bytes) -> tuple[str, str]:
     try:
-        model = _Stamp.model_validate_json(content).model
-        check_name(model.modelName, model.modelVersion)
-    except (ValidationError, UsageError) as error:
+        model = json.loads(content)["model"]
+        name, version = model["modelName"], model["modelVersion"]
+        check_name(name, version)  # raises TypeError where one isn't text
+    except (ValueError, LookupError, TypeError, RecursionError, UsageError) as error:
         first_line = str(error).partition("\n")[0]
         raise BundleError(f"{MAR_MANIFEST} can't be read ({first_line}): archive the model again") from error
-    return model
+    return name, version
