@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from trainyard.base.errors import UsageError
 from trainyard.cli.app import AUTO_OR_FORMATS, Expect, Run, check_format
-
-if TYPE_CHECKING:
-    from trainyard.artifacts.export_record import Opened
-    from trainyard.torchserve.settings import Settings
 
 DEFAULT_P99 = 100.0
 """Milliseconds."""
@@ -75,17 +71,12 @@ def archive(
     )  # fmt: skip
     name = name or default_name(opened)
     path = out or default_path(opened, name, version)
-    settings, tuning = _tuned(opened, chosen, p99 or DEFAULT_P99) if tune else (chosen.for_machine(format), None)
+    settings, tuning = chosen.for_machine(format), None
+    if tune:
+        from trainyard.torchserve.tune import tune_archive
+
+        settings, tuning = tune_archive(opened, chosen, p99 or DEFAULT_P99)
     make_archive(opened, settings, path, name, version, tuning)
     size, digest = path.stat().st_size, sha256_file(path)
     print(f"{format} as {name} {version}: {size:,} bytes, SHA-256 {digest}", file=sys.stderr)
     print(path)
-
-
-def _tuned(opened: Opened, chosen: Settings, p99: float) -> tuple[Settings, dict[str, object]]:
-    """The best settings, and what was measured to find them, which is shown."""
-    from trainyard.torchserve.tune import print_table, report, tune_archive
-
-    best, measured = tune_archive(opened, chosen, p99)
-    print_table(best, measured, p99)
-    return best.settings, report(best, measured, p99)
