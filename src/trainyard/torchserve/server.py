@@ -277,5 +277,5 @@ def _curl_line(model: Served, url: str, token_file: Path) -> str:
     """A command for bash that asks a model."""
     is_json = token_file.read_bytes().lstrip().startswith(b"{")
     header = f"{HEADER if is_json else PLAIN_HEADER} {shlex.quote(str(token_file))}"
-    example = EXAMPLES["pair" if model.accepts.pair else model.accepts.kind]
+    example = EXAMPLES["pair" if model.bundle.reads_pairs else model.bundle.kind]
     return f"curl -H @<({header}) {example} {url}/predictions/{model.name}"

@@ -21,6 +21,7 @@ from trainyard.base.cpu import Cpu
 from trainyard.client.calls import Request
 from trainyard.torchserve import settings as settings_module
 from trainyard.torchserve import tune
+from trainyard.torchserve.archive import unpack
 from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.tune import (
     BATCH_SIZES,
@@ -35,7 +36,6 @@ from trainyard.torchserve.tune import (
     search,
     tune_archive,
 )
-from trainyard.torchserve.unpacked import unpack
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
