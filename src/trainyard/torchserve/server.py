@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,23 +53,13 @@ EXAMPLES = {
 
 @dataclass(frozen=True)
 class Options:
-    """What ``trainyard serve`` is told.
+    """What ``trainyard serve`` is told, as its help has it.
 
     Attributes:
         models: ``[NAME=]RUN`` each.
         chosen: How they are served, where it isn't left to the archive or to this machine.
         expect: Digests of which each model must have one.
-        host: Address that others reach.
-        port: Port there; 0 takes a free one.
-        metrics_host: Address of the metrics.
-        metrics_port: Port there; 0 takes a free one.
         token_file: File with the tokens that clients show; by default a new one in the private folder.
-        lame_duck: Seconds after SIGTERM in which it isn't ready but takes requests, before it drains.
-        drain_seconds: At the end, time for answering what came in before.
-        request_seconds: Limit of a request.
-        limits: Bounds of requests.
-        origins: Of pages that may ask from a browser.
-        log_format: How the log is written, with a line for each request.
         as_json: Says that it is ready as a line of JSON on stdout.
     """
 
@@ -143,13 +133,7 @@ class Server:
         token_file: The file with the clients' tokens.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        models: Sequence[Served],
-        backend: Backend,
-        token_file: Path,
-    ) -> None:
+    def __init__(self, options: Options, models: Sequence[Served], backend: Backend, token_file: Path) -> None:
         self._options, self._models, self._backend = options, models, backend
         self._own_keys = KeyFile(backend.key_file)
         self._tokens = Tokens(token_file)
@@ -178,6 +162,7 @@ class Server:
             await gateway.open(listener)
             await exporter.open(metrics_listener)
             checks = Checks({model.name: model.goldens for model in self._models}, proxy)
+            self._health.check_deeply_by(checks.check_next)
             return await self._live(gateway, checks, url_of(listener), url_of(metrics_listener))
         finally:
             await exporter.close()
@@ -185,31 +170,39 @@ class Server:
             await self._backend.stop()
 
     async def _live(self, gateway: Gateway, checks: Checks, url: str, metrics_url: str) -> int:
-        serving = asyncio.create_task(self._serve(checks, url, metrics_url))
-        told = asyncio.create_task(self._signals.get())
-        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
-        if not told.done():
-            await serving
-        serving.cancel()
+        number = await self._until_told(self._serve(checks, url, metrics_url))
+        is_term = number == signal.SIGTERM
         if self._health.phase is not Phase.STARTING:
-            await self._drain(gateway, self._options.lame_duck if told.result() == signal.SIGTERM else 0)
-        return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
+            await self._until_told(self._drain(gateway, self._options.lame_duck if is_term else 0))
+        return EXIT_SIGTERM if is_term else 0
+
+    async def _until_told(self, work: Coroutine[object, object, None]) -> signal.Signals | None:
+        """Works until a signal comes, which is returned, or the work ends."""
+        working, told = asyncio.create_task(work), asyncio.create_task(self._signals.get())
+        await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+        if told.done():
+            working.cancel()
+            await asyncio.wait({working})
+            return told.result()
+        told.cancel()
+        await working
+        return None
 
     async def _serve(self, checks: Checks, url: str, metrics_url: str) -> None:
         """Starts TorchServe, says when it answers right, and watches over it; if it ends, starts it again."""
-        await self._start(checks)
-        self._health.check_deeply_by(checks.check_next)
-        self._announce(url, metrics_url)
         failures: deque[float] = deque(maxlen=MOST_FAILURES)
         while True:
             try:
-                if self._health.phase is Phase.RECOVERING:
-                    await self._start(checks)
+                await self._start(checks)
+                if failures:
                     log.info("ready again")
+                else:
+                    self._announce(url, metrics_url)
                 await self._backend.watch(self._health)
             except BackendError as error:
                 failures.append(time.monotonic())
-                if len(failures) == MOST_FAILURES and failures[-1] - failures[0] < FAILURE_SECONDS:
+                is_hopeless = len(failures) == MOST_FAILURES and failures[-1] - failures[0] < FAILURE_SECONDS
+                if is_hopeless or self._health.phase is Phase.STARTING:
                     raise
                 log.error("%s; it is started again", error)
                 self._health.phase = Phase.RECOVERING
@@ -226,6 +219,15 @@ class Server:
             raise
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
+
+    async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
+        """Has others send no more requests, and answers what came in before."""
+        if lame_duck:
+            log.info("ending: not ready any more; requests are still taken for %g s", lame_duck)
+            await gateway.leave(lame_duck)
+        log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
+        if not await gateway.drain(self._options.drain_seconds):
+            log.warning("not all requests were answered within %g s", self._options.drain_seconds)
 
     def _announce(self, url: str, metrics_url: str) -> None:
         """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout.
@@ -252,25 +254,6 @@ class Server:
                 "pid": os.getpid(),
             }
             print(json.dumps(facts), flush=True)
-
-    async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
-        """Has others send no more requests and answers what came in before; a second signal ends that at once."""
-
-        async def drain() -> bool:
-            if lame_duck:
-                log.info("ending: not ready any more; requests are still taken for %g s", lame_duck)
-                await gateway.leave(lame_duck)
-            log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
-            return await gateway.drain(self._options.drain_seconds)
-
-        draining = asyncio.create_task(drain())
-        again = asyncio.create_task(self._signals.get())
-        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
-        if not draining.done():
-            draining.cancel()
-        elif not draining.result():
-            log.warning("not all requests were answered within %g s", self._options.drain_seconds)
-        again.cancel()
 
 
 def _curl_line(model: Served, url: str, token_file: Path) -> str:
