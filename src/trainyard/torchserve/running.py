@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -44,7 +43,6 @@ class Running:
         metrics_url: The port of metrics, for Prometheus.
         token_file: The file with the token that clients show.
         management_token_file: That with TorchServe's own keys.
-        models: Their names.
         process: That of ``serve``; Java and the workers are below it.
     """
 
@@ -53,7 +51,6 @@ class Running:
     metrics_url: str
     token_file: Path
     management_token_file: Path
-    models: tuple[str, ...]
     process: subprocess.Popen[str]
 
     @property
@@ -91,10 +88,11 @@ def running(
         NotServedError: it ended before it was ready; says why.
     """
     command = [str(python), "-m", "trainyard", "serve", *map(str, models), "--port", "0", "--json", *options]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, **(environment or {})}
-        )
+    surroundings = {**os.environ, **(environment or {})}
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=surroundings) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -109,17 +107,10 @@ def running(
                 metrics_url=facts["metrics"],
                 token_file=Path(facts["token_file"]),
                 management_token_file=Path(facts["management_token_file"]),
-                models=tuple(facts["models"]),
                 process=process,
             )
         finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    with process:  # closes the pipe, and waits
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             try:
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
