@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -19,16 +20,9 @@ from trainyard.client.access import management_key
 from trainyard.gateway.health import Health
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.ports import LOOPBACK
-from trainyard.torchserve.process import (
-    Plan,
-    RunDirectory,
-    environment,
-    free_ports,
-    java_command,
-    make_home,
-    write_config,
-)
+from trainyard.torchserve.process import RunDirectory, environment, free_ports, java_command, make_home, write_config
 from trainyard.torchserve.state import Look, Pulse, TorchServeLog
+from trainyard.torchserve.store import Served
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +53,12 @@ class Backend:
     Args:
         java: What it runs on.
         directory: The private folder.
-        plan: What it serves.
+        models: What it serves.
+        max_body: Bytes of the largest request.
     """
 
-    def __init__(self, java: Java, directory: RunDirectory, plan: Plan) -> None:
-        self._java, self._home, self._plan = java, directory, plan
+    def __init__(self, java: Java, directory: RunDirectory, models: Sequence[Served], max_body: int) -> None:
+        self._java, self._home, self._models, self._max_body = java, directory, models, max_body
         self._debug = bool(os.environ.get("TRAINYARD_DEBUG"))
         self._ports = free_ports()
         self._process: asyncio.subprocess.Process | None = None
@@ -81,12 +76,12 @@ class Backend:
         """Starts TorchServe; it has bound its ports, those of the last time, or has ended, some seconds later."""
         self._home.key_file.unlink(missing_ok=True)
         make_home(self._home)
-        config = write_config(self._home, self._plan, self._ports)
+        config = write_config(self._home, self._models, self._max_body, self._ports)
         self._log = TorchServeLog()
         self._process = process = await asyncio.create_subprocess_exec(
-            *java_command(self._java, self._home, config, self._plan, self._debug),
+            *java_command(self._java, self._home, config, self._max_body, self._debug),
             cwd=self._home.path,
-            env=environment(self._home, self._plan),
+            env=environment(self._home, self._models),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -105,7 +100,7 @@ class Backend:
         Raises:
             BackendError: a worker ended before, or TorchServe did; with the reason that it gave.
         """
-        waiting, starts = set(self._plan.archives), 1
+        waiting, starts = {model.name for model in self._models}, 1
         while waiting:
             if self._hearing.done() and self._log.says(PORT_TAKEN) and starts < STARTS:
                 await self.stop()
@@ -129,7 +124,7 @@ class Backend:
         Raises:
             BackendError: TorchServe ended, or a model has been without a worker for ``LOST_SECONDS``.
         """
-        pulse, models = Pulse(), list(self._plan.archives)
+        pulse, models = Pulse(), [model.name for model in self._models]
         seen, reasons = dict.fromkeys(models, time.monotonic()), dict.fromkeys(models, "it said nothing")
         while True:
             await self.check_alive()

@@ -11,16 +11,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from trainyard.base.errors import UsageError
 from trainyard.torchserve import worker
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.ports import LOOPBACK
+
+if TYPE_CHECKING:
+    from trainyard.torchserve.store import Served
 
 CONFIG = "config.properties"
 HEAP_MB, HEAP_BODIES = 256, 16
@@ -105,32 +108,13 @@ def open_run_directory() -> Iterator[RunDirectory]:
             directory.watch(None)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What TorchServe is to serve.
-
-    Attributes:
-        archives: File names in the store, by the model's name.
-        threads: Of a call in a worker.
-        max_body: Bytes of the largest request.
-        device: ``cpu`` keeps it from looking for GPUs; with ``cuda`` each worker gets one, in turn.
-        expect: Digests of which each worker must find one.
-    """
-
-    archives: Mapping[str, str]
-    threads: int = 1
-    max_body: int = 16_000_000
-    device: str = "cpu"
-    expect: tuple[str, ...] = ()
-
-
 def free_ports() -> dict[str, int]:
     """Loopback ports that are free now, by the names in ``PORTS``. Another program may be faster to take one."""
     with contextlib.ExitStack() as held:
         return {name: held.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1] for name in PORTS}
 
 
-def write_config(directory: RunDirectory, plan: Plan, ports: Mapping[str, int]) -> Path:
+def write_config(directory: RunDirectory, models: Sequence[Served], max_body: int, ports: Mapping[str, int]) -> Path:
     """Writes ``config.properties``: the lines of the deployment's own, and those that are this server's."""
     own = {
         "inference_address": f"http://{LOOPBACK}:{ports['inference']}",
@@ -141,13 +125,13 @@ def write_config(directory: RunDirectory, plan: Plan, ports: Mapping[str, int]) 
         "grpc_inference_port": ports["grpc_inference"],
         "grpc_management_port": ports["grpc_management"],
         "model_store": directory.store,
-        "load_models": ",".join(f"{name}={file}" for name, file in plan.archives.items()),
+        "load_models": ",".join(f"{model.name}={model.archive}" for model in models),
         "allowed_urls": f"file://{re.escape(str(directory.store))}/.*",
         "metrics_config": deployment_file("metrics.yaml"),
-        "max_request_size": plan.max_body,
+        "max_request_size": max_body,
     }
-    if plan.device == "cpu":
-        own["number_of_gpu"] = 0
+    if all(model.settings.device == "cpu" for model in models):
+        own["number_of_gpu"] = 0  # else each worker gets one of them, in turn
     lines = [deployment_file(CONFIG).read_text(encoding="utf-8")]
     # As Java reads a file of properties.
     lines += [f"{key}={str(value).replace(chr(92), chr(92) * 2)}" for key, value in own.items()]
@@ -164,9 +148,9 @@ def make_home(directory: RunDirectory) -> None:
     shutil.copyfile(torchserve_home() / "ts" / "version.txt", folder / "version.txt")
 
 
-def java_command(java: Java, directory: RunDirectory, config: Path, plan: Plan, debug: bool = False) -> list[str]:
+def java_command(java: Java, directory: RunDirectory, config: Path, max_body: int, debug: bool = False) -> list[str]:
     """The command that starts TorchServe, without the wrapper in Python, which doesn't pass signals on."""
-    heap_mb = max(HEAP_MB, HEAP_BODIES * plan.max_body // 1_000_000)
+    heap_mb = max(HEAP_MB, HEAP_BODIES * max_body // 1_000_000)
     return [
         str(java.path),
         *java.quiet_flags(),
@@ -191,17 +175,17 @@ def java_command(java: Java, directory: RunDirectory, config: Path, plan: Plan, 
     ]
 
 
-def environment(directory: RunDirectory, plan: Plan) -> dict[str, str]:
+def environment(directory: RunDirectory, models: Sequence[Served]) -> dict[str, str]:
     """The environment of TorchServe, which its workers inherit."""
     kept = {name: value for name, value in os.environ.items() if not IGNORED.fullmatch(name)}
     return {
         **kept,
-        **dict.fromkeys(THREADS, str(plan.threads)),
+        **dict.fromkeys(THREADS, str(max(model.settings.threads for model in models))),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for work would take the other workers' time
         "TMPDIR": str(directory.temporary),
         "TEMP": str(directory.temporary),
         "PYTHONUNBUFFERED": "1",  # the last words of a worker that is killed
-        **({"TRAINYARD_EXPECT": ",".join(plan.expect)} if plan.expect else {}),
+        "TRAINYARD_EXPECT": ",".join(model.digest for model in models),
     }
 
 

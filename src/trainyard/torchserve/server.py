@@ -32,7 +32,7 @@ from trainyard.torchserve.backend import Backend, BackendError
 from trainyard.torchserve.golden import Checks, WrongAnswerError
 from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
-from trainyard.torchserve.process import Plan, open_run_directory, torchserve_home
+from trainyard.torchserve.process import open_run_directory, torchserve_home
 from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.store import Served, collect
 
@@ -102,18 +102,8 @@ def serve(options: Options) -> int:
         # Not TorchServe's own, which writes a new one at each start.
         token_file = prepare_token_file(options.token_file or directory.path / "token.json")
         models = collect(options.models, options.chosen, options.expect, directory)
-        server = Server(options, models, Backend(java, directory, _plan(models, options)), token_file)
-        return asyncio.run(server.run(listener, metrics_listener))
-
-
-def _plan(models: Sequence[Served], options: Options) -> Plan:
-    return Plan(
-        archives={model.name: model.archive for model in models},
-        threads=max(model.settings.threads for model in models),
-        max_body=options.limits.body,
-        device="cuda" if any(model.settings.device == "cuda" for model in models) else "cpu",
-        expect=tuple(model.digest for model in models),
-    )
+        backend = Backend(java, directory, models, options.limits.body)
+        return asyncio.run(Server(options, models, backend, token_file).run(listener, metrics_listener))
 
 
 def _watched(model: Served) -> Watched:
