@@ -38,7 +38,7 @@ from trainyard.base.project import find_project
 from trainyard.formats.table import find_format
 from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export, open_deployed
 from trainyard.inference.selection import check_device
-from trainyard.torchserve.modules import HANDLER, served_code
+from trainyard.torchserve.deployment import HANDLER, served_code
 from trainyard.torchserve.settings import Device, Settings
 
 MAR_MANIFEST = "MAR-INF/MANIFEST.json"

@@ -38,7 +38,7 @@ from trainyard.torchserve.archive import (
     make_archive,
     unpack,
 )
-from trainyard.torchserve.modules import PACKAGE
+from trainyard.torchserve.deployment import PACKAGE
 from trainyard.torchserve.settings import Settings
 
 MakeExport = Callable[..., Path]

@@ -23,7 +23,7 @@ from trainyard.base.errors import BundleError, UsageError
 from trainyard.base.files import sha256_file
 from trainyard.torchserve import archive as archives
 from trainyard.torchserve.archive import Unpacked, make_archive, unpack
-from trainyard.torchserve.modules import PACKAGE
+from trainyard.torchserve.deployment import PACKAGE
 from trainyard.torchserve.settings import Settings
 
 EXPORT = "deployed/exports/one"
