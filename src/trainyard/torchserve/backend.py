@@ -33,8 +33,6 @@ LOADING_POLL, POLL = 0.05, 1.0
 """Seconds between two looks at the workers while they load, and while they serve."""
 LAST_WORDS = 0.5
 """Seconds to wait for the rest of what a worker says when it ends."""
-LONGEST_LINE = 1 << 20
-"""Bytes. A longer line of what is said is passed over."""
 MANAGEMENT_SECONDS = 10.0
 """Limit of a call of the management port."""
 LOST_SECONDS = 180.0
@@ -85,7 +83,6 @@ class Backend:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            limit=LONGEST_LINE,
             start_new_session=True,  # a group to end it by, and out of reach of a terminal's Ctrl-C
         )
         self._home.watch(process.pid)
@@ -181,7 +178,7 @@ class Backend:
         while True:
             try:
                 line = (await lines.readline()).decode(errors="replace")
-            except ValueError:  # longer than LONGEST_LINE
+            except ValueError:  # of more than 64 kB: nobody's reason
                 continue
             if not line:
                 return

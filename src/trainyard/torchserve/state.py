@@ -23,16 +23,17 @@ LINE = re.compile(
     r"(?P<text>.*)"
 )
 """A line as serving/log4j2.xml writes it, of a thread of Java that may be a worker's."""
-ERROR = re.compile(r"(?P<module>[\w.]+\.)?(?P<name>\w*(Error|Exception|Interrupt|Exit))(: (?P<text>.*))?")
-"""The last line of a traceback."""
+ERROR = re.compile(
+    r"Failed to load model \S+, exception (?P<load>.*)|"
+    r"(?P<own>trainyard\.base\.errors\.)?([\w.]+\.)?(?P<name>\w*(Error|Exception|Interrupt|Exit))(: (?P<text>.*))?"
+)
+"""The last line of a traceback, or what a worker says before that where it has a word of the reason."""
 STARTED = re.compile(r"s_name_part0=.*pid=(?P<pid>\d+)")
 """What a worker says first."""
 ENDED = "Retry worker: "
 """What TorchServe says when a worker has ended and it will start another."""
 UNANSWERED = "Number or consecutive unsuccessful inference"
 """What TorchServe says before it ends a worker that took too long for a batch."""
-LOAD_FAILED = re.compile(r"Failed to load model \S+, exception (?P<text>.*)")
-OWN_ERRORS = "trainyard.base.errors."
 
 
 @dataclass
@@ -55,15 +56,13 @@ class Life:
         """Why it ended, as far as is known."""
         if self.reason:
             return self.reason
-        for line in self.lines:
-            if failed := LOAD_FAILED.fullmatch(line):
-                return failed["text"]
-        for line in reversed(self.lines):
-            if error := ERROR.fullmatch(line):
-                text = error["text"] or ""
-                if (error["module"] or "") == OWN_ERRORS and text:
-                    return text
-                return f"{error['name']}: {text}" if text else error["name"]
+        errors = [error for line in self.lines if (error := ERROR.fullmatch(line))]
+        for error in errors:
+            if error["load"]:
+                return error["load"]
+        if errors:
+            own, name, text = errors[-1].group("own", "name", "text")
+            return text if own and text else f"{name}: {text}" if text else name
         return "it said nothing; the system may have ended it for want of memory"
 
 
