@@ -1,4 +1,4 @@
-"""Makes and opens a ``.mar``: the archive from which TorchServe, any too, serves a model without anything else.
+"""Makes and opens a ``.mar``: an archive from which any TorchServe serves a model without anything else.
 
     MAR-INF/MANIFEST.json     TorchServe's own: the model's name and version, and what to load
     manifest.json             SHA-256 and size of all other files

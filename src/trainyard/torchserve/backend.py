@@ -170,7 +170,7 @@ class Backend:
         await self._process.wait()
         self._home.watch(None)
         await asyncio.to_thread(_wait_for_end, group)
-        await self._hearing
+        await asyncio.wait({self._hearing}, timeout=END_SECONDS)
         self._process = None
 
     async def _hear(self, lines: asyncio.StreamReader) -> None:
@@ -189,7 +189,7 @@ class Backend:
     async def _guard(self, java: int) -> None:
         """Ends Java where it is stopped; without a call of the management port, which wouldn't answer for long."""
         pulse = Pulse()
-        while True:
+        while not self._hearing.done():  # then its number may be another's
             self._end_if_still(java, "TorchServe", pulse)
             await asyncio.sleep(POLL)
 
