@@ -21,8 +21,8 @@ from trainyard.base.errors import ItemError, UsageError
 from trainyard.client.client import Client
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.base import Item, load_preprocessor
+from trainyard.torchserve.archive import unpack
 from trainyard.torchserve.running import running
-from trainyard.torchserve.unpacked import unpack
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RELEASES = sorted(path.parent for path in FIXTURES.glob("*/answers.json"))

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,6 +31,17 @@ Expect = Annotated[
         help="Digest that the bundle must have (it vouches for eager alone), or its export (for every format).",
         metavar="DIGEST",
     ),
+]
+Device = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option(help="What it runs on, by default what the format was made for; with cuda each worker gets a GPU."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one for each core by default, up to 4.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of a call, by default what cores remain.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Most requests of a call; 8 by default.")]
+MaxBatchDelay = Annotated[
+    int | None,
+    typer.Option(min=0, help="Milliseconds that a request waits for others, if workers are busy; 2 by default."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; also taken after the verb.")]
 

@@ -4,52 +4,56 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from trainyard.base.errors import UsageError
-from trainyard.cli.app import AUTO_OR_FORMATS, Expect, Run, check_format
-
-if TYPE_CHECKING:
-    from trainyard.artifacts.export_record import Opened
-    from trainyard.torchserve.settings import Settings
+from trainyard.cli.app import (
+    AUTO_OR_FORMATS,
+    BatchSize,
+    Device,
+    Expect,
+    MaxBatchDelay,
+    Run,
+    Threads,
+    Workers,
+    check_format,
+)
 
 DEFAULT_P99 = 100.0
 """Milliseconds."""
+Format = Annotated[
+    str,
+    typer.Option(
+        callback=check_format,
+        metavar=AUTO_OR_FORMATS,
+        help="Which of the model's formats; auto is the one that was recommended.",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="The model's name in URLs; by default the bundle's.")]
+Version = Annotated[str, typer.Option(help="The model's version in URLs.")]
+Out = Annotated[Path | None, typer.Option(help="The file; archives/NAME-VERSION.mar beside the bundle by default.")]
+Tune = Annotated[bool, typer.Option("--tune", help="Choose by trying on this machine what isn't given.")]
+P99 = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="With --tune: milliseconds within which 99 % must be answered; 100 by default."),
+]
 
 
 def archive(
     run: Run,
-    format: Annotated[
-        str,
-        typer.Option(
-            callback=check_format,
-            metavar=AUTO_OR_FORMATS,
-            help="Which of the model's formats; auto is the one that was recommended.",
-        ),
-    ] = "auto",
-    name: Annotated[str | None, typer.Option(help="The model's name in URLs; by default the bundle's.")] = None,
-    version: Annotated[str, typer.Option(help="The model's version in URLs.")] = "1.0",
-    out: Annotated[
-        Path | None, typer.Option(help="The file; archives/NAME-VERSION.mar beside the bundle by default.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one for each core by default, up to 4.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a call, by default what cores remain.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests of a call; 8 by default.")] = None,
-    max_batch_delay: Annotated[
-        int | None, typer.Option(min=0, help="Milliseconds that a request waits for others; 2 by default.")
-    ] = None,
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="What it runs on; by default what the format was made for.")
-    ] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Choose by trying on this machine what isn't given.")] = False,
-    p99: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="With --tune: milliseconds within which 99 % must be answered; 100 by default."),
-    ] = None,
+    format: Format = "auto",
+    name: Name = None,
+    version: Version = "1.0",
+    out: Out = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    batch_size: BatchSize = None,
+    max_batch_delay: MaxBatchDelay = None,
+    device: Device = None,
+    tune: Tune = False,
+    p99: P99 = None,
     expect: Expect = None,
 ) -> None:
     """Make a .mar, from which TorchServe serves a model without anything else but pip packages.
@@ -75,17 +79,12 @@ def archive(
     )  # fmt: skip
     name = name or default_name(opened)
     path = out or default_path(opened, name, version)
-    settings, tuning = _tuned(opened, chosen, p99 or DEFAULT_P99) if tune else (chosen.for_machine(format), None)
+    settings, tuning = chosen.for_machine(format), None
+    if tune:
+        from trainyard.torchserve.tune import tune_archive
+
+        settings, tuning = tune_archive(opened, chosen, p99 or DEFAULT_P99)
     make_archive(opened, settings, path, name, version, tuning)
     size, digest = path.stat().st_size, sha256_file(path)
     print(f"{format} as {name} {version}: {size:,} bytes, SHA-256 {digest}", file=sys.stderr)
     print(path)
-
-
-def _tuned(opened: Opened, chosen: Settings, p99: float) -> tuple[Settings, dict[str, object]]:
-    """The best settings, and what was measured to find them, which is shown."""
-    from trainyard.torchserve.tune import print_table, report, tune_archive
-
-    best, measured = tune_archive(opened, chosen, p99)
-    print_table(best, measured, p99)
-    return best.settings, report(best, measured, p99)

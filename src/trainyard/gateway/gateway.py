@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -47,8 +46,6 @@ RAW = re.compile(r"image/|application/octet-stream|text/plain", re.IGNORECASE)
 """Types of a body that is one item."""
 EXAMPLES = "image/jpeg, application/json, text/plain, application/octet-stream or multipart/form-data"
 PRINTABLE = re.compile(r"[\x20-\x7e]+")
-FIRST = "X-Trainyard-First"
-"""The header by which the server's own requests are let in while it starts."""
 CLOSE_SECONDS = 0.1
 """At the end, time for what is still being written."""
 QUIET_SECONDS = 0.3
@@ -68,9 +65,6 @@ class Gateway:
         metrics: Counts them.
         workers: Those of each model, by its name.
         origins: Of pages that may ask from a browser; see ``allowing``.
-
-    Attributes:
-        first: What the header ``FIRST`` says in the server's own requests.
     """
 
     def __init__(
@@ -91,7 +85,6 @@ class Gateway:
         self._origins = origins
         self._requests = 0
         self._heard_at = 0.0
-        self.first = secrets.token_urlsafe()
 
     async def open(self, listener: socket.socket) -> None:
         """Takes requests from now on; until the phase is ``SERVING``, those of probes alone."""
@@ -243,7 +236,8 @@ class Gateway:
 
     async def _ask(self, request: web.Request, is_v2: bool) -> web.Response:
         _check_method(request, "POST")
-        self._check_phase(request)
+        if self.health.is_loading:
+            raise Refused(failure(503, "the models are being loaded; try again", AGAIN, "starting"))
         model = self._checked_model(request)
         content_type = _checked_type(request, is_v2)
         if RAW.match(content_type):
@@ -267,11 +261,6 @@ class Gateway:
                 request[FACTS] = reply.facts
                 request[ENTRY].worked(reply.facts, asyncio.get_running_loop().time() - began)
         return respond(reply)
-
-    def _check_phase(self, request: web.Request) -> None:
-        own = secrets.compare_digest(request.headers.get(FIRST, "").encode(errors="replace"), self.first.encode())
-        if self.health.is_loading and not own:
-            raise Refused(failure(503, "the models are being loaded; try again", AGAIN, "starting"))
 
     def _checked_model(self, request: web.Request) -> str:
         model = request.match_info["model"]

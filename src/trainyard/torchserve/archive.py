@@ -1,4 +1,4 @@
-"""Makes a ``.mar``: the archive from which TorchServe, our own or any other, serves a model without anything else.
+"""Makes and opens a ``.mar``: an archive from which any TorchServe serves a model without anything else.
 
     MAR-INF/MANIFEST.json     TorchServe's own: the model's name and version, and what to load
     manifest.json             SHA-256 and size of all other files
@@ -9,33 +9,36 @@
     deployed/bundle/          the bundle, without weights where an exported format answers
     deployed/exports/ID/      the export, with the file of that format alone
 
-The same content gives the same bytes: the files are sorted, undated and not compressed.
+The same content gives the same bytes: the files are sorted, undated and not compressed. What is opened is what is
+deployed; the code that an archive carries is never unpacked here, and so never run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import stat
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
-
-from pydantic import BaseModel, ConfigDict
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import trainyard
 from trainyard.artifacts.bundle import Json
 from trainyard.artifacts.export_record import EXPORTS, FormatName, Opened
-from trainyard.artifacts.manifest import MANIFEST, Entry, sealed_names
-from trainyard.base.errors import EXIT_REFUSED, TrainyardError, UsageError
+from trainyard.artifacts.manifest import MANIFEST, MAX_FILES, Entry, sealed_names
+from trainyard.base.errors import EXIT_REFUSED, BundleError, TrainyardError, UsageError
 from trainyard.base.files import atomic_write, sha256_file
 from trainyard.base.project import find_project
 from trainyard.formats.table import find_format
-from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export
+from trainyard.inference.deployed import BUNDLE, left_out_of_bundle, left_out_of_export, open_deployed
 from trainyard.inference.selection import check_device
-from trainyard.torchserve.modules import HANDLER, served_code
+from trainyard.torchserve.deployment import HANDLER, served_code
 from trainyard.torchserve.settings import Device, Settings
 
 MAR_MANIFEST = "MAR-INF/MANIFEST.json"
@@ -51,41 +54,17 @@ Content: TypeAlias = bytes | Path
 _UNDATED = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip can say."""
 _MODE = 0o100644
+MAX_TEXT_BYTES = 64_000
+"""Of each of the two files that say how a model is served."""
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_MEMBER = re.compile(r"[A-Za-z0-9_+=@%,. -]{1,255}(/[A-Za-z0-9_+=@%,. -]{1,255}){0,15}")
 
 
 class NotArchivedError(TrainyardError):
     """A format that the gate of the export stopped isn't served either."""
 
     exit_code = EXIT_REFUSED
-
-
-class MarModel(BaseModel):
-    """What TorchServe loads."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    modelName: str
-    modelVersion: str
-    handler: str = HANDLER
-    configFile: str = MODEL_CONFIG
-
-
-class MarManifest(BaseModel):
-    """TorchServe's manifest, in its spelling."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    createdOn: str
-    """When the bundle or the export was made: an archive made again is the same."""
-    runtime: str = "python"
-    model: MarModel
-    archiverVersion: str
-
-    def to_json(self) -> bytes:
-        """The file."""
-        return as_json(self.model_dump())
 
 
 def make_archive(
@@ -117,12 +96,15 @@ def make_archive(
     check_device(format, settings.device)
     check_name(name, version)
     contents: dict[str, Content] = {**_deployed(opened, format), **served_code(format)}
-    contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version).to_json()
+    contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version)
     contents[MODEL_CONFIG] = settings.to_yaml(is_batched)
     if tuning is not None:
-        contents[TUNING] = as_json(tuning)
-    contents[MANIFEST] = as_json({"files": {name: entry_of(contents[name]) for name in sorted(contents)}})
-    _check_size(contents, path)
+        contents[TUNING] = _json(tuning)
+    entries = {name: _entry(contents[name]) for name in sorted(contents)}
+    contents[MANIFEST] = _json({"files": {name: {"sha256": e.sha256, "bytes": e.size} for name, e in entries.items()}})
+    total = sum(entry.size for entry in entries.values())
+    if total > MAX_BYTES * 0.99:  # the zip's tables are small beside it
+        raise UsageError(f"{path} would have {total:,} bytes, {MAX_BYTES:,} is the most: choose a smaller format")
     with atomic_write(path) as file:
         _write(file, contents)
     return path
@@ -217,31 +199,30 @@ def _deployed(opened: Opened, format: FormatName) -> dict[str, Content]:
     }
 
 
-def _mar_manifest(opened: Opened, format: FormatName, name: str, version: str) -> MarManifest:
+def _mar_manifest(opened: Opened, format: FormatName, name: str, version: str) -> bytes:
+    """TorchServe's manifest, in its spelling."""
     made = opened.bundle.facts.created if format == "eager" or opened.export is None else opened.export.facts.created
-    model = MarModel(modelName=name, modelVersion=version)
-    return MarManifest(createdOn=made, model=model, archiverVersion=trainyard.__version__)
+    return _json(
+        {
+            "createdOn": made,  # not now: an archive made again is the same
+            "runtime": "python",
+            "model": {"modelName": name, "modelVersion": version, "handler": HANDLER, "configFile": MODEL_CONFIG},
+            "archiverVersion": trainyard.__version__,
+        }
+    )
 
 
-def as_json(value: Json) -> bytes:
-    """A JSON file of an archive."""
+def _json(value: Json) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def entry_of(content: Content) -> dict[str, object]:
-    """What the manifest says of a file."""
-    entry = (
-        Entry(sha256_file(content), content.stat().st_size)
-        if isinstance(content, Path)
-        else Entry(hashlib.sha256(content).hexdigest(), len(content))
-    )
-    return {"sha256": entry.sha256, "bytes": entry.size}
+def _source(content: Content) -> io.BytesIO | io.BufferedReader:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
-def _check_size(contents: Mapping[str, Content], path: Path) -> None:
-    total = sum(content.stat().st_size if isinstance(content, Path) else len(content) for content in contents.values())
-    if total > MAX_BYTES * 0.99:  # the zip's tables are small beside it
-        raise UsageError(f"{path} would have {total:,} bytes, {MAX_BYTES:,} is the most: choose a smaller format")
+def _entry(content: Content) -> Entry:
+    with _source(content) as source:
+        return Entry(hashlib.file_digest(source, "sha256").hexdigest(), source.seek(0, io.SEEK_END))
 
 
 def _write(file: IO[bytes], contents: Mapping[str, Content]) -> None:
@@ -249,10 +230,100 @@ def _write(file: IO[bytes], contents: Mapping[str, Content]) -> None:
         for name in sorted(contents):
             info = ZipInfo(name, _UNDATED)
             info.create_system, info.external_attr = 3, _MODE << 16
-            content = contents[name]
-            with archive.open(info, "w") as target:
-                if isinstance(content, Path):
-                    with content.open("rb") as source:
+            with _source(contents[name]) as source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target)
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What an archive holds besides code.
+
+    Attributes:
+        name: The model's name.
+        version: The model's version.
+        settings: How it is served.
+        opened: The verified bundle and, unless the format is ``eager``, the export.
+    """
+
+    name: str
+    version: str
+    settings: Settings
+    opened: Opened
+
+
+def unpack(path: Path, folder: Path, expect: Collection[str] = ()) -> Unpacked:
+    """Unpacks an archive and compares what is deployed with its manifests.
+
+    Args:
+        path: The archive.
+        folder: An empty folder that only this user can write. What is there later is as it was verified.
+        expect: Digests of which one must be the archive's SHA-256, or that of the export in it (of ``eager``, of the
+            bundle).
+
+    Raises:
+        UsageError: there is no such file.
+        BundleError: it is refused; says why.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no archive {path}: make one with trainyard archive RUN")
+    copy = folder / path.name
+    shutil.copyfile(path, copy)  # so that what is hashed is what is unpacked
+    vouched = bool(expect) and sha256_file(copy) in expect
+    try:
+        _extract(copy, folder)
+        settings = Settings.from_yaml(_text(folder, MODEL_CONFIG))
+        name, version = _name_and_version(_text(folder, MAR_MANIFEST))
+        opened = open_deployed(folder / DEPLOYED, settings.format, () if vouched else expect)
+    except BundleError as error:
+        said = str(error).replace(f"{folder}/", f"{path}: ")
+        raise BundleError(said if str(path) in said else f"{path}: {said}") from error
+    copy.unlink()
+    return Unpacked(name, version, settings, opened)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Unpacks what is deployed and the two files that say how; nothing else is looked at."""
+    try:
+        with ZipFile(archive) as zipped:
+            members = zipped.infolist()
+            if len(members) > MAX_FILES or sum(member.file_size for member in members) > MAX_BYTES:
+                raise BundleError(f"it has more than {MAX_FILES:,} files or {MAX_BYTES:,} bytes: use a smaller format")
+            for member in members:
+                _check_member(member)
+                if member.filename in (MAR_MANIFEST, MODEL_CONFIG) or member.filename.startswith(f"{DEPLOYED}/"):
+                    place = folder / member.filename
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    with zipped.open(member) as source, place.open("xb") as target:
                         shutil.copyfileobj(source, target)
-                else:
-                    target.write(content)
+    except (BadZipFile, FileExistsError, NotADirectoryError, NotImplementedError, RuntimeError, EOFError, ValueError,
+            struct.error) as error:  # fmt: skip
+        raise BundleError(f"it can't be unpacked ({error}): archive the model again") from error
+
+
+def _check_member(member: ZipInfo) -> None:
+    """Refuses a member that ``make_archive`` wouldn't write: a bomb, a link, a name that leads outside."""
+    name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+    if not _MEMBER.fullmatch(name) or {".", ".."} & set(name.split("/")):
+        raise BundleError(f"the name {name[:255]!r} isn't a plain one: archive the model again")
+    if member.compress_type != ZIP_STORED or member.compress_size != member.file_size:
+        raise BundleError(f"{name} is compressed: archive the model again")
+    if kind not in (0, stat.S_IFREG):
+        raise BundleError(f"{name} is a link, or no regular file: archive the model again")
+
+
+def _text(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
+        raise BundleError(f"it has no {name}, or one of more than {MAX_TEXT_BYTES:,} bytes: archive the model again")
+    return path.read_bytes()
+
+
+def _name_and_version(content: bytes) -> tuple[str, str]:
+    try:
+        model = json.loads(content)["model"]
+        name, version = model["modelName"], model["modelVersion"]
+        check_name(name, version)  # raises TypeError where one isn't text
+    except (ValueError, LookupError, TypeError, RecursionError, UsageError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise BundleError(f"{MAR_MANIFEST} can't be read ({first_line}): archive the model again") from error
+    return name, version

@@ -1,4 +1,4 @@
-"""TorchServe as the server sees it: started, watched while it loads and while it serves, and ended."""
+"""TorchServe as the server sees it: Java and its workers, watched while they load and while they serve."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+
+import aiohttp
+import psutil
 
 from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.client.access import read_token
 from trainyard.gateway.health import Health
 from trainyard.torchserve.java import Java
-from trainyard.torchserve.process import Plan, RunDirectory, TorchServe, free_ports
-from trainyard.torchserve.state import Look, Pulse, WorkerLog
+from trainyard.torchserve.ports import LOOPBACK
+from trainyard.torchserve.process import RunDirectory, environment, free_ports, java_command, make_home, write_config
+from trainyard.torchserve.state import Look, Pulse, TorchServeLog
+from trainyard.torchserve.store import Served
 
 log = logging.getLogger(__name__)
 
 STARTS = 3
 """Times that other ports are tried when another program took one in the moment before."""
 PORT_TAKEN = "Address already in use"
-LOADING_POLL = 0.05
-POLL = 1.0
+LOADING_POLL, POLL = 0.05, 1.0
 """Seconds between two looks at the workers while they load, and while they serve."""
 LAST_WORDS = 0.5
 """Seconds to wait for the rest of what a worker says when it ends."""
@@ -33,70 +37,58 @@ MANAGEMENT_SECONDS = 10.0
 """Limit of a call of the management port."""
 LOST_SECONDS = 180.0
 """A model that no worker was ready for in so long won't come back: better that the whole is started again."""
+END_SECONDS = 10.0
+"""Time for killed processes to vanish."""
 
 
 class BackendError(TrainyardError):
     """TorchServe, or a worker of it, doesn't do what it should."""
 
 
-class Workers(NamedTuple):
-    """The workers of a model's default version.
-
-    Attributes:
-        ready: Process ids of those that have loaded it.
-        wanted: How many there should be.
-    """
-
-    ready: frozenset[int]
-    wanted: int
-
-
 class Backend:
-    """TorchServe as the server sees it: started, watched while it loads and while it serves, and ended.
+    """TorchServe: Java, in a process group of its own, with the workers that it starts.
 
     Args:
-        java: What TorchServe runs on.
+        java: What it runs on.
         directory: The private folder.
-        plan: What it serves.
+        models: What it serves.
+        max_body: Bytes of the largest request.
     """
 
-    def __init__(self, java: Java, directory: RunDirectory, plan: Plan) -> None:
-        self._java, self._home, self._plan = java, directory, plan
+    def __init__(self, java: Java, directory: RunDirectory, models: Sequence[Served], max_body: int) -> None:
+        self._java, self._home, self._models, self._max_body = java, directory, models, max_body
         self._debug = bool(os.environ.get("TRAINYARD_DEBUG"))
-        self._server: TorchServe | None = None
         self._ports = free_ports()
-
-    @property
-    def server(self) -> TorchServe:
-        """The TorchServe that runs."""
-        assert self._server is not None, "start() comes first"
-        return self._server
+        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def key_file(self) -> Path:
         """TorchServe's own key file."""
         return self._home.key_file
 
-    def inference_url(self) -> str:
-        """Where TorchServe takes requests."""
-        return self.server.url("inference")
+    def url(self, port: str) -> str:
+        """The URL of one of its loopback ports that speak HTTP, by the names in ``PORTS``."""
+        return f"http://{LOOPBACK}:{self._ports[port]}"
 
     async def start(self) -> None:
-        """Starts TorchServe; it has bound its ports, or has ended, some seconds later.
-
-        Which ports it took is known at once: those of the last time, if there was one.
-        """
-        import aiohttp
-
-        loop = asyncio.get_running_loop()
-        died, self._log = asyncio.Event(), WorkerLog()
-
-        def ended() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(died.set)
-
-        self._died = died
-        self._server = TorchServe(self._java, self._home, self._plan, self._ports, self._log.add, ended, self._debug)
+        """Starts TorchServe; it has bound its ports, those of the last time, or has ended, some seconds later."""
+        self._home.key_file.unlink(missing_ok=True)
+        make_home(self._home)
+        config = write_config(self._home, self._models, self._max_body, self._ports)
+        self._log = TorchServeLog()
+        self._process = process = await asyncio.create_subprocess_exec(
+            *java_command(self._java, self._home, config, self._max_body, self._debug),
+            cwd=self._home.path,
+            env=environment(self._home, self._models),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # a group to end it by, and out of reach of a terminal's Ctrl-C
+        )
+        self._home.watch(process.pid)
+        assert process.stdout is not None
+        self._hearing = asyncio.create_task(self._hear(process.stdout))
+        self._guarding = asyncio.create_task(self._guard(process.pid))
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=MANAGEMENT_SECONDS))
 
     async def until_loaded(self) -> None:
@@ -105,13 +97,23 @@ class Backend:
         Raises:
             BackendError: a worker ended before, or TorchServe did; with the reason that it gave.
         """
-        for _ in range(STARTS):
-            if await self._loaded(self._plan.archives):
-                return
-            await self.stop()
-            self._ports = free_ports()
-            await self.start()
-        raise BackendError("TorchServe found no free ports: see what listens on this machine, and start it again")
+        waiting, starts = {model.name for model in self._models}, 1
+        while waiting:
+            if self._hearing.done() and self._log.says(PORT_TAKEN) and starts < STARTS:
+                await self.stop()
+                self._ports = free_ports()
+                await self.start()
+                starts += 1
+            await self.check_alive()
+            if self._log.ended:
+                life = self._log.ended.popleft()
+                await asyncio.sleep(LAST_WORDS)
+                raise BackendError(f"a worker can't load the model {life.model}: {life.why_ended()}")
+            for model in sorted(waiting):
+                _, are_all = await self._ready_workers(model)
+                if are_all:
+                    waiting.remove(model)
+            await asyncio.wait({self._hearing}, timeout=LOADING_POLL)
 
     async def watch(self, health: Health) -> None:
         """Keeps ``health`` informed, and ends workers that are stopped or stuck, so that TorchServe starts others.
@@ -119,77 +121,88 @@ class Backend:
         Raises:
             BackendError: TorchServe ended, or a model has been without a worker for ``LOST_SECONDS``.
         """
-        pulse, models = Pulse(), list(self._plan.archives)
-        seen = dict.fromkeys(models, time.monotonic())
+        pulse, models = Pulse(), [model.name for model in self._models]
+        seen, reasons = dict.fromkeys(models, time.monotonic()), dict.fromkeys(models, "it said nothing")
         while True:
-            self.check_alive()
-            self._end_if_still(self.server.pid, "TorchServe", pulse)
+            await self.check_alive()
             while self._log.ended:
-                model = self._log.ended.popleft()
-                health.restarts[model] += 1
-                reason = self._log.worker_reason(model)
-                log.warning("a worker of %s ended (%s); TorchServe starts another", model, reason)
-            for model, workers in zip(models, await asyncio.gather(*map(self._workers, models)), strict=True):
-                ready = workers.ready if workers else ()
-                for pid in ready:
+                life = self._log.ended.popleft()
+                health.restarts[life.model] += 1
+                reasons[life.model] = life.why_ended()
+                log.warning("a worker of %s ended (%s); TorchServe starts another", life.model, reasons[life.model])
+            for model, (pids, _) in zip(models, await asyncio.gather(*map(self._ready_workers, models)), strict=True):
+                for pid in pids:
                     self._end_if_still(pid, f"a worker of {model}", pulse)
-                if any((look := Look.at(pid)) is None or not look.is_stopped for pid in ready):
+                if any((look := Look.at(pid)) and not look.is_stopped for pid in pids):
                     seen[model] = time.monotonic()
                     health.missing -= {model}
                 else:
                     health.missing |= {model}
-                    self._check_lost(model, time.monotonic() - seen[model])
-            await _first(self._died.wait(), POLL)
+                if time.monotonic() - seen[model] > LOST_SECONDS:
+                    raise BackendError(f"no worker of {model} was ready for {LOST_SECONDS:.0f} s: {reasons[model]}")
+            await asyncio.wait({self._hearing}, timeout=POLL)
 
-    async def stop(self) -> None:
-        """Ends all, and waits for it."""
-        if self._server is not None:
-            await self._session.close()
-            await asyncio.to_thread(self._server.stop)
-
-    def check_alive(self) -> None:
+    async def check_alive(self) -> None:
         """Checks that TorchServe runs.
 
         Raises:
             BackendError: it has ended; names the signal that ended it, or the reason that it gave.
         """
-        if self._died.is_set():
-            number = self.server.signal()
-            if number is not None:
-                raise BackendError(f"TorchServe was ended by signal {number.value} ({number.name})")
-            raise BackendError(f"TorchServe ended of its own accord: {self._log.server_reason()}")
+        if self._hearing.done():
+            assert self._process is not None
+            code = await self._process.wait()
+            if code < 0:
+                raise BackendError(f"TorchServe was ended by signal {-code} ({signal.Signals(-code).name})")
+            raise BackendError(f"TorchServe ended of its own accord: {self._log.reason()}")
 
-    async def _loaded(self, models: Collection[str]) -> bool:
-        """Waits until all are loaded; false if another program had taken a port."""
-        waiting = set(models)
-        while waiting:
-            if self._died.is_set() and self._log.says(PORT_TAKEN):
-                return False
-            self.check_alive()
-            if self._log.ended:
-                model = self._log.ended.popleft()
-                await asyncio.sleep(LAST_WORDS)
-                raise BackendError(f"a worker can't load the model {model}: {self._log.worker_reason(model)}")
-            for model in sorted(waiting):
-                workers = await self._workers(model)
-                if workers and workers.wanted and len(workers.ready) >= workers.wanted:
-                    waiting.remove(model)
-            await _first(self._died.wait(), LOADING_POLL)
-        return True
+    async def stop(self) -> None:
+        """Kills Java and the workers, and waits until none is left. Whom they still had to answer, the gateway asked.
 
-    async def _workers(self, model: str) -> Workers | None:
-        """The workers of a model; nothing while the management port doesn't answer, or doesn't know it."""
-        import aiohttp
+        TorchServe's own way to end takes seconds and answers nobody either.
+        """
+        if self._process is None:
+            return
+        self._guarding.cancel()
+        await self._session.close()
+        group = self._process.pid
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        await self._process.wait()
+        self._home.watch(None)
+        await asyncio.to_thread(_wait_for_end, group)
+        await asyncio.wait({self._hearing}, timeout=END_SECONDS)
+        self._process = None
 
-        url = f"{self.server.url('management')}/models/{model}"
+    async def _hear(self, lines: asyncio.StreamReader) -> None:
+        """Takes all that TorchServe says, until its end."""
+        while True:
+            try:
+                line = (await lines.readline()).decode(errors="replace")
+            except ValueError:  # of more than 64 kB: nobody's reason
+                continue
+            if not line:
+                return
+            self._log.add(line.rstrip("\n"))
+            if self._debug:
+                print(line, end="", file=sys.stderr)
+
+    async def _guard(self, java: int) -> None:
+        """Ends Java where it is stopped; without a call of the management port, which wouldn't answer for long."""
+        pulse = Pulse()
+        while not self._hearing.done():  # then its number may be another's
+            self._end_if_still(java, "TorchServe", pulse)
+            await asyncio.sleep(POLL)
+
+    async def _ready_workers(self, model: str) -> tuple[list[int], bool]:
+        """Processes that have loaded a model, and whether these are all; none while TorchServe doesn't answer."""
+        headers = {"Authorization": f"Bearer {read_token(self._home.key_file, 'management')}"}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, UsageError):
-            headers = {"Authorization": f"Bearer {read_token(self._home.key_file, 'management')}"}
-            async with self._session.get(url, headers=headers) as response:
+            async with self._session.get(f"{self.url('management')}/models/{model}", headers=headers) as response:
                 if response.status == 200:
                     [version] = await response.json()
                     ready = [worker["pid"] for worker in version["workers"] if worker["status"] == "READY"]
-                    return Workers(frozenset(ready), version["minWorkers"])
-        return None
+                    return ready, 0 < version["minWorkers"] <= len(ready)
+        return [], False
 
     def _end_if_still(self, pid: int, name: str, pulse: Pulse) -> None:
         if reason := pulse.complaint(pid, time.monotonic()):
@@ -198,14 +211,12 @@ class Backend:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _check_lost(self, model: str, seconds: float) -> None:
-        if seconds > LOST_SECONDS:
-            reason = self._log.worker_reason(model)
-            raise BackendError(f"no worker of {model} was ready for {LOST_SECONDS:.0f} s: {reason}")
 
-
-async def _first(event: Coroutine[Any, Any, bool], seconds: float) -> None:
-    """Waits for an event, but no longer than this."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event
+def _wait_for_end(group: int) -> None:
+    """Waits until no process of a killed group is left. As process 1 it is their parent now, and reaps them."""
+    left = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):  # it is gone
+            if os.getpgid(process.pid) == group:
+                left.append(process)
+    psutil.wait_procs(left, END_SECONDS)

@@ -1,4 +1,7 @@
-"""Where the files lie that are deployed as they are: TorchServe's configuration."""
+"""What is deployed as it is: the files of ``serving/``, and the code that an archive carries.
+
+That code are whole packages, not what the handler imports: 0.6 MB more, and nothing has to be found out.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,19 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+import trainyard
+from trainyard.artifacts.export_record import FormatName
 from trainyard.base.errors import UsageError
 from trainyard.base.project import find_project
+from trainyard.formats.table import LIBRARY
 
 INSTALLED = Path(__file__).parent / "deployment"
 """Where the image has them."""
 CHECKOUT = Path(__file__).parents[3] / "serving"
+HANDLER = "handler.py"
+PACKAGE = trainyard.__name__
+PROJECT = "project"
+"""The folder of an archive that the project's package lies in; serving/handler.py makes it the worker's project."""
 
 
 def deployment_file(name: str) -> Path:
@@ -33,7 +43,25 @@ def _folders() -> Iterator[Path]:
     yield INSTALLED
     yield CHECKOUT
     # Last, where the library is a wheel: else serving its own formats would need the project's code.
+    if own := _own_package():
+        yield own.parents[1] / "serving"
+
+
+def served_code(format: FormatName) -> dict[str, Path]:
+    """The code by its names in an archive; ``eager`` and the project's own formats need the project's."""
+    roots = {PACKAGE: Path(trainyard.__file__).parent}
+    if (format == "eager" or format not in LIBRARY) and (own := _own_package()):
+        roots[f"{PROJECT}/{own.name}"] = own
+    code = {
+        f"{name}/{file.relative_to(root).as_posix()}": file
+        for name, root in roots.items()
+        for file in root.rglob("*.py")
+    }
+    return {HANDLER: deployment_file(HANDLER), **code}
+
+
+def _own_package() -> Path | None:
+    """The folder of the project's package, if there is a project."""
     project = find_project()
     spec = importlib.util.find_spec(project.package) if project else None
-    if spec and spec.origin:
-        yield Path(spec.origin).parents[2] / "serving"
+    return Path(spec.origin).parent if spec and spec.origin else None

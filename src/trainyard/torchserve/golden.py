@@ -1,5 +1,7 @@
 """Golden requests: examples that a bundle carries, with the answers that the model itself gave to them.
 
+A server asks all of them before it says that it is ready, and one of each model at a deep probe.
+
 Whether a served format answers right is judged by what the export measured of it. The format's logits differ from the
 model's own by at most ``max_abs_diff`` on the test split, of which the golden requests are a part. With logits that are
 off by at most d, a probability p lies between p exp(-2d) and p exp(2d). So much is allowed, and a little for another
@@ -8,20 +10,32 @@ processor. No second copy of the model has to be loaded to compare with.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.artifacts.samples import golden_samples
+from trainyard.base.errors import TrainyardError
+from trainyard.gateway.proxy import Proxy
+from trainyard.http.batch import Sent
+from trainyard.http.request_types import JSON
 from trainyard.preprocess.base import Item
 
 SLACK = 1e-3
 """Of a probability, beyond what was measured: another processor rounds otherwise."""
 MARGIN = 1.5
 """How many times the measured difference of the logits is allowed."""
+AT_ONCE = 8
+"""Golden requests on their way, so that they are batched as those of clients will be."""
+
+
+class WrongAnswerError(TrainyardError):
+    """A served model answers a golden request wrong."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +99,45 @@ def request_of(item: Item) -> bytes:
         case _:
             raise AssertionError(f"a sample is bytes or text, not {type(item).__name__}")
     return json.dumps({"inputs": [{"name": name, "shape": shape, "datatype": "BYTES", "data": data}]}).encode()
+
+
+class Checks:
+    """Asks the served models their golden requests. A model whose bundle carries none is taken to be right.
+
+    Args:
+        goldens: Those of each model.
+        proxy: Has the models answer.
+    """
+
+    def __init__(self, goldens: Mapping[str, Sequence[Golden]], proxy: Proxy) -> None:
+        self._goldens, self._proxy = goldens, proxy
+        self._turns = {model: itertools.cycle(some) for model, some in goldens.items() if some}
+
+    async def check_all(self) -> None:
+        """Asks all of them.
+
+        Raises:
+            WrongAnswerError: an answer isn't right.
+        """
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(model: str, golden: Golden) -> str | None:
+            async with limit:
+                return await self._ask(model, golden)
+
+        for model, goldens in self._goldens.items():
+            complaints = await asyncio.gather(*(ask(model, golden) for golden in goldens))
+            for position, complaint in enumerate(complaints):
+                if complaint:
+                    raise WrongAnswerError(f"{model} answers golden request {position} wrong: {complaint}")
+
+    async def check_next(self) -> str | None:
+        """Asks each model one of them, in turn; says what is wrong, if anything."""
+        for model, goldens in self._turns.items():
+            if complaint := await self._ask(model, next(goldens)):
+                return f"{model}: {complaint}"
+        return None
+
+    async def _ask(self, model: str, golden: Golden) -> str | None:
+        reply = await self._proxy.predict(model, Sent(JSON, golden.body))
+        return golden.complaint(reply.body)

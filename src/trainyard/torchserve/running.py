@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -43,9 +42,8 @@ class Running:
         management_url: TorchServe's own management port.
         metrics_url: The port of metrics, for Prometheus.
         token_file: The file with the token that clients show.
-        models: Their names.
-        pid: The process of ``serve``; Java and the workers are below it.
-        process: The same, to wait for.
+        management_token_file: That with TorchServe's own keys.
+        process: That of ``serve``; Java and the workers are below it.
     """
 
     inference_url: str
@@ -53,9 +51,12 @@ class Running:
     metrics_url: str
     token_file: Path
     management_token_file: Path
-    models: tuple[str, ...]
-    pid: int
     process: subprocess.Popen[str]
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self.process.pid
 
     @property
     def token(self) -> str:
@@ -87,10 +88,11 @@ def running(
         NotServedError: it ended before it was ready; says why.
     """
     command = [str(python), "-m", "trainyard", "serve", *map(str, models), "--port", "0", "--json", *options]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, text=True, env={**os.environ, **(environment or {})}
-        )
+    surroundings = {**os.environ, **(environment or {})}
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=surroundings) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -98,30 +100,17 @@ def running(
                 code = process.wait()
                 said.seek(0)
                 raise NotServedError(code, said.read())
-            yield _running(json.loads(line), process)
+            facts = json.loads(line)
+            yield Running(
+                inference_url=facts["inference"],
+                management_url=facts["management"],
+                metrics_url=facts["metrics"],
+                token_file=Path(facts["token_file"]),
+                management_token_file=Path(facts["management_token_file"]),
+                process=process,
+            )
         finally:
-            _end(process)
-
-
-def _running(facts: Mapping[str, object], process: subprocess.Popen[str]) -> Running:
-    models = facts["models"]
-    assert isinstance(models, list)
-    return Running(
-        inference_url=str(facts["inference"]),
-        management_url=str(facts["management"]),
-        metrics_url=str(facts["metrics"]),
-        token_file=Path(str(facts["token_file"])),
-        management_token_file=Path(str(facts["management_token_file"])),
-        models=tuple(models),
-        pid=process.pid,
-        process=process,
-    )
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    with process:  # closes the pipe, and waits
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             try:
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
+import shlex
 import signal
 import socket
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +29,11 @@ from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens, read_tokens
-from trainyard.torchserve.announce import announce
 from trainyard.torchserve.backend import Backend, BackendError
-from trainyard.torchserve.checks import Prober, WrongAnswerError, check_all
+from trainyard.torchserve.golden import Checks, WrongAnswerError
 from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
-from trainyard.torchserve.process import Plan, open_run_directory, torchserve_home
+from trainyard.torchserve.process import open_run_directory, torchserve_home
 from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.store import Served, collect
 
@@ -39,27 +41,26 @@ log = logging.getLogger(__name__)
 
 MOST_FAILURES, FAILURE_SECONDS = 6, 600.0
 """So often in such a time TorchServe ends before the server does, too: a new start would help no more."""
+HEADER = r"""sed -n '/"inference"/,/}/ s/.*"key": "\([^"]*\)".*/Authorization: Bearer \1/p'"""
+"""Makes a header of a token file, which curl reads as a file: on a command line others could see it."""
+PLAIN_HEADER = """awk 'NR == 1 {print "Authorization: Bearer " $NF}'"""
+# By what a model accepts and not asked of its preprocessor, which knows nothing of curl.
+EXAMPLES = {
+    "image": '-H "Content-Type: image/jpeg" --data-binary @IMAGE',
+    "text": '-H "Content-Type: text/plain" --data-raw "TEXT"',
+    "pair": """-H "Content-Type: application/json" --data-raw '{"text": ["ONE", "OTHER"]}'""",
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What ``trainyard serve`` is told.
+    """What ``trainyard serve`` is told, as its help has it.
 
     Attributes:
         models: ``[NAME=]RUN`` each.
         chosen: How they are served, where it isn't left to the archive or to this machine.
         expect: Digests of which each model must have one.
-        host: Address that others reach.
-        port: Port there; 0 takes a free one.
-        metrics_host: Address of the metrics.
-        metrics_port: Port there; 0 takes a free one.
         token_file: File with the tokens that clients show; by default a new one in the private folder.
-        lame_duck: Seconds after SIGTERM in which it isn't ready but takes requests, before it drains.
-        drain_seconds: At the end, time for answering what came in before.
-        request_seconds: Limit of a request.
-        limits: Bounds of requests.
-        origins: Of pages that may ask from a browser.
-        log_format: How the log is written, with a line for each request.
         as_json: Says that it is ready as a line of JSON on stdout.
     """
 
@@ -102,18 +103,8 @@ def serve(options: Options) -> int:
         # Not TorchServe's own, which writes a new one at each start.
         token_file = prepare_token_file(options.token_file or directory.path / "token.json")
         models = collect(options.models, options.chosen, options.expect, directory)
-        server = Server(options, models, Backend(java, directory, _plan(models, options)), token_file)
-        return asyncio.run(server.run(listener, metrics_listener))
-
-
-def _plan(models: Sequence[Served], options: Options) -> Plan:
-    return Plan(
-        archives={model.name: model.archive for model in models},
-        threads=max(model.settings.threads for model in models),
-        max_body=options.limits.body,
-        device="cuda" if any(model.settings.device == "cuda" for model in models) else "cpu",
-        expect=tuple(model.digest for model in models),
-    )
+        backend = Backend(java, directory, models, options.limits.body)
+        return asyncio.run(Server(options, models, backend, token_file).run(listener, metrics_listener))
 
 
 def _workers(model: Served, limits: Limits) -> Workers:
@@ -139,13 +130,7 @@ class Server:
         token_file: The file with the clients' tokens.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        models: Sequence[Served],
-        backend: Backend,
-        token_file: Path,
-    ) -> None:
+    def __init__(self, options: Options, models: Sequence[Served], backend: Backend, token_file: Path) -> None:
         self._options, self._models, self._backend = options, models, backend
         self._own_keys = Tokens(backend.key_file)
         self._tokens = Tokens(token_file)
@@ -162,81 +147,114 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
         if not os.isatty(0):  # there it says that the terminal was closed
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
-        workers = {model.name: _workers(model, self._options.limits) for model in self._models}
-        proxy = Proxy(self._backend.inference_url, self._own_keys, self._options.request_seconds, workers)
+        options, backend = self._options, self._backend
+        workers = {model.name: _workers(model, options.limits) for model in self._models}
+        proxy = Proxy(lambda: backend.url("inference"), self._own_keys, options.request_seconds, workers)
         about = {model.name: model.about for model in self._models}
         metrics = Metrics([_watched(model) for model in self._models], self._health)
-        options = self._options
         gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, workers, options.origins)
-        exporter = Exporter(metrics, lambda: self._backend.server.url("metrics"))
+        exporter = Exporter(metrics, lambda: backend.url("metrics"))
         try:
             await gateway.open(listener)
             await exporter.open(metrics_listener)
-            return await self._live(gateway, proxy, url_of(listener), url_of(metrics_listener))
+            checks = Checks({model.name: model.goldens for model in self._models}, proxy)
+            self._health.check_deeply_by(checks.check_next)
+            return await self._live(gateway, checks, url_of(listener), url_of(metrics_listener))
         finally:
             await exporter.close()
             await gateway.close()
             await self._backend.stop()
 
-    async def _live(self, gateway: Gateway, proxy: Proxy, url: str, metrics_url: str) -> int:
-        serving = asyncio.create_task(self._serve(gateway, proxy, url, metrics_url))
-        told = asyncio.create_task(self._signals.get())
-        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
-        if not told.done():
-            await serving
-        serving.cancel()
+    async def _live(self, gateway: Gateway, checks: Checks, url: str, metrics_url: str) -> int:
+        number = await self._until_told(self._serve(checks, url, metrics_url))
+        is_term = number == signal.SIGTERM
         if self._health.phase is not Phase.STARTING:
-            await self._drain(gateway, self._options.lame_duck if told.result() == signal.SIGTERM else 0)
-        return EXIT_SIGTERM if told.result() == signal.SIGTERM else 0
+            await self._until_told(self._drain(gateway, self._options.lame_duck if is_term else 0))
+        return EXIT_SIGTERM if is_term else 0
 
-    async def _serve(self, gateway: Gateway, proxy: Proxy, url: str, metrics_url: str) -> None:
+    async def _until_told(self, work: Coroutine[object, object, None]) -> signal.Signals | None:
+        """Works until a signal comes, which is returned, or the work ends."""
+        working, told = asyncio.create_task(work), asyncio.create_task(self._signals.get())
+        await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+        if told.done():
+            working.cancel()
+            await asyncio.wait({working})
+            return told.result()
+        told.cancel()
+        await working
+        return None
+
+    async def _serve(self, checks: Checks, url: str, metrics_url: str) -> None:
         """Starts TorchServe, says when it answers right, and watches over it; if it ends, starts it again."""
-        await self._start(gateway, url)
-        self._health.check_deeply_by(Prober(self._models, proxy))
-        options = self._options
-        announce(self._models, url, metrics_url, self._backend, self._tokens.path, options.as_json, options.log_format)
         failures: deque[float] = deque(maxlen=MOST_FAILURES)
         while True:
             try:
-                if self._health.phase is Phase.RECOVERING:
-                    await self._start(gateway, url)
+                await self._start(checks)
+                if failures:
                     log.info("ready again")
+                else:
+                    self._announce(url, metrics_url)
                 await self._backend.watch(self._health)
             except BackendError as error:
                 failures.append(time.monotonic())
-                if len(failures) == MOST_FAILURES and failures[-1] - failures[0] < FAILURE_SECONDS:
+                is_hopeless = len(failures) == MOST_FAILURES and failures[-1] - failures[0] < FAILURE_SECONDS
+                if is_hopeless or self._health.phase is Phase.STARTING:
                     raise
                 log.error("%s; it is started again", error)
                 self._health.phase = Phase.RECOVERING
                 await self._backend.stop()
 
-    async def _start(self, gateway: Gateway, url: str) -> None:
+    async def _start(self, checks: Checks) -> None:
         """Starts TorchServe, and is ready once it answers right."""
         await self._backend.start()
         await self._backend.until_loaded()
         try:
-            await check_all(self._models, url, self._tokens.any(), gateway)
+            await checks.check_all()
         except WrongAnswerError:
-            self._backend.check_alive()
+            await self._backend.check_alive()
             raise
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
 
     async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
-        """Has others send no more requests and answers what came in before; a second signal ends that at once."""
-
-        async def drain() -> bool:
-            if lame_duck:
-                log.info("ending: not ready any more; requests are still taken for %g s", lame_duck)
-                await gateway.leave(lame_duck)
-            log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
-            return await gateway.drain(self._options.drain_seconds)
-
-        draining = asyncio.create_task(drain())
-        again = asyncio.create_task(self._signals.get())
-        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
-        if not draining.done():
-            draining.cancel()
-        elif not draining.result():
+        """Has others send no more requests, and answers what came in before."""
+        if lame_duck:
+            log.info("ending: not ready any more; requests are still taken for %g s", lame_duck)
+            await gateway.leave(lame_duck)
+        log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
+        if not await gateway.drain(self._options.drain_seconds):
             log.warning("not all requests were answered within %g s", self._options.drain_seconds)
-        again.cancel()
+
+    def _announce(self, url: str, metrics_url: str) -> None:
+        """Says that the server is ready: on stderr how to use it and, if it is wanted, a line of JSON on stdout.
+
+        A log in JSON is read by a program: there it is a record, and nobody is told how to ask.
+        """
+        token_file = self._tokens.path
+        names = ", ".join(f"{model.name} ({model.settings.format})" for model in self._models)
+        ready = f"ready at {url}: {names}"
+        if self._options.log_format == "json":
+            log.info(ready)
+        else:
+            print(f"{ready}\nthe token is in {token_file}; ask in bash:", file=sys.stderr)
+            for model in self._models:
+                print(f"  {_curl_line(model, url, token_file)}", file=sys.stderr, flush=True)
+        if self._options.as_json:
+            facts = {
+                "inference": url,
+                "management": self._backend.url("management"),
+                "metrics": metrics_url,
+                "token_file": str(token_file),
+                "management_token_file": str(self._backend.key_file),
+                "models": [model.name for model in self._models],
+                "pid": os.getpid(),
+            }
+            print(json.dumps(facts), flush=True)
+
+
+def _curl_line(model: Served, url: str, token_file: Path) -> str:
+    """A command for bash that asks a model."""
+    is_json = token_file.read_bytes().lstrip().startswith(b"{")
+    header = f"{HEADER if is_json else PLAIN_HEADER} {shlex.quote(str(token_file))}"
+    example = EXAMPLES["pair" if model.bundle.reads_pairs else model.bundle.kind]
+    return f"curl -H @<({header}) {example} {url}/predictions/{model.name}"

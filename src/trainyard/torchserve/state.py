@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import threading
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from trainyard.torchserve.worker import BUSY
 
@@ -17,20 +18,22 @@ STUCK_SECONDS = 3.9
 """Time with a batch in hand, asleep and without any use of a processor, after which a worker waits for ever."""
 KEPT = 400
 """Lines of each worker, and of TorchServe itself."""
-LINE = re.compile(r"(?P<level>[A-Z]+) *\|(?P<logger>\w+)\|(?P<thread>[^|]*)\|(?P<text>.*)")
-"""A line as serving/log4j2.xml writes it."""
-WORKER = re.compile(r"W-(?P<port>\d+)-(?P<model>[\w.-]+)_(?P<version>[^_]+?)(-stdout|-stderr)?")
-"""The name of a worker's thread in Java."""
-ERROR = re.compile(r"(?P<module>[\w.]+\.)?(?P<name>\w*(Error|Exception|Interrupt|Exit))(: (?P<text>.*))?")
-"""The last line of a traceback."""
+LINE = re.compile(
+    r"(?P<level>[A-Z]+) *\|(?P<logger>\w+)\|(W-(?P<place>\d+-(?P<model>[\w.-]+)_[^_|]+?)(-stdout|-stderr)?|[^|]*)\|"
+    r"(?P<text>.*)"
+)
+"""A line as serving/log4j2.xml writes it, of a thread of Java that may be a worker's."""
+ERROR = re.compile(
+    r"Failed to load model \S+, exception (?P<load>.*)|"
+    r"(?P<own>trainyard\.base\.errors\.)?([\w.]+\.)?(?P<name>\w*(Error|Exception|Interrupt|Exit))(: (?P<text>.*))?"
+)
+"""The last line of a traceback, or what a worker says before that where it has a word of the reason."""
 STARTED = re.compile(r"s_name_part0=.*pid=(?P<pid>\d+)")
 """What a worker says first."""
 ENDED = "Retry worker: "
 """What TorchServe says when a worker has ended and it will start another."""
 UNANSWERED = "Number or consecutive unsuccessful inference"
 """What TorchServe says before it ends a worker that took too long for a batch."""
-LOAD_FAILED = re.compile(r"Failed to load model \S+, exception (?P<text>.*)")
-OWN_ERRORS = "trainyard.base.errors."
 
 
 @dataclass
@@ -38,11 +41,13 @@ class Life:
     """A worker's process, from what it said first.
 
     Attributes:
+        model: Whose worker it is.
         pid: Its id.
         lines: What it said.
         reason: Why it was ended, where it can't say so itself.
     """
 
+    model: str
     pid: int = 0
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
     reason: str | None = None
@@ -51,113 +56,98 @@ class Life:
         """Why it ended, as far as is known."""
         if self.reason:
             return self.reason
-        for line in self.lines:
-            if failed := LOAD_FAILED.fullmatch(line):
-                return failed["text"]
-        for line in reversed(self.lines):
-            if error := ERROR.fullmatch(line):
-                text = error["text"] or ""
-                if (error["module"] or "") == OWN_ERRORS and text:
-                    return text
-                return f"{error['name']}: {text}" if text else error["name"]
+        errors = [error for line in self.lines if (error := ERROR.fullmatch(line))]
+        for error in errors:
+            if error["load"]:
+                return error["load"]
+        if errors:
+            own, name, text = errors[-1].group("own", "name", "text")
+            return text if own and text else f"{name}: {text}" if text else name
         return "it said nothing; the system may have ended it for want of memory"
 
 
-class WorkerLog:
+class TorchServeLog:
     """What TorchServe and its workers say, kept so that a failure can be explained by its real reason.
 
-    It takes the lines as they come, from whatever thread.
-
     Attributes:
-        ended: The models of the workers that have ended, to be taken from here.
+        ended: The workers that have ended, to be taken from here; their last words may come a little later.
     """
 
     def __init__(self) -> None:
-        self.ended: deque[str] = deque()
-        self._lock = threading.Lock()
-        self._server: deque[str] = deque(maxlen=KEPT)
-        self._lives: defaultdict[str, Life] = defaultdict(Life)
-        self._last: dict[str, Life] = {}
+        self.ended: deque[Life] = deque()
+        self._own: deque[str] = deque(maxlen=KEPT)
+        self._lives: dict[str, Life] = {}
 
     def add(self, line: str) -> None:
         """Takes a line of TorchServe's stdout."""
         found = LINE.fullmatch(line)
-        worker = WORKER.fullmatch(found["thread"]) if found else None
-        with self._lock:
-            if found is None or worker is None:
-                self._server.append(line)
-                return
-            place, text = f"{worker['port']} {worker['model']}", found["text"].rstrip()
-            if found["logger"] == "MODEL_LOG":
-                if started := STARTED.match(text):
-                    self._lives[place] = Life(int(started["pid"]))
-                self._lives[place].lines.append(text)
-                return
-            self._server.append(line)
-            if text.startswith(UNANSWERED):
-                self._lives[place].reason = "it gave no answer within the response timeout"
-            elif text.startswith(ENDED):
-                self._last[worker["model"]] = self._lives[place]
-                self.ended.append(worker["model"])
+        if not found or not found["place"]:
+            self._own.append(line)
+            return
+        text = found["text"].rstrip()
+        life = self._lives.setdefault(found["place"], Life(found["model"]))
+        if found["logger"] == "MODEL_LOG":
+            if started := STARTED.match(text):
+                life = self._lives[found["place"]] = Life(found["model"], int(started["pid"]))
+            life.lines.append(text)
+            return
+        self._own.append(line)
+        if text.startswith(UNANSWERED):
+            life.reason = "it gave no answer within the response timeout"
+        elif text.startswith(ENDED):
+            self.ended.append(life)
 
     def blame(self, pid: int, reason: str) -> None:
         """Says why a worker is going to end."""
-        with self._lock:
-            for life in self._lives.values():
-                if life.pid == pid:
-                    life.reason = reason
+        for life in self._lives.values():
+            if life.pid == pid:
+                life.reason = reason
 
-    def worker_reason(self, model: str) -> str:
-        """Why the worker of a model that ended last did so, as far as is known."""
-        with self._lock:
-            return self._last.get(model, Life()).why_ended()
-
-    def server_reason(self) -> str:
-        """The last error of TorchServe itself, as far as it said."""
-        with self._lock:
-            lines = list(self._server)
-        errors = [line for line in lines if line.startswith(("ERROR", "FATAL")) or ERROR.search(line)]
-        return (errors or lines or ["it said nothing"])[-1].strip()
+    def reason(self) -> str:
+        """The last error of TorchServe itself, as far as it said; no line of where in Java's code that was."""
+        said = [line for line in self._own if line == line.lstrip()]
+        errors = [line for line in said if line.startswith(("ERROR", "FATAL")) or ERROR.search(line)]
+        last = (errors or said or ["it said nothing"])[-1].strip()
+        found = LINE.fullmatch(last)
+        return found["text"].strip() if found else last
 
     def says(self, text: str) -> bool:
         """Whether TorchServe itself has said this."""
-        with self._lock:
-            return any(text in line for line in self._server)
+        return any(text in line for line in self._own)
 
 
 class Look(NamedTuple):
-    """A process as Linux shows it.
+    """A process as the system shows it.
 
     Attributes:
         name: What it calls itself.
-        state: ``R`` while it computes, ``S`` while it waits, ``T`` while it is stopped.
-        ticks: Of a processor, used by all its threads.
+        status: One of psutil's words.
+        seconds: Of a processor, used by all its threads.
     """
 
     name: str
-    state: str
-    ticks: int
+    status: str
+    seconds: float
 
     @staticmethod
     def at(pid: int) -> Look | None:
-        """A look at a process; nothing if it is gone, or where there is no ``/proc``."""
-        try:
-            text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        name, _, rest = text.partition("(")[2].rpartition(") ")
-        fields = rest.split()
-        return Look(name, fields[0], int(fields[11]) + int(fields[12]))
+        """A look at a process; nothing if it is gone."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            with process.oneshot():
+                times = process.cpu_times()
+                return Look(process.name(), process.status(), times.user + times.system)
+        return None
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it runs no more, as after SIGSTOP. Whom a debugger holds has another state."""
-        return self.state == "T"
+        """Whether it runs no more, as after SIGSTOP. Whom a debugger holds has another status."""
+        return self.status == psutil.STATUS_STOPPED
 
     @property
     def is_waiting(self) -> bool:
         """Whether it is a worker that waits, not for a batch but with one."""
-        return self.state == "S" and self.name == BUSY
+        return self.status == psutil.STATUS_SLEEPING and self.name == BUSY
 
 
 class Pulse:

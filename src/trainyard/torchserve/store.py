@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from trainyard.artifacts.bundle import FACTS, Bundle, find_bundle
 from trainyard.artifacts.export_record import FormatName, Opened, open_trusted
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.http.request_types import Accepts
 from trainyard.inference.inputs import Reads
 from trainyard.inference.selection import pick_format
-from trainyard.torchserve.archive import DEFAULT_VERSION, SUFFIX, check_name, default_name, make_archive
+from trainyard.torchserve.archive import DEFAULT_VERSION, SUFFIX, Unpacked, default_name, make_archive, unpack
 from trainyard.torchserve.golden import Golden, load_goldens
 from trainyard.torchserve.process import RunDirectory
 from trainyard.torchserve.settings import Settings
-from trainyard.torchserve.unpacked import unpack
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<path>.+)", re.DOTALL)
 
@@ -31,23 +29,45 @@ class Served:
         name: By which it is asked.
         version: Of it.
         settings: How it is served.
-        archive: The file's name in the store.
         digest: What its workers should expect: the export's, of ``eager`` the bundle's.
-        accepts: What it reads.
-        about: Its description in the Open Inference Protocol.
+        bundle: The verified bundle; of an archive, its files are gone.
         goldens: Requests by which it is checked.
-        bundle: The verified bundle.
     """
 
     name: str
     version: str
     settings: Settings
-    archive: str
     digest: str
-    accepts: Accepts
-    about: dict[str, object]
-    goldens: list[Golden]
     bundle: Bundle
+    goldens: list[Golden]
+
+    @property
+    def archive(self) -> str:
+        """The file's name in the store."""
+        return f"{self.name}{SUFFIX}"
+
+    @property
+    def about(self) -> dict[str, object]:
+        """Its description in the Open Inference Protocol."""
+        reads = Reads.of(self.bundle)
+        # For our own client, which also reads tables.
+        table = {"columns": list(reads.columns), "header": reads.dialect.header is True, "label": reads.label}
+        image_or_text = {
+            "name": reads.kind,
+            "datatype": "BYTES",
+            "shape": [-1, 2] if reads.pair else [-1],
+            "parameters": table,
+        }
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": f"trainyard_{self.settings.format}",
+            "inputs": [image_or_text],
+            "outputs": [
+                {"name": "label", "datatype": "BYTES", "shape": [-1]},
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(self.bundle.labels)]},
+            ],
+        }
 
 
 def collect(words: Sequence[str], chosen: Settings, expect: Sequence[str], directory: RunDirectory) -> list[Served]:
@@ -64,14 +84,19 @@ def collect(words: Sequence[str], chosen: Settings, expect: Sequence[str], direc
         BundleError: something was changed, or isn't what was expected.
         NotArchivedError: the format was refused when it was exported.
     """
-    served: list[Served] = []
-    for name, path in _places(words):
-        take = _archived if path.suffix == SUFFIX else _run
-        model = take(name, path, chosen, expect, directory)
-        if clash := [other for other in served if other.name == model.name]:
-            raise UsageError(f"two models are called {clash[0].name}: name one otherwise, as in OTHER={path}")
-        served.append(model)
-    return served
+    served: dict[str, Served] = {}
+    for given, path in _places(words):
+        with TemporaryDirectory(dir=directory.path) as folder:
+            is_archive = path.suffix == SUFFIX
+            found = _archived(path, chosen, expect, Path(folder)) if is_archive else _run(path, chosen, expect)
+            name = given or found.name
+            if name in served:
+                raise UsageError(f"two models are called {name}: name one otherwise, as in OTHER={path}")
+            # Of this installation's code: what an archive brought along is never run.
+            archive = directory.store / f"{name}{SUFFIX}"
+            make_archive(found.opened, found.settings, archive, name, found.version, is_batched=True)
+            served[name] = _described(name, found)
+    return list(served.values())
 
 
 def _places(words: Sequence[str]) -> list[tuple[str | None, Path]]:
@@ -105,23 +130,20 @@ def _models_in(folder: Path) -> list[Path]:
     return models
 
 
-def _run(name: str | None, path: Path, chosen: Settings, expect: Sequence[str], directory: RunDirectory) -> Served:
+def _run(path: Path, chosen: Settings, expect: Sequence[str]) -> Unpacked:
     opened = _opened(path, chosen.format, expect)
-    given = chosen.device if "device" in chosen.model_fields_set else None
-    settings = chosen.for_machine(pick_format(opened, chosen.format, given))
-    return _stored(opened, settings, name or default_name(opened), DEFAULT_VERSION, directory)
+    device = chosen.device if "device" in chosen.model_fields_set else None
+    settings = chosen.for_machine(pick_format(opened, chosen.format, device))
+    return Unpacked(default_name(opened), DEFAULT_VERSION, settings, opened)
 
 
-def _archived(name: str | None, path: Path, chosen: Settings, expect: Sequence[str], directory: RunDirectory) -> Served:
-    """Makes an archive anew: what is deployed in it is kept, its code isn't."""
-    with TemporaryDirectory(dir=directory.path) as folder:
-        found = unpack(path, Path(folder), expect)
-        if chosen.format not in ("auto", found.settings.format):
-            raise UsageError(
-                f"{path} holds {found.settings.format}: leave out --format {chosen.format}, or archive the run again"
-            )
-        settings = found.settings.with_chosen(chosen)
-        return _stored(found.opened, settings, name or found.name, found.version, directory)
+def _archived(path: Path, chosen: Settings, expect: Sequence[str], folder: Path) -> Unpacked:
+    found = unpack(path, folder, expect)
+    if chosen.format not in ("auto", found.settings.format):
+        raise UsageError(
+            f"{path} holds {found.settings.format}: leave out --format {chosen.format}, or archive the run again"
+        )
+    return replace(found, settings=found.settings.with_chosen(chosen))
 
 
 def _opened(path: Path, format: FormatName, expect: Sequence[str]) -> Opened:
@@ -136,33 +158,10 @@ def _opened(path: Path, format: FormatName, expect: Sequence[str]) -> Opened:
     raise refused
 
 
-def _stored(opened: Opened, settings: Settings, name: str, version: str, directory: RunDirectory) -> Served:
-    """Makes an archive in the store, and reads what describes the model and checks it."""
-    bundle, export = opened if settings.format != "eager" else (opened.bundle, None)
-    check_name(name, version)
-    archive = make_archive(opened, settings, directory.store / f"{name}{SUFFIX}", name, version, is_batched=True)
-    row = export.facts.row(settings.format) if export else None
+def _described(name: str, found: Unpacked) -> Served:
+    bundle, export = found.opened
+    if found.settings.format == "eager":
+        export = None
+    row = export.facts.row(found.settings.format) if export else None
     goldens = load_goldens(bundle.path, bundle.labels, (row.max_abs_diff if row else None) or 0.0)
-    about = _about(name, version, settings.format, Reads.of(bundle), len(bundle.labels))
-    digest = export.digest if export else bundle.digest
-    return Served(name, version, settings, archive.name, digest, Accepts.of(bundle), about, goldens, bundle)
-
-
-def _about(name: str, version: str, format: FormatName, reads: Reads, classes: int) -> dict[str, object]:
-    image_or_text = {
-        "name": reads.kind,
-        "datatype": "BYTES",
-        "shape": [-1, 2] if reads.pair else [-1],
-        # For our own client, which also reads tables.
-        "parameters": {"columns": list(reads.columns), "header": reads.dialect.header is True, "label": reads.label},
-    }
-    return {
-        "name": name,
-        "versions": [version],
-        "platform": f"trainyard_{format}",
-        "inputs": [image_or_text],
-        "outputs": [
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-        ],
-    }
+    return Served(name, found.version, found.settings, (export or bundle).digest, bundle, goldens)

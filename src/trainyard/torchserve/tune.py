@@ -8,21 +8,17 @@ other's answers.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from trainyard.artifacts.bundle import Bundle, Json
 from trainyard.artifacts.export_record import Opened
@@ -49,8 +45,10 @@ SECONDS = 4.0
 WARM_UP_SECONDS = 1.0
 TIMEOUT = 60.0
 """Seconds that a request may take; then it has failed."""
+PAUSE = 0.01
+"""Seconds that a client waits after a failure: a server that refuses at once isn't asked thousands of times."""
 NAME = "model"
-COLUMNS = ("workers", "threads", "batch", "requests/s", "p50 ms", "p99 ms")
+HEAD = "workers threads batch  requests/s    p50 ms    p99 ms"
 
 
 @dataclass(frozen=True)
@@ -78,22 +76,30 @@ class Measured:
         one = self.settings
         return f"workers {one.workers}, threads {one.threads}, batch size {one.batch_size}"
 
+    def keeps(self, p99_ms: float) -> bool:
+        """Whether 99 % of the requests were answered in this time."""
+        return not self.failure and self.p99_ms <= p99_ms
+
+    def row(self, p99_ms: float) -> str:
+        """A line of the table whose first is ``HEAD``."""
+        one = self.settings
+        counts = f"{one.workers:7} {one.threads:7} {one.batch_size:5}"
+        if self.failure:
+            return f"{counts}  failed: {self.failure}"
+        remark = "" if self.keeps(p99_ms) else "  too slow"
+        return f"{counts} {self.requests_per_second:11.0f} {self.p50_ms:9.1f} {self.p99_ms:9.1f}{remark}"
+
     def to_dict(self) -> Json:
         """For ``tuning.json``."""
-        chosen = self.settings.model_dump(include={"workers", "threads", "batch_size", "max_batch_delay_ms"})
-        return {**chosen, **{name: value for name, value in asdict(self).items() if name != "settings"}}
-
-
-Measure = Callable[[Settings], Measured]
+        tried = self.settings.model_dump(include={"workers", "threads", "batch_size", "max_batch_delay_ms"})
+        return {**tried, **{name: value for name, value in asdict(self).items() if name != "settings"}}
 
 
 class NothingMeetsError(TrainyardError):
     """No settings keep the bound."""
 
 
-def tune_archive(
-    opened: Opened, chosen: Settings, p99_ms: float, seconds: float = SECONDS
-) -> tuple[Measured, list[Measured]]:
+def tune_archive(opened: Opened, chosen: Settings, p99_ms: float, seconds: float = SECONDS) -> tuple[Settings, Json]:
     """Tries the grid with a format, on this machine, through the server that ``trainyard serve`` starts.
 
     Args:
@@ -103,17 +109,28 @@ def tune_archive(
         seconds: Time for each of the settings.
 
     Returns:
-        The best, and all that were tried.
+        The best, and the content of the archive's ``tuning.json``.
 
     Raises:
+        UsageError: the bundle carries no samples to ask for.
         NothingMeetsError: none keeps the bound.
     """
-    requests = sample_requests(opened.bundle)
-    candidates = grid(chosen)
+    requests, candidates, cpu = sample_requests(opened.bundle), grid(chosen), this_cpu()
+    log.info(
+        "trying up to %d settings for a p99 of %g ms at most; each takes some ten seconds", len(candidates), p99_ms
+    )
     with tempfile.TemporaryDirectory(prefix="trainyard-tune-") as folder:
         path = make_archive(opened, candidates[0], Path(folder) / f"{NAME}.mar", NAME, "1.0")
-        log.info("trying up to %d settings; each starts a server and takes some ten seconds", len(candidates))
-        return search(candidates, p99_ms, lambda one: measure(path, one, requests, seconds))
+        measured = search(candidates, p99_ms, lambda one: measure(path, one, requests, seconds))
+    best = choose(measured, p99_ms)
+    log.info("chosen: %s", best)
+    return best.settings, {
+        "p99_ms": p99_ms,
+        "seconds": seconds,
+        "machine": {"cpu": cpu.name, "cores": cpu.cores},
+        "chosen": best.to_dict(),
+        "measured": [one.to_dict() for one in measured],
+    }
 
 
 def sample_requests(bundle: Bundle) -> list[Request]:
@@ -133,37 +150,41 @@ def grid(chosen: Settings) -> list[Settings]:
 
     On processors, workers x threads that take at least half of the cores and no more than there are.
     """
-    given, cores = chosen.model_fields_set, this_cpu().cores
+    base, cores = chosen.for_machine(chosen.format), this_cpu().cores
     steps = sorted({1 << power for power in range(cores.bit_length())} | {cores})
-    workers = [chosen.workers] if "workers" in given else steps
-    threads = [chosen.threads] if "threads" in given else steps
-    base = chosen.for_machine(chosen.format)
+
+    def values(name: str, tried: Sequence[int]) -> Sequence[int]:
+        return [getattr(chosen, name)] if name in chosen.model_fields_set else tried
+
     if base.device == "cuda":
-        pairs = list(itertools.product([chosen.workers] if "workers" in given else GPU_WORKERS, [base.threads]))
+        pairs = [(workers, base.threads) for workers in values("workers", GPU_WORKERS)]
     else:
-        pairs = [(w, t) for w, t in itertools.product(workers, threads) if cores / 2 <= w * t <= cores]
-    sizes = [chosen.batch_size] if "batch_size" in given else BATCH_SIZES
+        all_pairs = [(workers, threads) for workers in values("workers", steps) for threads in values("threads", steps)]
+        pairs = [(w, t) for w, t in all_pairs if cores / 2 <= w * t <= cores] or all_pairs[:1]
     return [
-        base.model_copy(update={"workers": w, "threads": t, "batch_size": size})
-        for size in sizes
-        for w, t in pairs or [(workers[0], threads[0])]
+        base.model_copy(update={"workers": workers, "threads": threads, "batch_size": size})
+        for size in values("batch_size", BATCH_SIZES)
+        for workers, threads in pairs
     ]
 
 
-def search(candidates: Iterable[Settings], p99_ms: float, measure: Measure) -> tuple[Measured, list[Measured]]:
-    """Measures the candidates. Where a small batch takes too long, larger ones, which take longer, aren't tried."""
+def search(candidates: Iterable[Settings], p99_ms: float, measure: Callable[[Settings], Measured]) -> list[Measured]:
+    """Measures the candidates, and says a line of each.
+
+    Where a small batch takes too long, larger ones, which take longer, aren't tried.
+    """
     measured: list[Measured] = []
     slow: set[tuple[int, int]] = set()
+    log.info(HEAD)
     for settings in candidates:
-        pair = (settings.workers, settings.threads)
-        if pair in slow:
+        if (pair := (settings.workers, settings.threads)) in slow:
             continue
         one = measure(settings)
+        log.info(one.row(p99_ms))
         measured.append(one)
-        log.info("%s: %s", one, one.failure or f"{one.requests_per_second:.0f} requests/s, p99 {one.p99_ms:.1f} ms")
-        if one.failure or one.p99_ms > p99_ms:
+        if not one.keeps(p99_ms):
             slow.add(pair)
-    return choose(measured, p99_ms), measured
+    return measured
 
 
 def choose(measured: Sequence[Measured], p99_ms: float) -> Measured:
@@ -175,7 +196,7 @@ def choose(measured: Sequence[Measured], p99_ms: float) -> Measured:
     sound = [one for one in measured if not one.failure]
     if not sound:
         raise NothingMeetsError(f"nothing could be measured ({measured[0].failure}): give --workers and so on instead")
-    keeping = [one for one in sound if one.p99_ms <= p99_ms]
+    keeping = [one for one in sound if one.keeps(p99_ms)]
     if not keeping:
         quickest = min(sound, key=lambda one: one.p99_ms)
         raise NothingMeetsError(
@@ -186,7 +207,7 @@ def choose(measured: Sequence[Measured], p99_ms: float) -> Measured:
     return min((one for one in keeping if one.requests_per_second >= enough), key=lambda one: one.p99_ms)
 
 
-def measure(archive: Path, settings: Settings, requests: Sequence[Request], seconds: float = SECONDS) -> Measured:
+def measure(archive: Path, settings: Settings, requests: Sequence[Request], seconds: float) -> Measured:
     """Starts a server with these settings, and has clients ask it for a while."""
     clients = min(2 * settings.workers * settings.batch_size, MOST_CLIENTS)
     words = {"workers": settings.workers, "threads": settings.threads, "batch-size": settings.batch_size}
@@ -203,79 +224,42 @@ def measure(archive: Path, settings: Settings, requests: Sequence[Request], seco
     return Measured(settings, clients, len(load.latencies) / seconds, float(p50), float(p99))
 
 
-@dataclass
-class Load:
+class Load(NamedTuple):
     """What clients saw: seconds of each request that was answered, and what was said where one wasn't."""
 
-    latencies: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    latencies: list[float]
+    failures: list[str]
 
 
 async def run_clients(
     url: str, headers: Mapping[str, str], requests: Sequence[Request], clients: int, seconds: float
 ) -> Load:
     """Has so many clients ask for a while, after ``WARM_UP_SECONDS``; each begins with another of the requests."""
-    load = Load()
+    load = Load([], [])
     start = time.perf_counter() + WARM_UP_SECONDS
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    connector = aiohttp.TCPConnector(limit=0)
+
+    async def client(session: aiohttp.ClientSession, turn: int) -> None:
+        while (began := time.perf_counter()) < start + seconds:
+            request = requests[turn % len(requests)]
+            turn += 1
+            failure = None
+            try:
+                async with session.post(request.path, data=request.body, headers=request.headers) as reply:
+                    content = await reply.read()
+                    if reply.status != HTTPStatus.OK:
+                        failure = f"{reply.status} {content[:200].decode(errors='replace')}"
+            except (aiohttp.ClientError, TimeoutError) as error:
+                failure = f"{type(error).__name__}: {error}"
+            ended = time.perf_counter()
+            if start <= ended < start + seconds:
+                if failure is None:
+                    load.latencies.append(ended - began)
+                else:
+                    load.failures.append(failure)
+            if failure is not None:
+                await asyncio.sleep(PAUSE)
+
+    timeout, connector = aiohttp.ClientTimeout(total=TIMEOUT), aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(f"{url}/", headers=headers, connector=connector, timeout=timeout) as session:
-
-        async def client(first: int) -> None:
-            for request in itertools.islice(itertools.cycle(requests), first % len(requests), None):
-                began = time.perf_counter()
-                if began >= start + seconds:
-                    return
-                failure = await _ask(session, request)
-                ended = time.perf_counter()
-                if start <= ended < start + seconds:
-                    if failure is None:
-                        load.latencies.append(ended - began)
-                    else:
-                        load.failures.append(failure)
-                if failure is not None:
-                    await asyncio.sleep(0.01)  # a server that refuses at once isn't asked thousands of times
-
-        await asyncio.gather(*(client(i) for i in range(clients)))
+        await asyncio.gather(*(client(session, first) for first in range(clients)))
     return load
-
-
-async def _ask(session: aiohttp.ClientSession, request: Request) -> str | None:
-    """Asks once; gives what went wrong, if something did."""
-    try:
-        async with session.post(
-            request.path, data=request.body, headers={"Content-Type": request.content_type}
-        ) as reply:
-            content = await reply.read()
-            return None if reply.status == HTTPStatus.OK else f"{reply.status} {content[:200].decode(errors='replace')}"
-    except (aiohttp.ClientError, TimeoutError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def report(best: Measured, measured: Sequence[Measured], p99_ms: float, seconds: float = SECONDS) -> Json:
-    """The content of an archive's ``tuning.json``."""
-    cpu = this_cpu()
-    return {
-        "p99_ms": p99_ms,
-        "seconds": seconds,
-        "machine": {"cpu": cpu.name, "cores": cpu.cores},
-        "chosen": best.to_dict(),
-        "measured": [one.to_dict() for one in measured],
-    }
-
-
-def print_table(best: Measured, measured: Sequence[Measured], p99_ms: float) -> None:
-    """Prints all that was measured, with the chosen settings marked, and why some couldn't be."""
-    title = f"Highest throughput with a p99 of at most {p99_ms:g} ms"
-    table = Table(*COLUMNS, "", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for one in measured:
-        settings = one.settings
-        counts = [str(count) for count in (settings.workers, settings.threads, settings.batch_size)]
-        figures = [f"{one.requests_per_second:.0f}", f"{one.p50_ms:.1f}", f"{one.p99_ms:.1f}"]
-        remark = "chosen" if one == best else "failed" if one.failure else "too slow" if one.p99_ms > p99_ms else ""
-        table.add_row(*counts, *(["-"] * 3 if one.failure else figures), remark, style="bold" if one == best else None)
-    console = Console()
-    console.print(table)
-    for one in measured:
-        if one.failure:
-            console.print(f"{one}: {escape(one.failure)}", soft_wrap=True)

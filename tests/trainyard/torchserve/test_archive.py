@@ -30,15 +30,16 @@ from trainyard.inference.predictor import Predictor
 from trainyard.inference.selection import check_device
 from trainyard.torchserve import archive, settings
 from trainyard.torchserve.archive import (
+    Unpacked,
     check_name,
     choose_format,
     default_name,
     default_path,
     make_archive,
+    unpack,
 )
-from trainyard.torchserve.modules import PACKAGE
+from trainyard.torchserve.deployment import PACKAGE
 from trainyard.torchserve.settings import Settings
-from trainyard.torchserve.unpacked import Unpacked, unpack
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]

@@ -21,11 +21,10 @@ from trainyard.artifacts.export_record import FormatRow, open_trusted
 from trainyard.artifacts.manifest import MAX_FILES, digest
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.base.files import sha256_file
-from trainyard.torchserve import unpacked
-from trainyard.torchserve.archive import make_archive
-from trainyard.torchserve.modules import PACKAGE
+from trainyard.torchserve import archive as archives
+from trainyard.torchserve.archive import Unpacked, make_archive, unpack
+from trainyard.torchserve.deployment import PACKAGE
 from trainyard.torchserve.settings import Settings
-from trainyard.torchserve.unpacked import Unpacked, unpack
 
 EXPORT = "deployed/exports/one"
 BUNDLE = "deployed/bundle"
@@ -124,7 +123,7 @@ def test_a_bomb_is_refused(good: Path, tmp_path: Path, monkeypatch: pytest.Monke
     refused(write(tmp_path / "a.mar", contents(good), (bomb, b"\0" * 50_000_000)), "bomb is compressed")
     many = [(info(f"deployed/{i}"), b"") for i in range(MAX_FILES)]
     refused(write(tmp_path / "b.mar", contents(good), *many), "more than 10,000 files")
-    monkeypatch.setattr(unpacked, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(archives, "MAX_BYTES", 10_000)
     refused(good, "or 10,000 bytes")
 
 

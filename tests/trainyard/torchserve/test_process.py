@@ -20,10 +20,13 @@ import pytest
 from trainyard.torchserve import worker
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
-from trainyard.torchserve.process import PORTS, Plan, RunDirectory, environment, java_command, make_home, write_config
-from trainyard.torchserve.state import Look, Pulse, WorkerLog
+from trainyard.torchserve.process import PORTS, RunDirectory, environment, java_command, make_home, write_config
+from trainyard.torchserve.settings import Settings
+from trainyard.torchserve.state import Look, Pulse, TorchServeLog
+from trainyard.torchserve.store import Served
 from trainyard.torchserve.worker import BUSY
 
+MAX_BODY = 16_000_000
 NUMBERS = {name: 50_000 + i for i, name in enumerate(PORTS)}
 
 
@@ -33,6 +36,10 @@ def directory(tmp_path: Path) -> RunDirectory:
     directory.store.mkdir()
     directory.temporary.mkdir()
     return directory
+
+
+def served(name: str = "m", digest: str = "d", **settings: int | str) -> Served:
+    return Served(name, "1.0", Settings.chosen(**settings), digest, None, [])  # type: ignore[arg-type]
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -50,7 +57,7 @@ def properties(path: Path) -> dict[str, str]:
 
 
 def test_only_loopback_is_listened_on(directory: RunDirectory) -> None:
-    told = properties(write_config(directory, Plan({"m": "m.mar"}), NUMBERS))
+    told = properties(write_config(directory, [served()], MAX_BODY, NUMBERS))
     for name in ("inference", "management", "metrics"):
         assert told[f"{name}_address"] == f"http://127.0.0.1:{NUMBERS[name]}"
     for name in ("grpc_inference", "grpc_management"):
@@ -59,7 +66,7 @@ def test_only_loopback_is_listened_on(directory: RunDirectory) -> None:
 
 
 def test_models_and_limits(directory: RunDirectory) -> None:
-    told = properties(write_config(directory, Plan({"a": "a.mar", "b": "b.mar"}, max_body=123), NUMBERS))
+    told = properties(write_config(directory, [served("a"), served("b")], 123, NUMBERS))
     assert told["load_models"] == "a=a.mar,b=b.mar"
     assert told["model_store"] == str(directory.store)
     assert told["max_request_size"] == "123"
@@ -69,13 +76,13 @@ def test_models_and_limits(directory: RunDirectory) -> None:
 
 
 def test_gpus_are_dealt_out_by_torchserve(directory: RunDirectory) -> None:
-    assert properties(write_config(directory, Plan({"m": "m.mar"}), NUMBERS))["number_of_gpu"] == "0"
-    assert "number_of_gpu" not in properties(write_config(directory, Plan({"m": "m.mar"}, device="cuda"), NUMBERS))
+    assert properties(write_config(directory, [served()], MAX_BODY, NUMBERS))["number_of_gpu"] == "0"
+    models = [served("a"), served("b", device="cuda")]
+    assert "number_of_gpu" not in properties(write_config(directory, models, MAX_BODY, NUMBERS))
 
 
-def command(directory: RunDirectory, max_body: int = 16_000_000) -> list[str]:
-    plan = Plan({"m": "m.mar"}, max_body=max_body)
-    return java_command(Java(Path("/jdk/bin/java"), 25), directory, directory.path / "config.properties", plan)
+def command(directory: RunDirectory, max_body: int = MAX_BODY) -> list[str]:
+    return java_command(Java(Path("/jdk/bin/java"), 25), directory, directory.path / "config.properties", max_body)
 
 
 def test_java_is_started_without_the_wrapper_and_finds_its_files(directory: RunDirectory) -> None:
@@ -98,7 +105,7 @@ def test_the_environment_is_private_and_sets_the_threads(
     monkeypatch.setenv("LOG_LOCATION", "/var/log")
     monkeypatch.setenv("TMPDIR", "/elsewhere")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    told = environment(directory, Plan({"m": "m.mar"}, threads=2, expect=("d1", "d2")))
+    told = environment(directory, [served(digest="d1", threads=2), served(digest="d2", threads=1)])
     assert not [name for name in told if name.startswith("TS_") or name == "LOG_LOCATION"]
     assert told["TMPDIR"] == told["TEMP"] == str(directory.temporary)
     assert told["OMP_NUM_THREADS"] == told["MKL_NUM_THREADS"] == "2"
@@ -171,7 +178,7 @@ def complaints(pid: int, *times: float) -> list[str | None]:
 
 
 def until_asleep(pid: int) -> None:
-    while Look.at(pid) is None or Look.at(pid).state != "S":  # type: ignore[union-attr]
+    while Look.at(pid) is None or Look.at(pid).status != psutil.STATUS_SLEEPING:  # type: ignore[union-attr]
         time.sleep(0.01)
 
 
@@ -207,7 +214,7 @@ def test_a_worker_that_computes_is_left_alone() -> None:
             look = Look.at(pid)
             assert look is not None
             assert pulse.complaint(pid, now) is None
-            while (later := Look.at(pid)) is not None and later.ticks == look.ticks:
+            while (later := Look.at(pid)) is not None and later.seconds == look.seconds:
                 time.sleep(0.01)
 
 
@@ -236,50 +243,52 @@ INFO|WorkerThread|W-9000-my-model_1.0|Retry worker: 9000 in 1 seconds.\x20
     ],
 )
 def test_why_a_worker_ended(error: str, reason: str) -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     for line in LINES:
         log.add(line.format(error=error) if "{error}" in line else line)
-    assert list(log.ended) == ["my-model"]
-    assert log.worker_reason("my-model") == reason
-    assert log.worker_reason("other").startswith("it said nothing")
+    [life] = log.ended
+    assert (life.model, life.why_ended()) == ("my-model", reason)
 
 
 def test_only_the_last_life_of_a_worker_counts() -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     for line in [*(line.format(error="KeyError: 'a'") if "{error}" in line else line for line in LINES), LINES[0]]:
         log.add(line)
-    assert log.worker_reason("my-model") == "KeyError: 'a'"
+    assert log.ended[-1].why_ended() == "KeyError: 'a'"
     log.add(LINES[-1])
-    assert log.worker_reason("my-model").startswith("it said nothing")
+    assert log.ended[-1].why_ended().startswith("it said nothing")
 
 
 def test_a_worker_that_took_too_long_said_nothing_of_it() -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     for line in [LINES[0], "ERROR|WorkerThread|W-9000-my-model_1.0|Number or consecutive unsuccessful inference 1",
                  "ERROR|WorkerThread|W-9000-my-model_1.0|Backend worker error", LINES[-1]]:  # fmt: skip
         log.add(line)
-    assert log.worker_reason("my-model") == "it gave no answer within the response timeout"
+    assert log.ended[-1].why_ended() == "it gave no answer within the response timeout"
     log.add(LINES[0])
     log.add(LINES[-1])
-    assert log.worker_reason("my-model").startswith("it said nothing")
+    assert log.ended[-1].why_ended().startswith("it said nothing")
 
 
 def test_a_worker_that_we_end_says_nothing_of_it_either() -> None:
-    log = WorkerLog()
+    log = TorchServeLog()
     log.add(LINES[0])
     log.blame(8, "another's reason")
     log.blame(7, "it was stopped")
     log.add(LINES[-1])
-    assert log.worker_reason("my-model") == "it was stopped"
+    assert log.ended[-1].why_ended() == "it was stopped"
 
 
 def test_why_torchserve_ended() -> None:
-    log = WorkerLog()
-    assert log.server_reason() == "it said nothing"
+    log = TorchServeLog()
+    assert log.reason() == "it said nothing"
     log.add("java.net.BindException: Address already in use")
     log.add("\tat java.base/sun.nio.ch.Net.bind0(Native Method)")
+    log.add("\tat io.netty.channel.ChannelException.of(ChannelException.java:1)")
     assert log.says("Address already in use")
-    assert log.server_reason() == "java.net.BindException: Address already in use"
+    assert log.reason() == "java.net.BindException: Address already in use"
+    log.add("ERROR|ModelServer|main|no such file ")
+    assert log.reason() == "no such file"
 
 
 # The watchdog

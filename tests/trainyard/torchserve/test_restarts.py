@@ -9,6 +9,7 @@ import pytest
 
 from trainyard.gateway.health import Health, Phase
 from trainyard.torchserve.backend import BackendError
+from trainyard.torchserve.golden import Checks
 from trainyard.torchserve.server import MOST_FAILURES, Options, Server
 
 
@@ -42,13 +43,9 @@ def test_it_is_started_again_some_times_and_not_for_ever(tmp_path: Path, caplog:
     backend = Ending()
     server = Server(Options([]), [], backend, token)  # type: ignore[arg-type]
     with pytest.raises(BackendError, match=f"end {MOST_FAILURES}"):
-        asyncio.run(server._serve(_Gateway(), None, "http://localhost", "http://localhost"))  # type: ignore[arg-type]
+        asyncio.run(server._serve(Checks({}, None), "http://localhost", "http://localhost"))  # type: ignore[arg-type]
     assert backend.calls.count("start") == MOST_FAILURES
     assert backend.calls[:3] == ["start", "stop", "start"], "each ended before the next"
     assert set(backend.phases) == {Phase.SERVING}
     said = [record.getMessage() for record in caplog.records if "again" in record.getMessage()]
     assert "a worker can't load; it is started again" in said
-
-
-class _Gateway:
-    first = "first"

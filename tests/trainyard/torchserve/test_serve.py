@@ -341,12 +341,13 @@ def test_a_stuck_worker_is_replaced_and_the_log_tells_why(
     until(lambda: f"a worker of digits ended ({reason})" in _said(fragile))
 
 
-def test_java_is_started_again_and_clients_need_not_know(fragile: Running, body: bytes) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_java_is_started_again_and_clients_need_not_know(number: int, fragile: Running, body: bytes) -> None:
     [java] = [process for process in family(fragile.pid) if process.name() == "java"]
     token, workers = fragile.token, java.children()
     with Load(fragile, "digits", body) as load:
         until(lambda: len(load.statuses) > 20)
-        java.kill()
+        java.send_signal(number)
         until(lambda: probe(fragile) == 503)
         until(lambda: probe(fragile) == 200)
         done = len(load.statuses)

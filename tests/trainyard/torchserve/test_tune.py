@@ -21,6 +21,7 @@ from trainyard.base.cpu import Cpu
 from trainyard.client.calls import Request
 from trainyard.torchserve import settings as settings_module
 from trainyard.torchserve import tune
+from trainyard.torchserve.archive import unpack
 from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.tune import (
     BATCH_SIZES,
@@ -30,13 +31,11 @@ from trainyard.torchserve.tune import (
     NothingMeetsError,
     choose,
     grid,
-    print_table,
     run_clients,
     sample_requests,
     search,
     tune_archive,
 )
-from trainyard.torchserve.unpacked import unpack
 
 MakeExport = Callable[..., Path]
 Row = Callable[..., FormatRow]
@@ -153,7 +152,8 @@ def test_larger_batches_are_not_tried_where_a_small_one_takes_too_long(cores: Ca
     cores(2)
     machine = Machine(lambda settings: 30 * settings.batch_size / settings.workers)
 
-    best, measured = search(grid(tried()), 70, machine)
+    measured = search(grid(tried()), 70, machine)
+    best = choose(measured, 70)
 
     assert [(each.workers, each.threads, each.batch_size) for each in machine.tried[:6]] == [
         (1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, 4), (1, 2, 4), (2, 1, 4),
@@ -166,7 +166,8 @@ def test_what_does_not_start_is_left_out(cores: Callable[[int], None]) -> None:
     cores(2)
     machine = Machine(lambda settings: 0 if settings.workers == 2 else 1)
 
-    best, measured = search(grid(tried(max_batch_delay_ms=3)), 70, machine)
+    measured = search(grid(tried(max_batch_delay_ms=3)), 70, machine)
+    best = choose(measured, 70)
 
     assert best.settings.workers == 1
     assert best.settings.max_batch_delay_ms == 3
@@ -242,8 +243,10 @@ def test_the_verb_keeps_what_was_measured(
     make_export: MakeExport,
     row: Row,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level("INFO")
     make_export(row("onnx"))
     monkeypatch.setattr(tune, "measure", lambda _, settings, *__: Machine(lambda one: one.batch_size)(settings))
 
@@ -266,8 +269,8 @@ def test_the_verb_keeps_what_was_measured(
 
     assert archive("--p99", "20", "--workers", "2", "--threads", "1") == 0
     out, _ = capsys.readouterr()
-    assert "chosen" in out
-    assert "too slow" in out
+    assert "chosen: workers 2, threads 1, batch size 16" in caplog.text
+    assert "too slow" in caplog.text
     path = Path(out.splitlines()[-1])
     (bare_run / "unpacked").mkdir()
     settings = unpack(path, bare_run / "unpacked").settings
@@ -278,26 +281,26 @@ def test_the_verb_keeps_what_was_measured(
     assert len(tuning["measured"]) == len(BATCH_SIZES)
 
 
-def test_the_table_tells_why_settings_are_out(capsys: pytest.CaptureFixture[str]) -> None:
-    best = one(8)
-    print_table(best, [one(1, failure="3 requests failed: [503]"), best, one(32, p99=999)], 100)
+def test_the_table_tells_why_settings_are_out() -> None:
+    rows = [each.row(100).split() for each in (one(8), one(32, p99=999), one(1, failure="3 requests failed: [503]"))]
 
-    shown = capsys.readouterr().out
-    assert all(
-        word in " ".join(shown.split()) for word in ("chosen", "too slow", "3 requests failed: [503]", "requests/s")
-    )
+    assert [len(row) for row in rows[:2]] == [6, 8], "a word for each column"
+    assert rows[1][-2:] == ["too", "slow"]
+    assert rows[2][3:] == ["failed:", "3", "requests", "failed:", "[503]"]
 
 
 @pytest.mark.slow
 def test_a_real_server_is_measured(exported_images: Path) -> None:
     chosen = tried(workers=1, threads=1, batch_size=4, max_batch_delay_ms=1)
 
-    best, measured = tune_archive(open_trusted(exported_images, "onnx"), chosen, 60_000, seconds=1)
+    best, tuning = tune_archive(open_trusted(exported_images, "onnx"), chosen, 60_000, seconds=1)
 
-    assert measured == [best]
-    assert (best.settings, best.clients, best.failure) == (chosen, 8, "")
-    assert best.requests_per_second > 0
-    assert 0 < best.p50_ms <= best.p99_ms
+    assert best == chosen
+    assert tuning["measured"] == [tuning["chosen"]]
+    found = tuning["chosen"]
+    assert (found["clients"], found["failure"]) == (8, "")
+    assert found["requests_per_second"] > 0
+    assert 0 < found["p50_ms"] <= found["p99_ms"]
 
 
 def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:

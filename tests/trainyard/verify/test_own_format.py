@@ -14,9 +14,8 @@ from trainyard.base.project import VARIABLE, require_project
 from trainyard.inference.predictor import Predictor
 from trainyard.report.benchmark import Benchmark, benchmark_figure, benchmark_markdown
 from trainyard.report.export import export_figure
-from trainyard.torchserve.archive import choose_format, make_archive
+from trainyard.torchserve.archive import choose_format, make_archive, unpack
 from trainyard.torchserve.settings import Settings
-from trainyard.torchserve.unpacked import unpack
 from trainyard.verify.benchmark import Plan, run_benchmark
 from trainyard.verify.export import Options, export
 
