@@ -39,7 +39,7 @@ FIRST_PAUSE, MOST_PAUSE, MOST_ASKED = 0.2, 10.0, 30.0
 """Seconds between attempts: at most, before the second; at most, ever; and up to which a server's wish counts."""
 FAILURES = (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError, httpx2.DecodingError)
 """What a network does to a request; any other error is a mistake of ours."""
-DIRECT = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
+DIRECT = dict.fromkeys(("all://localhost", "all://127.0.0.0/8", "all://[::1]"))
 """Hosts for which no proxy is asked, whatever the surroundings say: it doesn't know this machine's own addresses."""
 
 
@@ -285,7 +285,7 @@ def _turn(runner: asyncio.Runner, http: httpx2.AsyncClient) -> None:
 
 def asked_seconds(header: str | None) -> float:
     """The pause that ``Retry-After`` asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 if it isn't either."""
-    given = (header or "").strip()
+    given = (header or "0").strip()
     if given.isdecimal():
         return float(given)
     try:
