@@ -114,13 +114,14 @@ class _Asker:
         return reply
 
     async def _attempt(self, request: Request, seconds: float) -> Reply:
-        path, body, content_type = request
-        method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": content_type})
+        method = "GET" if request.body is None else "POST"
         connect = min(seconds, CONNECT_SECONDS)
         timeout = httpx2.Timeout(None, connect=connect)
         try:
             async with asyncio.timeout(seconds):
-                response = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
+                response = await self._http.request(
+                    method, request.path, content=request.body, headers=request.headers, timeout=timeout
+                )
             said = response.content or response.reason_phrase.encode()
             return Reply(response.status_code, said, response.headers.get("Retry-After"))
         except httpx2.ConnectTimeout:

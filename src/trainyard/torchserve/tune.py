@@ -243,9 +243,7 @@ async def run_clients(
 async def _ask(session: aiohttp.ClientSession, request: Request) -> str | None:
     """Asks once; gives what went wrong, if something did."""
     try:
-        async with session.post(
-            request.path, data=request.body, headers={"Content-Type": request.content_type}
-        ) as reply:
+        async with session.post(request.path, data=request.body, headers=request.headers) as reply:
             content = await reply.read()
             return None if reply.status == HTTPStatus.OK else f"{reply.status} {content[:200].decode(errors='replace')}"
     except (aiohttp.ClientError, TimeoutError) as error:
