@@ -31,6 +31,11 @@ class Request(NamedTuple):
     body: bytes | None = None
     content_type: str = JSON
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Says what the body is."""
+        return {} if self.body is None else {"Content-Type": self.content_type}
+
 
 class Call(NamedTuple):
     """What is sent of some items in one request, with the errors of those that can't be sent, in order."""

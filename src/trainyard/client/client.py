@@ -39,7 +39,7 @@ FIRST_PAUSE, MOST_PAUSE, MOST_ASKED = 0.2, 10.0, 30.0
 """Seconds between attempts: at most, before the second; at most, ever; and up to which a server's wish counts."""
 FAILURES = (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError, httpx2.DecodingError)
 """What a network does to a request; any other error is a mistake of ours."""
-DIRECT = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
+DIRECT = dict.fromkeys(("all://localhost", "all://127.0.0.0/8", "all://[::1]"))
 """Hosts for which no proxy is asked, whatever the surroundings say: it doesn't know this machine's own addresses."""
 
 
@@ -114,13 +114,14 @@ class _Asker:
         return reply
 
     async def _attempt(self, request: Request, seconds: float) -> Reply:
-        path, body, content_type = request
-        method, headers = ("GET", {}) if body is None else ("POST", {"Content-Type": content_type})
+        method = "GET" if request.body is None else "POST"
         connect = min(seconds, CONNECT_SECONDS)
         timeout = httpx2.Timeout(None, connect=connect)
         try:
             async with asyncio.timeout(seconds):
-                response = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
+                response = await self._http.request(
+                    method, request.path, content=request.body, headers=request.headers, timeout=timeout
+                )
             said = response.content or response.reason_phrase.encode()
             return Reply(response.status_code, said, response.headers.get("Retry-After"))
         except httpx2.ConnectTimeout:
@@ -285,7 +286,7 @@ def _turn(runner: asyncio.Runner, http: httpx2.AsyncClient) -> None:
 
 def asked_seconds(header: str | None) -> float:
     """The pause that ``Retry-After`` asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 if it isn't either."""
-    given = (header or "").strip()
+    given = (header or "0").strip()
     if given.isdecimal():
         return float(given)
     try:

@@ -401,10 +401,11 @@ def test_names_versions_and_a_server_below_a_path(ask: Ask, server: Server) -> N
     assert (answer.version, server.asked[1].path) == ("2.0", "/predictions/m/2.0")
 
 
-def test_no_proxy_is_asked_for_this_machine(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_asked_for_this_machine(ask: Ask, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://192.0.2.1:9")
-    assert labels(ask("predict", "m", ["x"])) == ["x"]
+    for host in ("127.0.0.1", "localhost"):
+        assert labels(ask("predict", "m", ["x"], url=server.url.replace("127.0.0.1", host))) == ["x"]
 
 
 def test_top_k_below_one_is_refused(ask: Ask, server: Server) -> None:
