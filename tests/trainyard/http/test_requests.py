@@ -108,6 +108,8 @@ def test_the_open_inference_protocol_is_told_by_its_key() -> None:
     wanted = {"outputs": [{"name": "label", "parameters": {"binary_data": False}}], "parameters": {"a": 1}}
     assert parse({**tensor(["a"], parameters={}), **wanted}).outputs == {"label": False}
     assert parse({**tensor(["a"]), "model_name": "m"}).model == "m"
+    nothing = dict.fromkeys(("id", "model_name", "parameters", "outputs"))
+    assert parse({**tensor(["a"]), **nothing}) == Request(("a",), "v2"), "null is as if it weren't there"
 
 
 def packed(*values: bytes) -> bytes:
