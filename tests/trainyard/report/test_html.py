@@ -25,7 +25,7 @@ from trainyard.report import filling
 from trainyard.report.html import write_report
 
 CHROMIUM = shutil.which("chromium") or ""
-SCRIPT = Path(__file__).parents[3] / "docs" / "report_picture.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "report_picture.py"
 MARKUP = [
     "<script>document.title='run'</script>",
     "<img src=x onerror=alert(1)>",
