@@ -33,7 +33,7 @@ class Predictions:
         sources: Where each is from: a relative path, or ``file.csv:12``.
         labels: The true classes, ``[examples] int64``.
         probabilities: ``[examples, classes] float32``, calibrated.
-        trait: What ``traits`` are: ``length`` (characters) of texts, ``brightness`` (0 to 1) of images.
+        trait: What ``traits`` are: ``characters`` of texts (how many), ``brightness`` (0 to 1) of images.
         traits: ``[examples] float32``; NaN where it wasn't looked at.
         shown: The beginning of the text or a small picture (PNG or JPEG) of the examples that a report may show.
     """
@@ -95,7 +95,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         "predicted": pa.array(names[made.predicted], pa.string()),
         "probabilities": pa.FixedSizeListArray.from_arrays(probabilities, len(names)),
         made.trait: pa.array(made.traits),
-        _shown_as(made.trait): pa.array(made.shown, pa.string() if made.trait == "length" else pa.binary()),
+        _shown_as(made.trait): pa.array(made.shown, pa.string() if made.trait == "characters" else pa.binary()),
     }
     table = pa.table(columns).replace_schema_metadata({CLASSES: json.dumps(made.classes)})
     with atomic_write(path) as file:
@@ -117,7 +117,7 @@ def read_predictions(run: Path) -> Predictions:
         )
     table = parquet.read_table(path)
     classes = tuple(json.loads(table.schema.metadata[CLASSES]))
-    trait = "length" if "length" in table.column_names else "brightness"
+    trait = "characters" if "characters" in table.column_names else "brightness"
     code = {name: code for code, name in enumerate(classes)}
     flat = table["probabilities"].combine_chunks().flatten().to_numpy()
     return Predictions(
@@ -133,4 +133,4 @@ def read_predictions(run: Path) -> Predictions:
 
 
 def _shown_as(trait: str) -> str:
-    return "text" if trait == "length" else "picture"
+    return "text" if trait == "characters" else "picture"

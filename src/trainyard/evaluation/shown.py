@@ -75,7 +75,7 @@ def describe_answers(
         sources=list(records.sources),
         labels=records.labels,
         probabilities=probabilities,
-        trait="brightness" if images else "length",
+        trait="brightness" if images else "characters",
         traits=traits,
         shown=shown,
     )

@@ -55,7 +55,7 @@ def finished_run(
         sources=[f"test.csv:{i + 2}" for i in range(len(shown))],
         labels=labels,
         probabilities=SingleLabel().probabilities(3 * logits),
-        trait="brightness" if any(isinstance(one, bytes) for one in shown) else "length",
+        trait="brightness" if any(isinstance(one, bytes) for one in shown) else "characters",
         traits=generator.random(len(shown)).astype(np.float32),
         shown=shown,
     )
