@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainyard.base.files import atomic_write
+from trainyard.base.words import counted
 from trainyard.heads.scores import Scores
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def confusion_matrix(scores: Scores, classes: Sequence[str]) -> Figure:
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    axes.set_title(f"accuracy {scores.accuracy:.3f}, {scores.examples:,} examples")
+    axes.set_title(f"accuracy {scores.accuracy:.3f}, {counted(scores.examples, 'example')}")
     _name_axes(axes, classes)
     if len(classes) <= MAX_NUMBERED:
         _number_cells(axes, counts, shares)
