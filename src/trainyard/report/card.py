@@ -83,7 +83,10 @@ def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperatu
     per_class = dict.fromkeys(classes, ClassScores(precision=1.0, recall=1.0, f1=1.0, support=2))
     confusion = [[2 * (row == column) for column in range(len(classes))] for row in range(len(classes))]
     scores = Scores(1.0, 1.0, 0.1, 0.1, 2 * len(classes), per_class, confusion)
-    baseline = Baseline("a simple model", 0.5, 0.4, 0.25, 0.5, (0.2, 0.8), 8 * len(classes), 2 * len(classes))
+    baseline = Baseline(
+        name="a simple model", accuracy=0.5, macro_f1=0.4, majority=0.25, gain=0.5, gain_interval=(0.2, 0.8),
+        train_examples=8 * len(classes), test_examples=2 * len(classes),
+    )  # fmt: skip
     counts = {"train": 8, "val": 2, "test": 2}
     data = {
         "location": "made_up",

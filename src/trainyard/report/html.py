@@ -16,8 +16,7 @@ import numpy as np
 import yaml
 
 from trainyard.artifacts.bundle import BundleFacts, find_bundle, read_facts
-from trainyard.artifacts.export_record import EXPORTS, LATEST, ExportFacts, parse_facts
-from trainyard.artifacts.export_record import FACTS as EXPORT_FACTS
+from trainyard.artifacts.export_record import ExportFacts, newest_facts
 from trainyard.artifacts.manifest import digest
 from trainyard.artifacts.run import CONFIG, METRICS, METRICS_CSV, REPORT
 from trainyard.base.files import write_text
@@ -99,7 +98,7 @@ def _known(run: Path, bundle: Path, facts: BundleFacts, predictions: Predictions
     cells = _cells(predictions)
     confusions = sorted((cell for key, cell in cells.items() if key[0] != key[1]), key=lambda cell: -cell.count)
     script = (LIBRARY / "report.js").read_text(encoding="utf-8")
-    export = _export(bundle)
+    export = newest_facts(bundle)
     report = facts.data.report
     return {
         "name": facts.name,
@@ -111,7 +110,7 @@ def _known(run: Path, bundle: Path, facts: BundleFacts, predictions: Predictions
         "test": test,
         "interval": wilson_interval(test.correct, test.examples),
         "metrics": metrics,
-        "baseline": Baseline.from_dict(metrics["baseline"]),
+        "baseline": Baseline.model_validate(metrics["baseline"]),
         "min_gain": config["trainer"].get("min_gain"),
         "cells": cells,
         "confusions": confusions[:LISTED],
@@ -216,15 +215,6 @@ def _epochs(run: Path) -> Sequence[Mapping[str, float]]:
     path = run / METRICS_CSV
     rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else []
     return [{name: float(value) for name, value in row.items() if value} for row in rows]
-
-
-def _export(bundle: Path) -> ExportFacts | None:
-    """The newest export; none if there is none, or it is of an earlier bundle."""
-    path = bundle.parent / EXPORTS / LATEST / EXPORT_FACTS
-    if not path.is_file():
-        return None
-    facts = parse_facts(path.read_text(encoding="utf-8"), path.parent)
-    return facts if facts.bundle == digest(bundle) else None
 
 
 HTML = Filling("report.html.j2", "the report", {"percent": lambda share: f"{share:.1%}"}, escapes=True)

@@ -84,7 +84,7 @@ def finish(run: Path, trained: Trained) -> Json:
     metrics: Json = {
         "test": measured.test.summary(),
         "val": measured.val.summary(),
-        "baseline": measured.baseline.to_dict(),
+        "baseline": measured.baseline.model_dump(mode="json"),
         **({"certain": measured.certainty.model_dump()} if measured.certainty else {}),
         "train": {key: trained.training[key] for key in ("examples_per_second", "seconds", "epochs", "world_size")},
     }
