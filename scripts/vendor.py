@@ -35,7 +35,6 @@ PAGES = (
     "monitoring.md",
     "report.md",
     "report.png",
-    "report_picture.py",
     "requests.md",
     "trainyard.md",
     "updating.md",

@@ -87,6 +87,17 @@ def test_counts_and_scores_are_told() -> None:
     assert "are rough" not in card
 
 
+def test_it_says_which_answers_are_uncertain() -> None:
+    made = facts()
+    assert made.certainty
+    said = section(model_card(made), "Calibration")
+    assert "below 0.9000 are marked as uncertain, so that 98 % of the others are right" in said
+    assert "50.0 % are certain, with an accuracy of 1.0000." in said
+    none = made.certainty.model_copy(update={"threshold": None})
+    assert "each is marked as uncertain" in model_card(replace(made, certainty=none))
+    assert "uncertain" not in model_card(replace(made, certainty=None))
+
+
 def test_what_is_doubtful_is_admitted() -> None:
     limits = section(model_card(facts()), "Limits")
     assert "Classes with fewer than 20 test examples, whose own scores are rough: bug, billing." in limits

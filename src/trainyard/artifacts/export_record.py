@@ -215,6 +215,19 @@ def find_export(bundle: Bundle, name: str = LATEST) -> Export | None:
     return None
 
 
+def newest_facts(bundle: Path) -> ExportFacts | None:
+    """What the newest export of a bundle says of itself, to be shown: its other files, which may be large, aren't read.
+
+    None if there is none, or it is of an earlier bundle.
+
+    Raises:
+        BundleError: see ``sealed_facts``.
+    """
+    folder = _folder(bundle, LATEST)
+    facts = sealed_facts(folder) if folder else None
+    return facts if facts and facts.bundle == digest(bundle) else None
+
+
 def _expected_export(bundle: Path, own: str, name: str, expect: str) -> Export:
     """The export that has the expected digest, where the bundle has another."""
     folder = _folder(bundle, name)

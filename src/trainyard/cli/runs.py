@@ -34,22 +34,20 @@ def _facts(run: Path) -> dict[str, Any]:
     """What is known of a run; null are the scores of one that hasn't finished, and the format before an export."""
     import yaml
 
-    from trainyard.artifacts.export_record import EXPORTS, FACTS, LATEST
+    from trainyard.artifacts.export_record import newest_facts
     from trainyard.artifacts.run import CONFIG, METRICS
 
-    def read(path: Path) -> dict[str, Any]:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
     model = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")).get("model", {})
-    metrics = read(run / METRICS)
-    test = metrics.get("test", {})
+    path = run / METRICS
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    test, export = metrics.get("test", {}), newest_facts(run / "bundle")
     return {
         "run": str(run),
         "model": " ".join(filter(None, (model.get("kind"), model.get("name")))),
         "accuracy": test.get("accuracy"),
         "macro_f1": test.get("macro_f1"),
         "gain": metrics.get("baseline", {}).get("gain"),
-        "recommended": read(run / EXPORTS / LATEST / FACTS).get("recommended"),
+        "recommended": export and export.recommended,
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trainyard.base.errors import DataError
 from trainyard.base.files import write_text
+from trainyard.base.words import counted
 from trainyard.config.data import AnyData
 from trainyard.data.records import BadExample, Split
 
@@ -62,15 +63,18 @@ class Duplicates:
     def findings(self) -> list[tuple[str, str]]:
         """What was found, and what to do about it: what a model has seen in training doesn't measure it."""
         kinds = (
-            (self.copies, "exact copies of examples in another split", "remove them from one of the splits"),
-            (self.conflicting, "copies of an example with another label", "correct the labels"),
-            (self.near, "near copies of another: the same text or picture, written or saved anew", "keep one of each"),
-        )
+            (self.copies, "an exact copy", "exact copies", "of an example in another split",
+             "remove them from one of the splits"),
+            (self.conflicting, "a copy", "copies", "of an example with another label", "correct the labels"),
+            (self.near, "a near copy", "near copies", "of another: the same text or picture, written or saved anew",
+             "keep one of each"),
+        )  # fmt: skip
         return [
-            (f"{pairs.count:,} examples are {what} (the first: {pairs.examples[0][1]} of {pairs.examples[0][0]})", fix)
-            for pairs, what, fix in kinds
+            (f"{counted(pairs.count, f'example is {one}', f'examples are {many}')} {of} "
+             f"(the first: {pairs.examples[0][1]} of {pairs.examples[0][0]})", fix)
+            for pairs, one, many, of, fix in kinds
             if pairs.count
-        ]
+        ]  # fmt: skip
 
     def warnings(self) -> list[str]:
         """The same as sentences."""
@@ -135,7 +139,8 @@ def check_quota(bad: Sequence[BadExample], total: int, data: AnyData) -> None:
     listing = Path(data.cache).expanduser() / "bad_examples.csv"
     listed = f" (all are listed in {listing})" if _list_bad(bad, listing) else ""
     raise DataError(
-        f"{len(bad):,} of {total:,} examples are bad, more than data.max_bad={data.max_bad:g} allows: "
+        f"{len(bad):,} of {total:,} examples {'is' if len(bad) == 1 else 'are'} bad, more than "
+        f"data.max_bad={data.max_bad:g} allows: "
         f"{'; '.join(first_bad(bad))}; mend them, or raise data.max_bad{listed}"
     )
 
@@ -169,6 +174,6 @@ def log_findings(bad: Sequence[BadExample], warnings: Sequence[str], notes: Sequ
     for note in notes:
         log.info(note)
     if bad:
-        log.warning("skipped %s bad examples, the first: %s (%s)", f"{len(bad):,}", bad[0].where, bad[0].reason)
+        log.warning("skipped %s, the first: %s (%s)", counted(len(bad), "bad example"), bad[0].where, bad[0].reason)
     for warning in warnings:
         log.warning(warning)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainyard.base.errors import DataError
+from trainyard.base.words import counted
 from trainyard.config.data import AnyData
 from trainyard.data.records import SPLITS, Rows, Split
 
@@ -123,5 +124,5 @@ def _apportion(sizes: NDArray[np.int64], count: int, spare: int) -> NDArray[np.i
 
 
 def _counted(names: Sequence[str], counts: Mapping[str, int]) -> str:
-    listed = ", ".join(f"{name!r}: {counts[name]:,} examples" for name in names[:5])
+    listed = ", ".join(f"{name!r}: {counted(counts[name], 'example')}" for name in names[:5])
     return listed + (f" and {len(names) - 5} more" if len(names) > 5 else "")

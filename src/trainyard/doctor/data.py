@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from trainyard.base.errors import TrainyardError
+from trainyard.base.words import counted
 from trainyard.data.records import SPLITS, Split
 from trainyard.data.report import MAX_LISTED, DataReport, first_bad
 from trainyard.doctor.checks import Check
@@ -79,7 +80,7 @@ def judge(report: DataReport) -> list[Check]:
 def _counts(report: DataReport) -> Check:
     splits = {split: sum(counts.get(split, 0) for counts in report.classes.values()) for split in SPLITS}
     sizes = ", ".join(f"{split} {count:,}" for split, count in splits.items())
-    return Check("data", "ok", f"{report.location}: {len(report.classes)} classes, {sizes}")
+    return Check("data", "ok", f"{report.location}: {counted(len(report.classes), 'class', 'classes')}, {sizes}")
 
 
 def _balance(report: DataReport) -> Check:
@@ -96,7 +97,9 @@ def _small_classes(report: DataReport) -> Iterator[Check]:
     for split, fix in FEW_FIX.items():
         small = [name for name, counts in report.classes.items() if counts.get(split, 0) < MIN_PER_CLASS]
         if small:
-            detail = f"fewer than {MIN_PER_CLASS} examples of {len(small)} classes: {_listed(small)}"
+            detail = (
+                f"fewer than {MIN_PER_CLASS} examples of {counted(len(small), 'class', 'classes')}: {_listed(small)}"
+            )
             yield Check(f"{split} split", "warning", detail, fix)
 
 

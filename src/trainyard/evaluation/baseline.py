@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel
 
 from trainyard.config.data import ImagesConfig, TextsConfig
 from trainyard.data.encoded import encode_split
 from trainyard.data.records import Records
-from trainyard.evaluation.intervals import paired_interval
+from trainyard.evaluation.intervals import paired_interval, verdict
 from trainyard.evaluation.shown import read_pixels
 from trainyard.preprocess.base import Preprocessor
-
-if TYPE_CHECKING:
-    from trainyard.artifacts.bundle import Json
+from trainyard.preprocess.text import as_text
 
 MAX_EXAMPLES = 10_000
 """Examples to learn from, and as many to be scored on: more would hardly be better, and take minutes."""
@@ -33,9 +31,8 @@ TOKEN = r"\w+|[^\w\s]"
 """Also of one character, so that no text is without any."""
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """The better of two simple models, and how much better the trained one is.
+class Baseline(BaseModel):
+    """The better of two simple models, and how much better the trained one is; ``metrics.json`` has it.
 
     Attributes:
         name: What it is.
@@ -58,18 +55,9 @@ class Baseline:
 
     @property
     def verdict(self) -> str:
-        """Who is better, whoever that is; a difference within chance is none."""
+        """Whether the trained model is better or worse than it."""
         low, high = self.gain_interval
-        return "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
-
-    def to_dict(self) -> Json:
-        """As ``metrics.json`` has it."""
-        return {**asdict(self), "gain_interval": list(self.gain_interval)}
-
-    @staticmethod
-    def from_dict(values: Any) -> Baseline:
-        """Reads what ``to_dict`` gave."""
-        return Baseline(**values | {"gain_interval": tuple(values["gain_interval"])})
+        return verdict(self.gain, low <= 0 <= high)
 
 
 def measure_baseline(
@@ -98,13 +86,11 @@ def measure_baseline(
     majority = float((test.labels == frequent).mean())
     name, answers = "always the most frequent class", np.full(len(truth), frequent)
     if len(np.unique(learnt)) > 1:
-        parts = train.select(train_rows), test.select(test_rows)
-        if isinstance(data, TextsConfig):
-            linear, fitted = "TF-IDF with logistic regression", _by_words(*parts)
-        else:
-            linear, fitted = "logistic regression on small grey pixels", _by_pixels(*parts, preprocessor, data)
+        seen, asked = (_inputs(part, preprocessor, data) for part in (train.select(train_rows), test.select(test_rows)))
+        fitted = _linear(seen, asked, learnt)
         if (fitted == truth).mean() >= (answers == truth).mean():
-            name, answers = linear, fitted
+            pixels, words = "logistic regression on small grey pixels", "TF-IDF with logistic regression"
+            name, answers = words if isinstance(data, TextsConfig) else pixels, fitted
     ours, theirs = predicted == truth, answers == truth
     return Baseline(
         name=name,
@@ -122,35 +108,28 @@ def _sample(count: int, most: int) -> NDArray[np.int64]:
     return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
-def _by_words(train: Records, test: Records) -> NDArray[np.int64]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    texts = [
-        [" ".join(item) if isinstance(item, tuple) else str(item) for item in part.items] for part in (train, test)
-    ]
-    words = max(1_000, MAX_COEFFICIENTS // len(np.unique(train.labels)))
-    counted = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN, max_features=words)
-    return _by_lines(counted.fit_transform(texts[0]), train.labels, counted.transform(texts[1]), strength=10.0)
+def _inputs(part: Records, preprocessor: Preprocessor, data: ImagesConfig | TextsConfig) -> Any:
+    """Texts, or small grey images ``[examples, pixels] float64`` from 0 to 1."""
+    if isinstance(data, TextsConfig):
+        return [as_text(item) for item in part.items]
+    split = encode_split(part, preprocessor, data, training=False)
+    grey = (Image.fromarray(pixels).convert("L") for pixels in read_pixels(split, np.arange(len(part))))
+    return np.stack([np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel() / 255 for one in grey])
 
 
-def _by_pixels(
-    train: Records, test: Records, preprocessor: Preprocessor, data: ImagesConfig | TextsConfig
-) -> NDArray[np.int64]:
-    def small(part: Records) -> NDArray[np.float64]:
-        split = encode_split(part, preprocessor, data, training=False)
-        grey = (Image.fromarray(pixels).convert("L") for pixels in read_pixels(split, np.arange(len(part))))
-        return np.stack([np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel() / 255 for one in grey])
-
-    return _by_lines(small(train), train.labels, small(test), strength=1.0)
-
-
-def _by_lines(train: Any, labels: NDArray[np.int64], test: Any, strength: float) -> NDArray[np.int64]:
-    """A linear model's answers; ``strength`` is how far it may go to fit what it learns from."""
+def _linear(train: Any, test: Any, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A linear model's answers; what it may be fitted to, words can bear more of than pixels."""
     from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
 
+    model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS)
+    if isinstance(train, list):
+        words = max(1_000, MAX_COEFFICIENTS // len(np.unique(labels)))
+        counted = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN, max_features=words)
+        model = make_pipeline(counted, model.set_params(C=10.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly the best is as good for a baseline
-        model = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS).fit(train, labels)
-    answers: NDArray[np.int64] = model.predict(test)
+        answers: NDArray[np.int64] = model.fit(train, labels).predict(test)
     return answers

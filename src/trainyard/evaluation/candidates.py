@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
-from trainyard.artifacts.bundle import Bundle, find_bundle
-from trainyard.artifacts.export_record import Export, FormatName, FormatRow, Opened, find_export
+from trainyard.artifacts.export_record import FormatName, FormatRow, newest_facts, open_trusted
 from trainyard.artifacts.run import CONFIG, PREDICTIONS
 from trainyard.config.load import flatten
 from trainyard.evaluation.paired import Answers
@@ -49,20 +49,23 @@ def open_candidate(run: Path, format: FormatName | None = None) -> Candidate:
         BundleError: something was changed.
         DataError: a format can't be asked, as the data can't be read or changed since.
     """
-    bundle = Bundle.read(find_bundle(run))
-    folder, export = bundle.path.parent, find_export(bundle)
+    opened = open_trusted(run, format or "eager")
+    bundle, folder = opened.bundle, opened.bundle.path.parent
     if format is None and (folder / PREDICTIONS).is_file():
         kept = read_predictions(folder)
-        answers = _answers(kept.classes, kept.ids, kept.labels.tolist(), kept.predicted.tolist())
+        ids, labels, given = kept.ids, kept.labels, kept.predicted
     else:
-        answers = _asked(Opened(bundle, export), format or "eager")
-    path = folder / CONFIG
+        from trainyard.evaluation.evaluate import format_logits
+
+        records, logits = format_logits(opened, format or "eager", [])
+        ids, labels, given = example_ids(records), records.labels, logits.numpy().argmax(axis=1)
+    names, export, path = np.array(bundle.labels, dtype=object), newest_facts(bundle.path), folder / CONFIG
     return Candidate(
         name=f"{folder.parent.name}/{folder.name}" + (f" {format}" if format else ""),
         digest=bundle.digest,
-        answers=answers,
-        row=_row(export, format),
-        machine=export.facts.machine if export else {},
+        answers=dict(zip(ids, zip(names[labels], names[given], strict=True), strict=True)),
+        row=export.row(format or export.recommended) if export else None,
+        machine=export.machine if export else {},
         config=flatten(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {},
     )
 
@@ -72,18 +75,3 @@ def differing_keys(candidates: Sequence[Candidate]) -> dict[str, list[object]]:
     keys = sorted({key for one in candidates for key in one.config})
     values = {key: [one.config.get(key) for one in candidates] for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
-
-
-def _asked(opened: Opened, format: FormatName) -> Answers:
-    from trainyard.evaluation.evaluate import format_logits
-
-    records, logits = format_logits(opened, format, [])
-    return _answers(opened.bundle.labels, example_ids(records), records.labels.tolist(), logits.argmax(dim=1).tolist())
-
-
-def _answers(classes: Sequence[str], ids: Sequence[str], labels: Sequence[int], given: Sequence[int]) -> Answers:
-    return {id: (classes[i], classes[j]) for id, i, j in zip(ids, labels, given, strict=True)}
-
-
-def _row(export: Export | None, format: FormatName | None) -> FormatRow | None:
-    return export.facts.row(format or export.facts.recommended) if export else None

@@ -8,6 +8,11 @@ Z_95 = 1.959964
 """Quantile of the normal distribution for a two-sided 95 % interval."""
 
 
+def verdict(gain: float, is_chance: bool) -> str:
+    """How one that gains so much over another is called; what may be chance is no difference, whatever it is."""
+    return "not distinguishable from" if is_chance else "better than" if gain > 0 else "worse than"
+
+
 def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
     """The score interval of a share (Wilson 1927, JASA 22:209-212).
 

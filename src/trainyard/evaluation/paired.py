@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from trainyard.base.errors import UsageError
-from trainyard.evaluation.intervals import paired_interval
+from trainyard.base.words import counted
+from trainyard.evaluation.intervals import paired_interval, verdict
 
 Answers: TypeAlias = Mapping[str, tuple[str, str]]
 """By the id of a test example: its class, and the one that it was given."""
@@ -19,7 +20,7 @@ CHANCE = 0.05
 """What is less likely than this if both are equally good, isn't taken for chance."""
 LEAST_SHARED = 0.5
 """Least share of the smaller test split that both have in common."""
-RESAMPLES, CHUNK = 2_000, 100
+RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Which is better; a difference within chance is none."""
-        if self.p_value >= CHANCE:
-            return "not distinguishable from"
-        return "better than" if self.gained > self.lost else "worse than"
+        """Whether the other is better or worse than the first."""
+        return verdict(self.gained - self.lost, self.p_value >= CHANCE)
 
     @property
     def changed_classes(self) -> tuple[ClassDifference, ...]:
@@ -101,49 +100,60 @@ def compare(first: Answers, other: Answers, names: tuple[str, str]) -> Differenc
         UsageError: they were tested on other data.
     """
     ids = _common_ids(first, other, names)
-    classes = sorted({name for id in ids for name in (*first[id], other[id][1])})
-    code = {name: code for code, name in enumerate(classes)}
-    rows = np.array([(code[first[id][0]], code[first[id][1]], code[other[id][1]]) for id in ids], np.int64)
-    truth, ours, theirs = rows.T
-    gained, lost = (ours != truth) & (theirs == truth), (ours == truth) & (theirs != truth)
-    macro_f1, macro_f1_interval = _macro_f1(rows, len(classes))
+    # Objects, as a string of numpy has no NUL at its end.
+    told = np.array([(*first[id], other[id][1]) for id in ids], dtype=object)
+    classes, codes = np.unique(told, return_inverse=True)
+    rows = codes.reshape(told.shape)
+    truth, (ours, theirs) = rows[:, 0], (rows[:, column] == rows[:, 0] for column in (1, 2))
+    support, right, others, gained, lost = (
+        np.bincount(truth[chosen], minlength=len(classes))
+        for chosen in (truth >= 0, ours, theirs, theirs & ~ours, ours & ~theirs)
+    )
+    there = np.flatnonzero(support)
+    p_values = holm(mcnemar(gained[there], lost[there]))
+    differences = [
+        ClassDifference(str(classes[i]), int(support[i]), (right[i] / support[i], others[i] / support[i]), p_value)
+        for i, p_value in zip(there, p_values, strict=True)
+    ]
     counts = int(gained.sum()), int(lost.sum())
+    macro_f1, macro_f1_interval = _macro_f1(rows, len(classes))
     return Difference(
         examples=len(ids),
-        same_answers=float((ours == theirs).mean()),
+        same_answers=float((rows[:, 1] == rows[:, 2]).mean()),
         gained=counts[0],
         lost=counts[1],
-        accuracy=(float((ours == truth).mean()), float((theirs == truth).mean())),
+        accuracy=(float(ours.mean()), float(theirs.mean())),
         accuracy_interval=paired_interval(*counts, len(ids)),
-        p_value=mcnemar(*counts),
+        p_value=float(mcnemar(*counts)),
         macro_f1=macro_f1,
         macro_f1_interval=macro_f1_interval,
-        classes=_class_differences(classes, truth, ours, theirs),
+        classes=tuple(sorted(differences, key=lambda one: (one.p_value, one.recall[1] - one.recall[0], one.name))),
     )
 
 
-def mcnemar(gained: int, lost: int) -> float:
+def mcnemar(gained: ArrayLike, lost: ArrayLike) -> NDArray[np.float64]:
     """How likely so unequal numbers are if each of these examples went either way by chance: two-sided, mid-p."""
     from scipy.stats import binom
 
-    fewer, both = min(gained, lost), gained + lost
-    return float(min(1.0, 2 * binom.cdf(fewer, both, 0.5) - binom.pmf(fewer, both, 0.5)))
+    fewer, both = np.minimum(gained, lost), np.add(gained, lost)
+    p_values: NDArray[np.float64] = np.minimum(1, 2 * binom.cdf(fewer, both, 0.5) - binom.pmf(fewer, both, 0.5))
+    return p_values
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: ArrayLike) -> list[float]:
     """Corrects p-values for their number (Holm 1979, Scand J Stat 6:65-70)."""
-    order = np.argsort(p_values, kind="stable")
-    raised = np.maximum.accumulate(np.array(p_values)[order] * np.arange(len(p_values), 0, -1))
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(raised, 1)
-    return [float(p) for p in corrected]
+    ascending = np.sort(p_values)
+    raised = np.maximum.accumulate(ascending * np.arange(len(ascending), 0, -1)).clip(max=1)
+    corrected: list[float] = raised[np.argsort(np.argsort(p_values, kind="stable"))].tolist()
+    return corrected
 
 
 def _common_ids(first: Answers, other: Answers, names: tuple[str, str]) -> list[str]:
     shared = [id for id in first if id in other]
     if len(shared) < LEAST_SHARED * min(len(first), len(other)):
         raise UsageError(
-            f"{names[0]} and {names[1]} were tested on other data: {len(shared):,} examples are in both of their test "
+            f"{names[0]} and {names[1]} were tested on other data: "
+            f"{counted(len(shared), 'example is', 'examples are')} in both of their test "
             f"splits, which have {len(first):,} and {len(other):,}; train both on the same data and, where the split "
             "is held out, with the same seed or data.split_seed"
         )
@@ -155,47 +165,20 @@ def _common_ids(first: Answers, other: Answers, names: tuple[str, str]) -> list[
     return shared
 
 
-def _class_differences(
-    classes: Sequence[str], truth: NDArray[np.int64], ours: NDArray[np.int64], theirs: NDArray[np.int64]
-) -> tuple[ClassDifference, ...]:
-    found = []
-    for code in np.unique(truth).tolist():
-        right, others = ours[truth == code] == code, theirs[truth == code] == code
-        recall = float(right.mean()), float(others.mean())
-        p_value = mcnemar(int((others & ~right).sum()), int((right & ~others).sum()))
-        found.append((classes[code], len(right), recall, p_value))
-    corrected = holm([row[-1] for row in found])
-    differences = (ClassDifference(*row[:3], p) for row, p in zip(found, corrected, strict=True))
-    return tuple(sorted(differences, key=lambda one: (one.p_value, one.recall[1] - one.recall[0], one.name)))
-
-
 def _macro_f1(rows: NDArray[np.int64], classes: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """That of both, and the interval of the difference.
+    """That of both, and the interval of the difference; ``rows`` are ``[examples, 3]``: the class, and the two answers.
 
     Examples with the same class and answers can't be told apart, so that their numbers are drawn and not they.
     """
-    from scipy.sparse import csr_array
-
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    each = np.arange(len(kinds))
 
-    def of_class(column: int, among: NDArray[np.bool_]) -> csr_array:
-        return csr_array((np.ones(among.sum()), (each[among], kinds[among, column])), (len(kinds), classes))
+    def scores(drawn: NDArray[np.int64]) -> tuple[float, float]:
+        truth, ours, theirs = (np.bincount(column, drawn, classes) for column in kinds.T)
+        hits = [np.bincount(kinds[:, 0], drawn * (kinds[:, k] == kinds[:, 0]), classes) for k in (1, 2)]
+        first, other = (2 * hit / np.maximum(truth + found, 1) for hit, found in zip(hits, (ours, theirs), strict=True))
+        return float(first.sum() / (truth + ours > 0).sum()), float(other.sum() / (truth + theirs > 0).sum())
 
-    everything = np.ones(len(kinds), bool)
-    support = of_class(0, everything)
-    parts = [(of_class(column, kinds[:, column] == kinds[:, 0]), of_class(column, everything)) for column in (1, 2)]
-
-    def scores(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-        f1 = []
-        for hits, predicted in parts:
-            found = drawn @ predicted + drawn @ support
-            f1.append((2 * (drawn @ hits) / np.maximum(found, 1)).sum(axis=1) / (found > 0).sum(axis=1))
-        return np.stack(f1, axis=1)
-
-    [both] = scores(counts[None])
     generator = np.random.default_rng(0)
-    draws = (generator.multinomial(len(rows), counts / len(rows), CHUNK) for _ in range(RESAMPLES // CHUNK))
-    differences = np.concatenate([np.diff(scores(drawn), axis=1)[:, 0] for drawn in draws])
-    low, high = np.quantile(differences, (0.025, 0.975))
-    return (float(both[0]), float(both[1])), (float(low), float(high))
+    draws = (scores(generator.multinomial(len(rows), counts / len(rows))) for _ in range(RESAMPLES))
+    low, high = np.quantile([other - first for first, other in draws], (0.025, 0.975)).tolist()
+    return scores(counts), (low, high)

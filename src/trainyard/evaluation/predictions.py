@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CLASSES = b"trainyard.classes"
 """Metadata of the file: the names of the classes, in the order of the probabilities, as a list in JSON."""
+SHOWN_AS = {"characters": "text", "brightness": "picture"}
+"""The column with what is shown of the examples, by what is measured of them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Predictions:
         sources: Where each is from: a relative path, or ``file.csv:12``.
         labels: The true classes, ``[examples] int64``.
         probabilities: ``[examples, classes] float32``, calibrated.
-        trait: What ``traits`` are: ``length`` (characters) of texts, ``brightness`` (0 to 1) of images.
+        trait: What ``traits`` are: ``characters`` of texts (how many), ``brightness`` (0 to 1) of images.
         traits: ``[examples] float32``; NaN where it wasn't looked at.
         shown: The beginning of the text or a small picture (PNG or JPEG) of the examples that a report may show.
     """
@@ -45,7 +47,7 @@ class Predictions:
     probabilities: NDArray[np.float32]
     trait: str
     traits: NDArray[np.float32]
-    shown: Sequence[str | bytes | None]
+    shown: list[str | bytes | None]
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -64,6 +66,12 @@ class Predictions:
         """The probabilities of the answers, ``[examples] float32``."""
         best: NDArray[np.float32] = self.probabilities.max(axis=1)
         return best
+
+    @property
+    def order(self) -> list[int]:
+        """Indices, the most telling first: the surest mistakes, then the right answers that are least sure."""
+        order: list[int] = np.lexsort((np.where(self.right, 1, -1) * self.confidence, self.right)).tolist()
+        return order
 
 
 def example_ids(records: Records) -> list[str]:
@@ -87,6 +95,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     from pyarrow import parquet
 
     names, made = np.array(predictions.classes, dtype=object), predictions
+    shown_as = SHOWN_AS[made.trait]
     probabilities = pa.array(made.probabilities.ravel())
     columns = {
         "id": pa.array(made.ids, pa.string()),
@@ -95,7 +104,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         "predicted": pa.array(names[made.predicted], pa.string()),
         "probabilities": pa.FixedSizeListArray.from_arrays(probabilities, len(names)),
         made.trait: pa.array(made.traits),
-        _shown_as(made.trait): pa.array(made.shown, pa.string() if made.trait == "length" else pa.binary()),
+        shown_as: pa.array(made.shown, pa.string() if shown_as == "text" else pa.binary()),
     }
     table = pa.table(columns).replace_schema_metadata({CLASSES: json.dumps(made.classes)})
     with atomic_write(path) as file:
@@ -117,20 +126,15 @@ def read_predictions(run: Path) -> Predictions:
         )
     table = parquet.read_table(path)
     classes = tuple(json.loads(table.schema.metadata[CLASSES]))
-    trait = "length" if "length" in table.column_names else "brightness"
     code = {name: code for code, name in enumerate(classes)}
-    flat = table["probabilities"].combine_chunks().flatten().to_numpy()
+    trait = next(name for name in SHOWN_AS if name in table.column_names)
     return Predictions(
         classes=classes,
         ids=table["id"].to_pylist(),
         sources=table["source"].to_pylist(),
         labels=np.array([code[name] for name in table["label"].to_pylist()], dtype=np.int64),
-        probabilities=flat.reshape(-1, len(classes)),
+        probabilities=np.stack(table["probabilities"].to_numpy()),
         trait=trait,
         traits=table[trait].to_numpy(),
-        shown=cast("list[str | bytes | None]", table[_shown_as(trait)].to_pylist()),
+        shown=table[SHOWN_AS[trait]].to_pylist(),
     )
-
-
-def _shown_as(trait: str) -> str:
-    return "text" if trait == "length" else "picture"

@@ -17,8 +17,8 @@ from trainyard.data.encoded import EncodedSplit, encode_split
 from trainyard.data.records import Records
 from trainyard.data.threads import ordered_map
 from trainyard.evaluation.predictions import Predictions, example_ids
-from trainyard.preprocess.base import Item, Preprocessor
-from trainyard.preprocess.text import without_surrogates
+from trainyard.preprocess.base import Preprocessor
+from trainyard.preprocess.text import as_text
 
 SUREST = 24
 """Wrong answers that are shown for being the surest."""
@@ -54,59 +54,51 @@ def describe_answers(
         samples: Whether the examples themselves may be shown.
     """
     images = isinstance(data, ImagesConfig)
-    split = encode_split(records, preprocessor, data, training=False) if images else None
-    chosen = _chosen(records.labels, probabilities) if samples else np.empty(0, np.int64)
-    shown: list[str | bytes | None] = [None] * len(records)
-    if split is None:
-        traits = np.array([len(_text(item)) for item in records.items], np.float32)
-        for i in chosen.tolist():
-            shown[i] = _beginning(_text(records.items[i]))
-    else:
-        traits = _brightness(split)
-        pictures = zip(chosen.tolist(), map(_picture, read_pixels(split, chosen[: _most(split)])), strict=False)
-        room = MAX_BYTES
-        for i, picture in pictures:
-            if (room := room - len(picture)) < 0:
-                break
-            shown[i] = picture
-    return Predictions(
+    made = Predictions(
         classes=tuple(classes),
         ids=example_ids(records),
         sources=list(records.sources),
         labels=records.labels,
         probabilities=probabilities,
-        trait="brightness" if images else "length",
-        traits=traits,
-        shown=shown,
+        trait="brightness" if images else "characters",
+        traits=np.full(len(records), np.nan, np.float32),
+        shown=[None] * len(records),
     )
+    chosen = np.array(_chosen(made) if samples else [], np.int64)
+    if images:
+        _look_at_images(made, chosen, encode_split(records, preprocessor, data, training=False))
+        return made
+    texts = [as_text(item) for item in records.items]
+    made.traits[:] = [len(text) for text in texts]
+    for i in chosen.tolist():
+        made.shown[i] = texts[i] if len(texts[i]) <= MAX_CHARACTERS else texts[i][: MAX_CHARACTERS - 1] + "…"
+    return made
 
 
-def _chosen(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Indices, the most wanted first: the surest mistakes, then some of each cell; of right answers the least sure."""
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = predicted == labels
-    order = np.lexsort((np.where(right, confidence, -confidence), right)).tolist()
+def _chosen(made: Predictions) -> list[int]:
+    """Indices, the most wanted first: the surest mistakes, then some of each cell of the confusion matrix."""
     seen: Counter[tuple[int, int]] = Counter()
     wanted = []
-    for place, i in enumerate(order):
-        cell = int(labels[i]), int(predicted[i])
-        if seen[cell] < PER_CELL or (place < SUREST and not right[i]):
-            wanted.append((right[i] or place >= SUREST, seen[cell], place, i))
+    for place, i in enumerate(made.order):
+        cell = int(made.labels[i]), int(made.predicted[i])
+        is_surest = place < SUREST and cell[0] != cell[1]
+        if is_surest or seen[cell] < PER_CELL:
+            wanted.append((not is_surest, seen[cell], place, i))
         seen[cell] += 1
-    return np.array([i for *_, i in sorted(wanted)[:MAX_SHOWN]], np.int64)
+    return [i for *_, i in sorted(wanted)[:MAX_SHOWN]]
 
 
-def _brightness(split: EncodedSplit) -> NDArray[np.float32]:
-    """Mean of each image's pixels, from 0 to 1; of uncached ones, NaN but for a sample."""
-    traits = np.full(len(split), np.nan, np.float32)
-    rows = np.random.default_rng(0).permutation(len(split))[: _most(split)]
-    for i, pixels in zip(rows.tolist(), read_pixels(split, rows), strict=True):
-        traits[i] = pixels.mean() / 255
-    return traits
-
-
-def _most(split: EncodedSplit) -> int:
-    return MAX_DECODED if split.image_bytes is None else len(split)
+def _look_at_images(made: Predictions, chosen: NDArray[np.int64], split: EncodedSplit) -> None:
+    """Adds the mean of each image's pixels, from 0 to 1, and pictures; of uncached images, of some alone."""
+    most = MAX_DECODED if split.image_bytes is None else len(split)
+    rows = np.random.default_rng(0).permutation(len(split))[:most]
+    made.traits[rows] = [pixels.mean() / 255 for pixels in read_pixels(split, rows)]
+    room = MAX_BYTES
+    for i, pixels in zip(chosen.tolist(), read_pixels(split, chosen[:most]), strict=False):
+        picture = _picture(pixels)
+        if (room := room - len(picture)) < 0:
+            break
+        made.shown[i] = picture
 
 
 def read_pixels(split: EncodedSplit, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
@@ -124,11 +116,3 @@ def _picture(pixels: NDArray[np.uint8]) -> bytes:
     # A small one is a drawing as often as a photograph, of which JPEG would leave smears.
     image.save(file, "PNG") if max(pixels.shape) <= SIDE // 2 else image.save(file, "JPEG", quality=80)
     return file.getvalue()
-
-
-def _text(item: Item) -> str:
-    return without_surrogates(" | ".join(item) if isinstance(item, tuple) else str(item))
-
-
-def _beginning(text: str) -> str:
-    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"

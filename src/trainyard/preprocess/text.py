@@ -222,3 +222,8 @@ def _clean_text(item: Item) -> str | tuple[str, str]:
 def without_surrogates(text: str) -> str:
     """Replaces lone surrogates by U+FFFD: half an emoji, as JSON may hold it, isn't Unicode, and tokenizers raise."""
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def as_text(item: Item) -> str:
+    """What is shown of a text or of a pair of texts."""
+    return without_surrogates(" | ".join(item) if isinstance(item, tuple) else str(item))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from trainyard.artifacts.bundle import Certainty, Covered
 from trainyard.evaluation.baseline import Baseline
 from trainyard.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from trainyard.evaluation.intervals import wilson_interval
@@ -32,6 +33,7 @@ class CardFacts:
         test: Scores of the calibrated model, like ``val``.
         baseline: What a simple model reached.
         temperature: The fitted one, which lies in the output layer's weights.
+        certainty: Which answers are certain; none if no accuracy was wanted of them.
         training: Epochs, seconds, world size, seed and so on.
         config: The resolved config, as YAML.
         environment: Versions and hardware.
@@ -47,6 +49,7 @@ class CardFacts:
     val: Scores
     baseline: Baseline
     temperature: float
+    certainty: Certainty | None
     training: Mapping[str, object]
     config: str
     environment: Mapping[str, object]
@@ -83,7 +86,10 @@ def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperatu
     per_class = dict.fromkeys(classes, ClassScores(precision=1.0, recall=1.0, f1=1.0, support=2))
     confusion = [[2 * (row == column) for column in range(len(classes))] for row in range(len(classes))]
     scores = Scores(1.0, 1.0, 0.1, 0.1, 2 * len(classes), per_class, confusion)
-    baseline = Baseline("a simple model", 0.5, 0.4, 0.25, 0.5, (0.2, 0.8), 8 * len(classes), 2 * len(classes))
+    baseline = Baseline(
+        name="a simple model", accuracy=0.5, macro_f1=0.4, majority=0.25, gain=0.5, gain_interval=(0.2, 0.8),
+        train_examples=8 * len(classes), test_examples=2 * len(classes),
+    )  # fmt: skip
     counts = {"train": 8, "val": 2, "test": 2}
     data = {
         "location": "made_up",
@@ -96,12 +102,14 @@ def made_up_facts(config: str, modality: Kind, classes: Sequence[str], temperatu
     }
     training = {"examples_per_second": 1.0, "seconds": 1.0, "epochs": 1, "world_size": 1, "local_processes": 1,
                 "steps": 1, "best_epoch": 1, "order": 1, "seed": 1}  # fmt: skip
+    covered = Covered(coverage=0.5, accuracy=1.0)
+    certain = Certainty(target_accuracy=0.98, threshold=0.9, val=covered, test=covered) if len(classes) == 2 else None
     # Not this machine's: to ask for a GPU's name takes memory of it, in each process.
     environment = {"trainyard": "1", "python": "3", "platform": "Linux", "cpu": "a processor", "cores": 1, "threads": 1,
                    "gpu": None, "packages": {"torch": "2"}}  # fmt: skip
     return CardFacts(
         "made up", modality, "a model", len(classes) == 2, classes, data, scores, scores, baseline, temperature,
-        training, config, environment,
+        certain, training, config, environment,
     )  # fmt: skip
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.report.figures import boxes_allowed
+from trainyard.report.figures import plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,19 +18,6 @@ BINS = 10
 """Of confidence."""
 LEAST_COVERED = 5
 """Examples: the accuracy of fewer jumps about."""
-
-
-def to_svg(figure: Figure) -> bytes:
-    """Gives a figure as SVG; the same figure gives the same bytes.
-
-    Text stays text, in the reader's own font, which may have scripts that matplotlib's lacks.
-    """
-    import matplotlib
-
-    file = io.BytesIO()
-    with boxes_allowed(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "trainyard"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return file.getvalue()
 
 
 def learning_curve(rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> Figure:
@@ -82,11 +68,6 @@ def coverage(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> Figur
 
 
 def _axes(across: str, up: str) -> Axes:
-    # Not pyplot: it keeps every figure, needs a backend, and is not made for threads.
-    from matplotlib.figure import Figure
-
-    axes = Figure(figsize=(4.6, 3.4), layout="constrained").add_subplot()
+    axes = plain_axes(4.6, 3.4, across, up)
     axes.grid(alpha=0.3)
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
     return axes

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from trainyard.artifacts.bundle import Json
 from trainyard.artifacts.export_record import ExportFacts, FormatRow
+from trainyard.report.figures import plain_axes
 from trainyard.report.markdown import NONE, markdown, markdown_table, number
 
 if TYPE_CHECKING:
@@ -122,11 +123,8 @@ def export_figure(facts: ExportFacts) -> Figure:
 
     A refused format isn't timed: it is a grey cross on the right edge, at its accuracy.
     """
-    # Not pyplot: it keeps every figure, needs a backend, and is not made for threads.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
+    across = f"p50 latency in ms, {_times(facts.machine)}"
+    axes = plain_axes(8, 5, across, "accuracy, with its 95 % interval")
     shown = [row for row in facts.formats if row.accuracy is not None]
     latencies = [row.latency_ms.p50 for row in shown if row.latency_ms]
     edge = 1.25 * max(latencies, default=1.0)
@@ -134,13 +132,11 @@ def export_figure(facts: ExportFacts) -> Figure:
     largest = max((row.size_mb or 0.0 for row in shown), default=0.0) or 1.0
     points = [_draw(axes, row, edge, 40 + 360 * (row.size_mb or 0.0) / largest) for row in shown]
     axes.margins(y=0.2)
-    axes.set_xlabel(f"p50 latency in ms, {_times(facts.machine)}")
-    axes.set_ylabel("accuracy, with its 95 % interval")
     absent = ", ".join(f"{row.name} ({row.status})" for row in facts.formats if row not in shown)
     axes.set_title(f"recommended: {facts.recommended}" + (f"\nnot shown: {absent}" if absent else ""), fontsize=10)
     axes.grid(alpha=0.3)
     _label(axes, points)
-    return figure
+    return cast("Figure", axes.figure)
 
 
 def machine_facts(machine: Json) -> Iterator[tuple[str, str]]:

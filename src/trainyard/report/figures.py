@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from trainyard.base.files import atomic_write
+from trainyard.base.words import counted
 from trainyard.heads.scores import Scores
 
 if TYPE_CHECKING:
@@ -35,49 +34,53 @@ def confusion_matrix(scores: Scores, classes: Sequence[str]) -> Figure:
         scores: Of the split that is shown.
         classes: Names of the classes, in the order of the logits.
     """
-    # Not pyplot: it keeps every figure, needs a backend, and is not made for threads.
-    from matplotlib.figure import Figure
-
     counts = np.asarray(scores.confusion, dtype=np.int64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.5 + 0.45 * len(classes), 14.0)
-    figure = Figure(figsize=(side + 1, side), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
+    axes = plain_axes(side + 1, side, "predicted class", "true class")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure = cast("Figure", axes.figure)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    axes.set_title(f"accuracy {scores.accuracy:.3f}, {scores.examples:,} examples")
+    axes.set_title(f"accuracy {scores.accuracy:.3f}, {counted(scores.examples, 'example')}")
     _name_axes(axes, classes)
     if len(classes) <= MAX_NUMBERED:
         _number_cells(axes, counts, shares)
     return figure
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically; the same figure gives the same bytes."""
-    with atomic_write(path) as file, boxes_allowed():
-        figure.savefig(file, format="png", metadata={"Software": None})
+def drawn(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """Gives the file of a figure; the same figure gives the same bytes.
 
+    In an SVG text stays text, in the reader's own font, which may have scripts that matplotlib's lacks.
+    """
+    import matplotlib
 
-def to_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """Gives a figure as ``[height, width, 3] uint8``."""
-    file = io.BytesIO()
-    with boxes_allowed():
-        figure.savefig(file, format="png")
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-@contextlib.contextmanager
-def boxes_allowed() -> Iterator[None]:
-    """Names in a script that the font lacks become boxes; the model card's table has them in full."""
-    with warnings.catch_warnings():
+    file, unsaid = io.BytesIO(), {"png": ("Software",), "svg": ("Date", "Creator")}
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "trainyard"}):
+        # Names in a script that the font lacks become boxes; the model card's table has them in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
+        figure.savefig(file, format=kind, transparent=kind == "svg", metadata=dict.fromkeys(unsaid[kind]))
+    return file.getvalue()
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, atomically."""
+    with atomic_write(path) as file:
+        file.write(drawn(figure, "png"))
+
+
+def plain_axes(width: float, height: float, across: str, up: str) -> Axes:
+    """An empty figure of this size in inches, with the names of its axes."""
+    # Not pyplot: it keeps every figure, needs a backend, and is not made for threads.
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(width, height), dpi=100, layout="constrained").add_subplot()
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    return axes
 
 
 def _name_axes(axes: Axes, classes: Sequence[str]) -> None:
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
     if len(classes) > MAX_NAMED:
         return  # The default ticks then give the classes' indices.
     names = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…" for name in classes]

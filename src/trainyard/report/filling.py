@@ -14,6 +14,7 @@ import yaml
 
 from trainyard.base.errors import UsageError
 from trainyard.base.project import find_project
+from trainyard.base.words import counted
 from trainyard.report.markdown import number
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,10 @@ class Filling:
                 )
         self._render(_folders_of_project(), None)
 
+    def is_owned(self) -> bool:
+        """Whether the project has a template of this name."""
+        return any((folder / self.template).is_file() for folder in _folders_of_project())
+
     def fill_strictly(self, known: Mapping[str, object]) -> str:
         """Fills it in.
 
@@ -78,7 +83,13 @@ class Filling:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        environment.filters |= {"number": number, "words": _in_words, "yaml": _as_yaml, **self._filters}
+        environment.filters |= {
+            "number": number,
+            "counted": counted,
+            "words": _in_words,
+            "yaml": _as_yaml,
+            **self._filters,
+        }
         try:
             template = environment.get_template(self.template)
             return "" if known is None else template.render(known)

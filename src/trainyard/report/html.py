@@ -8,32 +8,31 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import yaml
 
-from trainyard.artifacts.bundle import BundleFacts, find_bundle, read_facts
-from trainyard.artifacts.export_record import EXPORTS, LATEST, ExportFacts, parse_facts
-from trainyard.artifacts.export_record import FACTS as EXPORT_FACTS
+from trainyard.artifacts.bundle import Json, find_bundle, read_facts
+from trainyard.artifacts.export_record import ExportFacts, newest_facts
 from trainyard.artifacts.manifest import digest
 from trainyard.artifacts.run import CONFIG, METRICS, METRICS_CSV, REPORT
 from trainyard.base.files import write_text
+from trainyard.base.words import counted
 from trainyard.evaluation.baseline import Baseline
 from trainyard.evaluation.intervals import wilson_interval
 from trainyard.evaluation.predictions import Predictions, read_predictions
 from trainyard.evaluation.shown import SUREST
 from trainyard.heads.scores import Scores
-from trainyard.report.curves import coverage, learning_curve, reliability, to_svg
-from trainyard.report.export import COLUMNS, GOOD, export_figure
-from trainyard.report.filling import LIBRARY, Filling, last_part, without_folders
+from trainyard.report.curves import coverage, learning_curve, reliability
+from trainyard.report.export import COLUMNS, export_figure
+from trainyard.report.figures import drawn
+from trainyard.report.filling import Filling, last_part, without_folders
 
-MAX_MATRIX = 100
-"""Most classes whose confusion matrix is a table; of more, the most frequent confusions are listed alone."""
-LISTED = 10
-"""Most frequent confusions in the list."""
+MOST_CONFUSED = 50
+"""Confusions that are listed of so many classes that their matrix would be too large to look at."""
 PER_SLICE, MAX_SLICES = 20, 5
 """Least test examples of a slice by length or brightness, and most slices."""
 SURE = 0.9
@@ -85,75 +84,77 @@ def write_report(run: Path) -> Path:
         BundleError: the bundle or the export can't be read.
     """
     bundle = find_bundle(run)
-    run = bundle.parent
-    predictions, facts = read_predictions(run), read_facts(bundle)
-    write_text(run / REPORT, HTML.fill(_known(run, bundle, facts, predictions)))
+    run, epochs = bundle.parent, bundle.parent / METRICS_CSV
+    predictions = read_predictions(run)
+    metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))
+    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    rows = csv.DictReader(epochs.read_text(encoding="utf-8").splitlines()) if epochs.is_file() else []
+    known = [{name: float(value) for name, value in row.items() if value} for row in rows]
+    write_text(run / REPORT, HTML.fill(_known(bundle, predictions, metrics, config, known)))
     return run / REPORT
 
 
-def _known(run: Path, bundle: Path, facts: BundleFacts, predictions: Predictions) -> dict[str, object]:
+def check_report(bundle: Path, predictions: Predictions, metrics: Json, config: Json) -> None:
+    """Fills the project's template, if it has one, with what a rehearsal left, so that a run ends as well as it starts.
+
+    Every other answer is said to be wrong, so that each section has something to show.
+
+    Raises:
+        UsageError: it has a mistake; names file and line.
+    """
+    if HTML.is_owned():
+        labels = (predictions.predicted + np.arange(len(predictions.labels)) % 2) % len(predictions.classes)
+        epoch = dict.fromkeys(("epoch", "train_loss", "val_loss", "val_accuracy", "val_macro_f1"), 1.0)
+        HTML.fill_strictly(_known(bundle, replace(predictions, labels=labels), metrics, config, [epoch]))
+
+
+def _known(
+    bundle: Path, predictions: Predictions, metrics: Json, config: Json, epochs: Sequence[Mapping[str, float]]
+) -> Json:
     """What a template can tell."""
+    facts, export = read_facts(bundle), newest_facts(bundle)
     test = Scores.from_dict(facts.metrics["test"])  # type: ignore[arg-type]
-    metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     cells = _cells(predictions)
-    confusions = sorted((cell for key, cell in cells.items() if key[0] != key[1]), key=lambda cell: -cell.count)
-    script = (LIBRARY / "report.js").read_text(encoding="utf-8")
-    export = _export(bundle)
-    report = facts.data.report
+    confusions = sorted((cell for cell in cells.values() if cell.label != cell.predicted), key=lambda cell: -cell.count)
+    mistakes = [i for i in predictions.order if not predictions.right[i]]
     return {
         "name": facts.name,
         "facts": facts,
-        "run": run.name,
+        "run": bundle.parent.name,
         "digest": digest(bundle),
         "modality": facts.kind,
         "classes": predictions.classes,
         "test": test,
         "interval": wilson_interval(test.correct, test.examples),
         "metrics": metrics,
-        "baseline": Baseline.from_dict(metrics["baseline"]),
-        "min_gain": config["trainer"].get("min_gain"),
+        "baseline": Baseline.model_validate(metrics["baseline"]),
+        "min_gain": config["trainer"].get("min_gain"),  # type: ignore[attr-defined]
         "cells": cells,
-        "confusions": confusions[:LISTED],
-        "matrix": len(predictions.classes) <= MAX_MATRIX,
-        "surest": _surest(predictions),
+        "confusions": confusions[:MOST_CONFUSED],
+        "surest": [_example(predictions, i) for i in mistakes if predictions.shown[i] is not None][:SUREST],
         "sure_mistakes": int((~predictions.right & (predictions.confidence > SURE)).sum()),
         "worst": min(test.per_class, key=lambda name: (test.per_class[name].f1, name)),
         "trait": predictions.trait,
         "slices": _slices(predictions),
-        "data": {**report, "location": last_part(facts.data.location)},
-        "figures": _figures(run, predictions, test, export),
+        "data": {**facts.data.report, "location": last_part(facts.data.location)},
+        "figures": _figures(epochs, predictions, test, export),
         "export": export,
         "columns": [column.title for column in COLUMNS],
         "formats": [(row, [column.cell(row) for column in COLUMNS]) for row in export.formats] if export else [],
-        "good": GOOD,
         "config": without_folders(config),
-        "environment": {
-            **{key: value for key, value in facts.training.items() if key != "config"},
-            **facts.environment,
-        },
-        "style": (LIBRARY / "report.css").read_text(encoding="utf-8"),
-        "script": script,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "environment": {key: one for key, one in (facts.training | facts.environment).items() if key != "config"},
     }
 
 
 def _cells(predictions: Predictions) -> dict[tuple[int, int], Cell]:
-    """By true and predicted class; of right answers the least sure are shown first, of wrong ones the surest."""
+    """By true and predicted class; the examples of each in the order in which they are told."""
     pairs = list(zip(predictions.labels.tolist(), predictions.predicted.tolist(), strict=True))
     counts, true = Counter(pairs), Counter(predictions.labels.tolist())
     cells = {pair: Cell(*pair, count, count / true[pair[0]], []) for pair, count in sorted(counts.items())}
-    order = np.argsort(np.where(predictions.right, 1, -1) * predictions.confidence, kind="stable")
-    for i in order.tolist():
+    for i in predictions.order:
         if predictions.shown[i] is not None:
             cells[pairs[i]].examples.append(_example(predictions, i))
     return cells
-
-
-def _surest(predictions: Predictions) -> list[Example]:
-    wrong = np.flatnonzero(~predictions.right)
-    order = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")]
-    return [_example(predictions, i) for i in order.tolist() if predictions.shown[i] is not None][:SUREST]
 
 
 def _example(predictions: Predictions, i: int) -> Example:
@@ -183,17 +184,17 @@ def _slices(predictions: Predictions) -> list[Slice]:
         return []
     edges = np.unique(np.quantile(traits, np.linspace(0, 1, count + 1)))
     place = np.searchsorted(edges[1:-1], traits, side="right")
-    slices = []
-    for part in np.unique(place).tolist():
-        inside, hits = traits[place == part], int(right[place == part].sum())
-        interval = wilson_interval(hits, len(inside))
-        slices.append(Slice(float(inside.min()), float(inside.max()), len(inside), hits / len(inside), interval))
-    return slices
+    parts = [(traits[place == part], right[place == part]) for part in np.unique(place)]
+    return [
+        Slice(float(inside.min()), float(inside.max()), len(hits), float(hits.mean()),
+              wilson_interval(int(hits.sum()), len(hits)))
+        for inside, hits in parts
+    ]  # fmt: skip
 
 
 def _figures(
-    run: Path, predictions: Predictions, test: Scores, export: ExportFacts | None
-) -> Mapping[str, tuple[str, str]]:
+    epochs: Sequence[Mapping[str, float]], predictions: Predictions, test: Scores, export: ExportFacts | None
+) -> dict[str, tuple[str, str]]:
     """Data URLs of the figures, each with what it shows in words."""
     answers = predictions.confidence, predictions.right
     surer = predictions.right[np.argsort(-predictions.confidence, kind="stable")[: max(1, test.examples // 2)]]
@@ -201,30 +202,20 @@ def _figures(
         "reliability": (reliability(*answers), f"Reliability, with a calibration error of {test.ece:.3f}."),
         "coverage": (coverage(*answers), f"Accuracy over coverage: {surer.mean():.1%} of the surer half are right."),
     }
-    if rows := _epochs(run):
-        for name, columns in (("loss", ("train_loss", "val_loss")), ("scores", ("val_accuracy", "val_macro_f1"))):
-            values = [row[columns[-1]] for row in rows]
-            text = f"{columns[-1]} over {len(rows)} epochs: {values[0]:.3f} at first, {values[-1]:.3f} at the end."
-            figures[name] = (learning_curve(rows, columns), text)
+    for name, columns in (("loss", ("train_loss", "val_loss")), ("scores", ("val_accuracy", "val_macro_f1"))):
+        if values := [row[columns[-1]] for row in epochs]:
+            told = f"{values[0]:.3f} at first, {values[-1]:.3f} at the end"
+            text = f"{columns[-1]} over {counted(len(values), 'epoch')}: {told}."
+            figures[name] = (learning_curve(epochs, columns), text)
     if export:
         text = f"Accuracy and latency of the formats; {export.recommended} is recommended."
         figures["formats"] = (export_figure(export), text)
-    return {name: (_data_url(to_svg(figure), "svg+xml"), text) for name, (figure, text) in figures.items()}
+    return {name: (_data_url(drawn(figure, "svg"), "svg+xml"), text) for name, (figure, text) in figures.items()}
 
 
-def _epochs(run: Path) -> Sequence[Mapping[str, float]]:
-    path = run / METRICS_CSV
-    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else []
-    return [{name: float(value) for name, value in row.items() if value} for row in rows]
+def _hash(script: str) -> str:
+    """By which a content policy knows a script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _export(bundle: Path) -> ExportFacts | None:
-    """The newest export; none if there is none, or it is of an earlier bundle."""
-    path = bundle.parent / EXPORTS / LATEST / EXPORT_FACTS
-    if not path.is_file():
-        return None
-    facts = parse_facts(path.read_text(encoding="utf-8"), path.parent)
-    return facts if facts.bundle == digest(bundle) else None
-
-
-HTML = Filling("report.html.j2", "the report", {"percent": lambda share: f"{share:.1%}"}, escapes=True)
+HTML = Filling("report.html.j2", "the report", {"percent": lambda share: f"{share:.1%}", "sha256": _hash}, escapes=True)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from trainyard.base.errors import ItemError, TrainyardError, UsageError
 from trainyard.base.files import write_text
+from trainyard.base.words import counted
 from trainyard.heads.base import Prediction, answer_row
 from trainyard.preprocess.text import without_surrogates
 
@@ -35,7 +36,7 @@ def print_scores(scores: Scores) -> None:
     console.print(table)
     console.print(
         f"accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, loss {scores.loss:.4f}, "
-        f"calibration error {scores.ece:.4f}, {own}{scores.examples:,} examples",
+        f"calibration error {scores.ece:.4f}, {own}{counted(scores.examples, 'example')}",
         highlight=False,
     )
 

@@ -74,6 +74,16 @@ class Measured:
     reference: DriftReference
     certainty: Certainty | None
 
+    def metrics(self, training: Json) -> Json:
+        """The content of ``metrics.json``."""
+        return {
+            "test": self.test.summary(),
+            "val": self.val.summary(),
+            "baseline": self.baseline.model_dump(mode="json"),
+            **({"certain": self.certainty.model_dump()} if self.certainty else {}),
+            "train": {key: training[key] for key in ("examples_per_second", "seconds", "epochs", "world_size")},
+        }
+
 
 def finish(run: Path, trained: Trained) -> Json:
     """Writes the bundle, the answers to the test split and ``metrics.json``; returns the latter."""
@@ -81,13 +91,7 @@ def finish(run: Path, trained: Trained) -> Json:
     with atomic_folder(run / BUNDLE) as folder:
         measured = seal(folder, trained)
     write_predictions(run / PREDICTIONS, measured.predictions)
-    metrics: Json = {
-        "test": measured.test.summary(),
-        "val": measured.val.summary(),
-        "baseline": measured.baseline.to_dict(),
-        **({"certain": measured.certainty.model_dump()} if measured.certainty else {}),
-        "train": {key: trained.training[key] for key in ("examples_per_second", "seconds", "epochs", "world_size")},
-    }
+    metrics = measured.metrics(trained.training)
     if measured.certainty and measured.certainty.threshold is None:
         log.warning(
             "no answers are right in %g of all cases for certain, so each is marked as uncertain: set a lower "
@@ -214,6 +218,7 @@ def _card_facts(folder: Path, facts: BundleFacts, experiment: Experiment, measur
         val=measured.val,
         baseline=measured.baseline,
         temperature=facts.fitted_temperature,
+        certainty=facts.certainty,
         training=facts.training,
         config=dump_yaml(experiment),
         environment=facts.environment,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainyard.base.errors import EXIT_SIGTERM, TrainyardError
+from trainyard.base.words import counted
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import EncodedSplit
 from trainyard.data.loader import Batch, make_loader
@@ -100,7 +101,8 @@ class TrainingLoop:
             SystemExit: SIGTERM came; a checkpoint was written, the code is 143.
         """
         self._resume()
-        log.info("training: up to %d epochs of %d steps", self.experiment.trainer.max_epochs, self.steps_per_epoch)
+        epochs, steps = self.experiment.trainer.max_epochs, self.steps_per_epoch
+        log.info("training: up to %s of %s", counted(epochs, "epoch"), counted(steps, "step"))
         with StopSignal() as stop:
             while not self._done():
                 self._train_epoch(stop)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from trainyard.data.records import Records
-from trainyard.preprocess.base import Item
 from trainyard.preprocess.image import ImagePreprocessor
+from trainyard.preprocess.text import as_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -50,12 +50,8 @@ class WrongExamples:
                 writer.add_image(tag, _picture(item), validation.step, dataformats="HWC")
                 writer.add_text(tag, caption, validation.step)
             else:
-                writer.add_text(tag, f"{caption}: {_as_text(item)}", validation.step)
+                writer.add_text(tag, f"{caption}: {as_text(item)}", validation.step)
 
 
 def _picture(item: bytes | Path) -> NDArray[np.uint8]:
     return ImagePreprocessor(size=SIDE, resize=SIDE).encode(item)
-
-
-def _as_text(item: Item) -> str:
-    return " | ".join(item) if isinstance(item, tuple) else str(item)

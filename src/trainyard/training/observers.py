@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
+import numpy as np
+
 from trainyard.artifacts.run import METRICS_CSV
 from trainyard.base.errors import UsageError
 from trainyard.base.files import write_text
@@ -202,11 +204,13 @@ class Trackers:
     def _show(self, logger: Logger, validation: Validation) -> None:
         """Adds the confusion matrix and wrong examples, where the tracker is TensorBoard."""
         from lightning.pytorch.loggers import TensorBoardLogger
+        from PIL import Image
 
-        from trainyard.report.figures import confusion_matrix, to_pixels
+        from trainyard.report.figures import confusion_matrix, drawn
 
         if isinstance(logger, TensorBoardLogger):
-            pixels = to_pixels(confusion_matrix(validation.scores, self.classes))
+            picture = Image.open(io.BytesIO(drawn(confusion_matrix(validation.scores, self.classes), "png")))
+            pixels = np.asarray(picture.convert("RGB"))
             logger.experiment.add_image("val/confusion_matrix", pixels, validation.step, dataformats="HWC")
             self.show_wrong(logger.experiment, validation)
 

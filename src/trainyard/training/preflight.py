@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from trainyard.preprocess.base import Kind
 
 
-def _check_card(experiment: Experiment) -> None:
+def _check_templates(experiment: Experiment) -> None:
     from trainyard.report.card import check_template
+    from trainyard.report.html import HTML
 
     project = find_project()
     modality: Kind = "image" if experiment.data.kind == "images" else "text"
     check_template(dump_yaml(experiment), modality, project.metrics if project else ())
+    HTML.check()  # what it says is filled in by the rehearsal, which has something to fill it with
 
 
 PREFLIGHT: Mapping[str, Callable[[Experiment], None]] = {
@@ -29,7 +31,7 @@ PREFLIGHT: Mapping[str, Callable[[Experiment], None]] = {
     "trackers": lambda experiment: check_trackers(experiment.trainer.loggers),
     "model": lambda experiment: experiment.model.check(experiment.data),
     "run folder": check_run_folder,
-    "model card": _check_card,
+    "templates": _check_templates,
 }
 """Each raises ``UsageError`` with the fix."""
 

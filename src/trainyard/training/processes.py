@@ -64,6 +64,7 @@ def check_hardware(config: TrainerConfig) -> None:
 
 def start_fabric(config: TrainerConfig) -> Fabric:
     """Joins the processes of the job, or makes a job of this one alone."""
+    _let_lines_be_seen()
     import_lightning()
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -89,6 +90,16 @@ def start_fabric(config: TrainerConfig) -> Fabric:
         _join("nccl" if gpu else "gloo")
     fabric.launch()
     return fabric
+
+
+def _let_lines_be_seen() -> None:
+    """Prints the library's lines where nobody has set up logging, as in a notebook; not a line once someone has."""
+    library = logging.getLogger("trainyard")
+    if not library.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.addFilter(lambda _: not logging.getLogger().handlers)
+        library.addHandler(handler)
+        library.setLevel(logging.INFO)
 
 
 def lone_fabric(config: TrainerConfig, device: torch.device) -> Fabric:

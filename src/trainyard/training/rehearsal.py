@@ -36,6 +36,7 @@ from trainyard.data.records import Dataset
 from trainyard.evaluation.predict import alone
 from trainyard.models.base import Task
 from trainyard.models.restore import TOLERANCE, open_classifier
+from trainyard.report.html import check_report
 from trainyard.training.finish import Trained, seal
 from trainyard.training.loop import TrainingLoop
 from trainyard.training.processes import StopSignal, lone_fabric
@@ -128,9 +129,12 @@ class Rehearsal:
             bundle = Path(temporary) / "rehearsed"
             bundle.mkdir()
             with _explained("sealing the bundle"):
-                seal(bundle, trained)
+                measured = seal(bundle, trained)
             with _explained("opening the bundle"):
                 _compare_answers(bundle, trained)
+            with _explained("drawing the report"):
+                metrics = measured.metrics(trained.training)
+                check_report(bundle, measured.predictions, metrics, experiment.model_dump(mode="json"))
         return True
 
     def _take_step(self, experiment: Experiment, val: EncodedSplit, folder: Path) -> TrainingLoop | None:

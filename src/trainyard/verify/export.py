@@ -29,6 +29,7 @@ from trainyard.artifacts.samples import calibration_samples
 from trainyard.base.environment import describe_environment
 from trainyard.base.errors import UsageError
 from trainyard.base.files import write_json, write_text
+from trainyard.base.words import counted
 from trainyard.formats.errors import Skip
 from trainyard.formats.source import Source
 from trainyard.formats.table import exported_formats, find_format
@@ -85,7 +86,7 @@ def export(bundle: Bundle, options: Options, overrides: Sequence[str]) -> Export
         log.warning(warning)
     source = load_source(bundle, _calibration_items(bundle))
     threads = options.threads or source.cpu.cores
-    log.info("scoring eager on %d examples", len(examples.labels))
+    log.info("scoring eager on %s", counted(len(examples.labels), "example"))
     against = reference(bundle, examples, source.calibration, options.gate, threads)
     with new_export(bundle) as (id, folder):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

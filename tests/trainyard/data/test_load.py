@@ -254,7 +254,7 @@ def test_contradicting_labels_are_said_in_any_split(tmp_path: Path, texts: Texts
     assert set(duplicates["conflicting"]["examples"][0]) == {"t.csv:5", "t.csv:42"}
     assert duplicates["near"]["count"] == 1
     assert set(duplicates["near"]["examples"][0]) == {"t.csv:7", "t.csv:43"}
-    assert any("1 examples are copies of an example with another label" in warning for warning in report.warnings)
+    assert any("1 example is a copy of an example with another label" in warning for warning in report.warnings)
 
 
 def test_an_image_with_two_labels_is_said(folder: Path, images: Images) -> None:

@@ -326,7 +326,7 @@ def test_imbalance_is_a_warning() -> None:
 
 def test_small_classes_are_named_for_each_split() -> None:
     report = data_report({"bug": 19, "billing": 20}, others=19)
-    assert judged(report, "train split").detail == "fewer than 20 examples of 1 classes: bug"
+    assert judged(report, "train split").detail == "fewer than 20 examples of 1 class: bug"
     assert judged(report, "val split").detail == "fewer than 20 examples of 2 classes: bug, billing"
     assert "data.test_fraction" in str(judged(report, "test split").fix)
 
@@ -347,7 +347,7 @@ def test_duplicates_are_told_once() -> None:
     found = [(check.name, check.detail) for check in checks if check.status == "warning"]
     assert all(check.fix for check in checks if check.status == "warning"), "each with its fix"
     assert found == [
-        ("duplicates", "1 examples are exact copies of examples in another split (the first: b.csv:2 of a.csv:1)"),
+        ("duplicates", "1 example is an exact copy of an example in another split (the first: b.csv:2 of a.csv:1)"),
         (
             "duplicates",
             "2 examples are near copies of another: the same text or picture, written or saved anew "

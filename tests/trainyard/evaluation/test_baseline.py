@@ -32,7 +32,7 @@ def test_words_that_tell_the_class_are_learnt() -> None:
     found = of_texts([f"{word} {n}" for n in range(20) for word in ("tea", "milk")], [0, 1] * 20, [0] * 40)
     assert (found.accuracy, found.macro_f1, found.majority) == (1, 1, 0.5)
     assert (found.gain, found.verdict) == (-0.5, "worse than")
-    assert Baseline.from_dict(found.to_dict()) == found
+    assert Baseline.model_validate_json(found.model_dump_json()) == found
 
 
 def test_it_says_who_is_better_whoever_that_is() -> None:

@@ -24,7 +24,7 @@ def predictions(trait: str, shown: list[str | bytes | None]) -> Predictions:
 
 
 @pytest.mark.parametrize(
-    ("trait", "shown"), [("length", ["<b>", None, "שלום"]), ("brightness", [b"\x89PNG", None, None])]
+    ("trait", "shown"), [("characters", ["<b>", None, "שלום"]), ("brightness", [b"\x89PNG", None, None])]
 )
 def test_what_is_written_is_read(trait: str, shown: list[str | bytes | None], tmp_path: Path) -> None:
     write_predictions(tmp_path / PREDICTIONS, predictions(trait, shown))

@@ -25,7 +25,7 @@ from trainyard.report import filling
 from trainyard.report.html import write_report
 
 CHROMIUM = shutil.which("chromium") or ""
-SCRIPT = Path(__file__).parents[3] / "docs" / "report_picture.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "report_picture.py"
 MARKUP = [
     "<script>document.title='run'</script>",
     "<img src=x onerror=alert(1)>",
@@ -68,7 +68,7 @@ def test_it_says_first_how_good_the_model_is_against_a_simple_one(texts: Path) -
 def test_it_is_drawn_of_a_few_examples(count: int, tmp_path: Path) -> None:
     check_valid(drawn(finished_run(tmp_path / "some", ("a", "b"), ["text"] * count)))
     all_right = drawn(finished_run(tmp_path / "right", ("a", "b"), ["text"] * count, share_right=1))
-    assert f"All {count} answers are right" in all_right
+    assert ("The one answer is right" if count == 1 else f"All {count} answers are right") in all_right
     check_valid(all_right)
 
 
@@ -91,6 +91,8 @@ def test_of_a_hundred_classes_and_as_many_pictures_as_there_may_be_it_is_small(t
 def test_more_classes_than_a_screen_holds_have_no_matrix(tmp_path: Path) -> None:
     report = drawn(finished_run(tmp_path, [f"c{number}" for number in range(150)], ["text"] * 300))
     assert 'class="matrix"' not in report
+    listed = report.partition('<ol class="confusions">')[2].partition("</ol>")[0]
+    assert listed.count("taken for") > 40, "the most confused pairs stand in its place"
     check_valid(report)
 
 

@@ -55,7 +55,7 @@ def finished_run(
         sources=[f"test.csv:{i + 2}" for i in range(len(shown))],
         labels=labels,
         probabilities=SingleLabel().probabilities(3 * logits),
-        trait="brightness" if any(isinstance(one, bytes) for one in shown) else "length",
+        trait="brightness" if any(isinstance(one, bytes) for one in shown) else "characters",
         traits=generator.random(len(shown)).astype(np.float32),
         shown=shown,
     )
@@ -86,6 +86,6 @@ def finished_run(
     write_manifest(bundle)
     write_text(run / CONFIG, yaml.safe_dump(yaml.safe_load(CONFIG_TEXT)))
     write_text(run / METRICS_CSV, "epoch,train_loss,val_loss,val_accuracy,val_macro_f1\n1,1,1,.5,.5\n2,,.5,.6,.6\n")
-    write_json(run / METRICS, {"test": scores.summary(), "baseline": made.baseline.to_dict()})
+    write_json(run / METRICS, {"test": scores.summary(), "baseline": made.baseline.model_dump(mode="json")})
     write_predictions(run / PREDICTIONS, predictions)
     return run

@@ -21,13 +21,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainyard.base.errors import UsageError
-from trainyard.config.experiment import Experiment
+from trainyard.config.experiment import Experiment, TrainerConfig
 from trainyard.data.records import Records
 from trainyard.heads.single_label import SingleLabel
 from trainyard.preprocess.base import Item
 from trainyard.training.checkpoint import FORMAT, LAST, Checkpoint, write_checkpoint
 from trainyard.training.misclassified import WrongExamples
 from trainyard.training.observers import MetricsCsv, Terminal, Trackers, check_trackers, make_loggers
+from trainyard.training.processes import start_fabric
 from trainyard.training.reports import StepReport, Validation
 from trainyard.training.runs import CHECKPOINTS
 
@@ -337,3 +338,22 @@ def test_a_folder_of_that_name_is_no_tracker(tmp_path: Path, monkeypatch: pytest
 
     with pytest.raises(UsageError, match="wandb"):
         check_trackers(["wandb"])
+
+
+def test_lines_are_seen_where_nobody_set_up_logging_and_once_where_someone_did(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, library = logging.getLogger(), logging.getLogger("trainyard")
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(library, "handlers", [])
+    level = library.level
+    try:
+        for _ in range(2):
+            start_fabric(TrainerConfig(devices="cpu", threads=1))
+        logging.getLogger("trainyard.training").info("a line")
+        assert capsys.readouterr().err == "a line\n"
+        root.handlers.append(logging.NullHandler())
+        logging.getLogger("trainyard.training").info("a line")
+        assert capsys.readouterr().err == ""
+    finally:
+        library.setLevel(level)

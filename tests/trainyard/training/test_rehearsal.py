@@ -23,10 +23,12 @@ from toy.train import Config, Task, train
 
 from trainyard.artifacts.manifest import sha256_file
 from trainyard.base.errors import DataError, TrainyardError, UsageError
+from trainyard.base.project import Project
 from trainyard.data.encoded import encode_split
 from trainyard.doctor import check_rehearsal
 from trainyard.evaluation.metrics import measure
 from trainyard.models.image import Parts
+from trainyard.report import filling
 from trainyard.training import finish
 from trainyard.training.processes import start_fabric
 from trainyard.training.run import Run, build_model
@@ -64,6 +66,22 @@ def texts_experiment(tmp_path: Path, digits_experiment: DigitsExperiment) -> Con
     }
     tree = digits_experiment(optim={"name": "adamw", "lr": 1e-3}).model_dump()
     return Config.model_validate(tree | {"data": data, "model": {"kind": "encoder", "vocab_size": 300}})
+
+
+@pytest.mark.parametrize("mistake", ["{{ nmae }}", "{{ surest[0].lable }}"])
+def test_a_mistake_in_the_reports_template_is_one_sentence_before_the_training(
+    mistake: str, digits_experiment: DigitsExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "find_project", lambda: Project("trainyard", templates=str(tmp_path)))
+    own = '{% extends "trainyard/report.html.j2" %}\n{% block more %}{{ surest[0].label }}MISTAKE{% endblock %}\n'
+    file = tmp_path / "report.html.j2"
+    file.write_text(own.replace("MISTAKE", ""))
+    made = prepared(digits_experiment())
+    made.run.rehearse(made.dataset, made.preprocessor, made.task, *made.splits)
+    file.write_text(own.replace("MISTAKE", mistake))
+    with pytest.raises(UsageError, match=r"the report's template has a mistake in .*html.j2, line 2: ") as raised:
+        made.run.rehearse(made.dataset, made.preprocessor, made.task, *made.splits)
+    assert "\n" not in str(raised.value)
 
 
 def test_nothing_is_changed(digits_experiment: DigitsExperiment, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Makes the README's picture of a report: python docs/report_picture.py runs/digits_resnet/latest docs/report.png.
+"""Makes the README's picture of a report.
+
+    python benchmarks/report_picture.py runs/digits_resnet/latest docs/report.png
 
 Needs Chromium (Debian's package chromium).
 """
