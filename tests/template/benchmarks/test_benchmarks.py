@@ -158,7 +158,8 @@ def test_overload_and_servers_count_what_is_answered(run: Run, exported_images: 
 
     assert overload["answers to 32 clients"] > 0
     assert overload["twice the load: errors but 503"] == 0
-    assert servers["gateway / TorchServe alone"] > 0
+    assert servers["trainyard / TorchServe alone"] > 0
+    assert servers["trainyard / FastAPI with a batcher"] > 0, "it is there, for others' sake"
 
 
 @pytest.mark.slow
