@@ -17,7 +17,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from measure import Figure, describe, folder, median, parser, report, start
+from measure import Figure, folder, median, parser, report, start
 
 if TYPE_CHECKING:
     from trainyard.torchserve.running import Running
@@ -45,11 +45,10 @@ def main(words: list[str] | None = None) -> None:
     options = parser(__doc__ or "", rounds=3)
     options.add_argument("images", type=folder, metavar="IMAGES", help="a run of images with an export")
     options.add_argument("texts", type=folder, metavar="TEXTS", help="a run of texts with an export")
-    arguments = options.parse_args(words)
-    start(arguments, ("aiohttp", "psutil", "ts"))
+    arguments = start(options, words, ("aiohttp", "psutil", "ts"))
     from trainyard.torchserve.running import running
 
-    facts, bodies = describe(), largest_bodies()
+    bodies = largest_bodies()
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
     figures: dict[str, list[float]] = {}
     for _ in range(arguments.rounds):
@@ -61,7 +60,7 @@ def main(words: list[str] | None = None) -> None:
         for moment, kinds in seen.items():
             for kind, value in kinds.items():
                 figures.setdefault(f"{moment}: {kind}", []).append(value)
-    report(facts, [Figure(name, median(values), "MB", at_most=MOST_MB) for name, values in figures.items()], arguments)
+    report([Figure(name, median(values), "MB", at_most=MOST_MB) for name, values in figures.items()], arguments)
 
 
 def largest_bodies() -> list[Body]:

@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measure import Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import Figure, folder, median, median_ratio, parser, report, start, take_turns
 
 from serving import CONNECTIONS, MODEL, QUICK_SECONDS, SECONDS, cpu_seconds, items_of, send, written
 
@@ -53,9 +53,8 @@ def main(words: list[str] | None = None) -> None:
     """Measures all in turns."""
     options = parser(__doc__ or "", rounds=5)
     options.add_argument("run", type=folder, metavar="RUN", help="a run with an export")
-    arguments = options.parse_args(words)
-    start(arguments, ("aiohttp", "psutil"))
-    facts, run = describe(), Path(arguments.run)
+    arguments = start(options, words, ("aiohttp", "psutil"))
+    run = Path(arguments.run)
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
     with ExitStack() as stack:
         load = stack.enter_context(written(items_of(run)))
@@ -71,7 +70,7 @@ def main(words: list[str] | None = None) -> None:
     figures += [
         Figure(f"{OURS} / {name}", median_ratio(ours, rates), "", at_least=LEAST[name]) for name, rates in turns.items()
     ]
-    report(facts, figures, arguments)
+    report(figures, arguments)
 
 
 def turn(server: Running, load: Load, seconds: float, used: list[float]) -> float:

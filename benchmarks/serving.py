@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measure import ROOT, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import ROOT, Figure, folder, median, median_ratio, parser, report, start, take_turns
 
 if TYPE_CHECKING:
     from trainyard.artifacts.export_record import FormatName
@@ -68,13 +68,11 @@ def main(words: list[str] | None = None) -> None:
     for name in ("digits", "tickets", "cifar10", "resnet18", "minilm"):
         options.add_argument(f"--{name}", type=folder, metavar="RUN", help=f"the run of {name}")
     options.add_argument("--torch-free", metavar="PYTHON", help="interpreter of an environment without torch")
-    arguments = options.parse_args(words)
-    start(arguments, ["aiohttp", "httpx2", "onnxruntime", "psutil", "ts"])
-    facts = describe()
+    arguments = start(options, words, ["aiohttp", "httpx2", "onnxruntime", "psutil", "ts"])
     figures = list(measure(arguments))
     if not figures:
         options.error("give a RUN, as in --digits RUN")
-    report(facts, figures, arguments)
+    report(figures, arguments)
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Figure]:
