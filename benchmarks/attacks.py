@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from measure import Figure, describe, folder, median, parser, report, start
+from measure import Figure, folder, median, parser, report, start
 
 if TYPE_CHECKING:
     from trainyard.torchserve.running import Running
@@ -43,11 +43,9 @@ def main(words: list[str] | None = None) -> None:
     """Measures each attack after a time of peace, then the end."""
     options = parser(__doc__ or "", rounds=3)
     options.add_argument("run", type=folder, metavar="RUN", help="a run with an export")
-    arguments = options.parse_args(words)
-    start(arguments, ("aiohttp", "psutil"))
-    facts = describe()
+    arguments = start(options, words, ("aiohttp", "psutil"))
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
-    report(facts, asyncio.run(measure(Path(arguments.run), seconds, arguments.rounds)), arguments)
+    report(asyncio.run(measure(Path(arguments.run), seconds, arguments.rounds)), arguments)
 
 
 async def measure(run: Path, seconds: float, rounds: int) -> list[Figure]:

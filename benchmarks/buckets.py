@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from measure import QUICK, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import QUICK, Figure, folder, median, median_ratio, parser, report, start, take_turns
 
 if TYPE_CHECKING:
     from workload import Workload
@@ -35,9 +35,8 @@ def main(words: list[str] | None = None) -> None:
     options = parser(__doc__ or "", rounds=5)
     options.add_argument("--sst2", type=folder, metavar="DIR", required=True, help="the folder of SST-2's TSV files")
     options.add_argument("--minilm", type=folder, metavar="DIR", required=True, help="MiniLM's folder")
-    arguments = options.parse_args(words)
-    start(arguments, ["lightning", "transformers"])
-    report(describe(), measure(arguments), arguments)
+    arguments = start(options, words, ["lightning", "transformers"])
+    report(measure(arguments), arguments)
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:

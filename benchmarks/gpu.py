@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from measure import CONFIGS, QUICK, Figure, describe, folder, median, median_ratio, parser, report, start, take_turns
+from measure import CONFIGS, QUICK, Figure, folder, median, median_ratio, parser, report, start, take_turns
 
 if TYPE_CHECKING:
     from workload import Workload
@@ -43,14 +43,12 @@ def main(words: list[str] | None = None) -> None:
     options.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="(default %(default)s)")
     options.add_argument("--peak-tflops", type=float, metavar="N", help="the device's peak in bf16, if it isn't known")
     options.add_argument("--only", metavar="NAME", help="one of resnet18, resnet50, bert, cifar10")
-    arguments = options.parse_args(words)
-    start(arguments, PACKAGES)
+    arguments = start(options, words, PACKAGES)
     import torch
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu.py finds no GPU: try it out with --device cpu --quick")
-    facts, figures = describe(), measure(arguments)
-    report(facts, figures, arguments)
+    report(measure(arguments), arguments)
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:

@@ -25,7 +25,6 @@ from measure import (
     QUICK,
     QUICK_BATCH_SIZE,
     Figure,
-    describe,
     folder,
     median,
     median_ratio,
@@ -50,9 +49,8 @@ def main(words: list[str] | None = None) -> None:
     """Measures both pipelines."""
     options = parser(__doc__ or "", rounds=5)
     options.add_argument("--cifar10", type=folder, metavar="DIR", required=True, help="CIFAR-10's JPEG folder")
-    arguments = options.parse_args(words)
-    start(arguments, ["lightning", "torchvision"])
-    report(describe(), measure(arguments), arguments)
+    arguments = start(options, words, ["lightning", "torchvision"])
+    report(measure(arguments), arguments)
 
 
 def measure(arguments: argparse.Namespace) -> list[Figure]:

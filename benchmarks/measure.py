@@ -106,18 +106,24 @@ def folder(text: str) -> str:
     return str(Path(text).expanduser().resolve())
 
 
-def start(arguments: argparse.Namespace, packages: Sequence[str]) -> None:
+def start(options: argparse.ArgumentParser, words: list[str] | None, packages: Sequence[str]) -> argparse.Namespace:
     """Makes the process ready to measure, before torch starts its threads.
 
     Args:
-        arguments: Of ``parser``'s options.
+        options: Of ``parser``.
+        words: The command line, if it isn't this process's.
         packages: What the benchmark imports besides torch and pydantic.
+
+    Returns:
+        The options' values and, as ``facts``, what ``describe`` says.
 
     Raises:
         SystemExit: a package is missing, or this system can't pin processes to cores.
     """
+    arguments = options.parse_args(words)
     if importlib.util.find_spec("trainyard") is None:
-        sys.path.append(str(ROOT / "src"))  # a clone that isn't installed
+        sys.path.append(str(ROOT / "src"))  # a clone that isn't installed; its processes need it, too
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[-1], os.environ.get("PYTHONPATH")]))
     missing = [name for name in ("torch", "pydantic", *packages) if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"{Path(sys.argv[0]).name} needs {', '.join(missing)}, which this Python doesn't have: run "
@@ -126,6 +132,8 @@ def start(arguments: argparse.Namespace, packages: Sequence[str]) -> None:
         if not hasattr(os, "sched_setaffinity"):
             sys.exit("--cores needs Linux: leave it out")
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+    arguments.facts = describe()
+    return arguments
 
 
 def describe() -> dict[str, object]:
@@ -166,12 +174,12 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def report(facts: Mapping[str, object], figures: Sequence[Figure], arguments: argparse.Namespace) -> None:
+def report(figures: Sequence[Figure], arguments: argparse.Namespace) -> None:
     """Prints header and table, and gives the same as JSON."""
-    print(f"{header(facts)}\n\n{table(figures)}\n", flush=True)
+    print(f"{header(arguments.facts)}\n\n{table(figures)}\n", flush=True)
     rows = [{"subject": one.subject, "value": one.value, "unit": one.unit, "bar": one.bar, "met": one.met}
             for one in figures]  # fmt: skip
-    result = {**facts, "quick": arguments.quick, "rounds": arguments.rounds, "figures": rows}
+    result = {**arguments.facts, "quick": arguments.quick, "rounds": arguments.rounds, "figures": rows}
     if arguments.json is None:
         print(json.dumps(result))
     else:

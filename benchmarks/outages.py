@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measure import Figure, describe, folder, median, parser, report, start
+from measure import Figure, folder, median, parser, report, start
 
 if TYPE_CHECKING:
     from trainyard.preprocess.base import Item
@@ -55,13 +55,11 @@ def main(words: list[str] | None = None) -> None:
     """Measures failures and seconds, the median of some rounds."""
     options = parser(__doc__ or "", rounds=5)
     options.add_argument("run", type=folder, metavar="RUN", help="a run with an export")
-    arguments = options.parse_args(words)
-    start(arguments, ("aiohttp", "httpx2", "psutil"))
+    arguments = start(options, words, ("aiohttp", "httpx2", "psutil"))
     from trainyard.artifacts.bundle import Bundle
     from trainyard.artifacts.samples import golden_samples
     from trainyard.torchserve.running import running
 
-    facts = describe()
     item = golden_samples(Bundle.open(Path(arguments.run)).path)[0].item
     settle = QUICK_SETTLE if arguments.quick else SETTLE
     figures = []
@@ -77,7 +75,7 @@ def main(words: list[str] | None = None) -> None:
             Figure(f"{name}: until all are back, the median", median(seconds), "s", at_most=most_seconds),
             Figure(f"{name}: until all are back, the longest", max(seconds), "s"),
         ]
-    report(facts, figures, arguments)
+    report(figures, arguments)
 
 
 def outage(server: Running, item: Item, number: signal.Signals, kind: str, settle: float) -> tuple[int, int, float]:

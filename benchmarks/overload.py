@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from measure import Figure, describe, folder, parser, report, start
+from measure import Figure, folder, parser, report, start
 
 MODEL = "model"
 CLIENTS = 32
@@ -30,11 +30,9 @@ def main(words: list[str] | None = None) -> None:
     """Measures what a server can do, then its answers at half, twice and half the load."""
     options = parser(__doc__ or "", rounds=1)
     options.add_argument("run", type=folder, metavar="RUN", help="a run with an export")
-    arguments = options.parse_args(words)
-    start(arguments, ("aiohttp", "psutil"))
-    facts = describe()
+    arguments = start(options, words, ("aiohttp", "psutil"))
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
-    report(facts, asyncio.run(measure(Path(arguments.run), seconds)), arguments)
+    report(asyncio.run(measure(Path(arguments.run), seconds)), arguments)
 
 
 async def measure(run: Path, seconds: float) -> list[Figure]:

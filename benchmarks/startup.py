@@ -12,7 +12,6 @@ Bars: 10 s on 2 cores, 2 s of them for the rehearsal, and 0.3 s for the help.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from measure import CONFIGS, QUICK, ROOT, Figure, describe, folder, median, parser, report, start, take_turns
+from measure import CONFIGS, QUICK, Figure, folder, median, parser, report, start, take_turns
 
 MOST_START_SECONDS, MOST_REHEARSAL_SECONDS, MOST_HELP_SECONDS = 10.0, 2.0, 0.3
 FIRST_STEP = re.compile(r"epoch 1/\d+  step 1/")
@@ -36,14 +35,12 @@ def main(words: list[str] | None = None) -> None:
     options.add_argument("--cifar10", type=folder, metavar="DIR", help="CIFAR-10's JPEG folder")
     options.add_argument("--sst2", type=folder, metavar="DIR", help="the folder of SST-2's TSV files")
     options.add_argument("--minilm", type=folder, metavar="DIR", help="MiniLM's folder, for --sst2")
-    arguments = options.parse_args(words)
+    arguments = start(options, words, ["lightning", "torchvision", "transformers"])
     if (arguments.sst2 is None) != (arguments.minilm is None):
         options.error("--sst2 and --minilm go together")
-    start(arguments, ["lightning", "torchvision", "transformers"])
-    facts = describe()
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(arguments, scratch)
-    report(facts, figures, arguments)
+    report(figures, arguments)
 
 
 def measure(arguments: argparse.Namespace, scratch: str) -> list[Figure]:
@@ -84,8 +81,7 @@ def seconds_to_first_step(config: str, overrides: list[str], rehearsals: list[fl
     """
     words = ["train", str(CONFIGS / f"{config}.yaml"), *overrides, "trainer.devices=cpu", "trainer.log_every=1"]
     began = time.perf_counter()
-    process = subprocess.Popen(_command(words), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                               env=_environment())  # fmt: skip
+    process = subprocess.Popen(_command(words), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     printed: list[str] = []
     try:
@@ -105,18 +101,12 @@ def seconds_to_first_step(config: str, overrides: list[str], rehearsals: list[fl
 def seconds_to_help() -> float:
     """Of the whole process."""
     began = time.perf_counter()
-    subprocess.run(_command(["--help"]), check=True, stdout=subprocess.DEVNULL, env=_environment())
+    subprocess.run(_command(["--help"]), check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
 def _command(words: list[str]) -> list[str]:
     return [sys.executable, "-m", "trainyard", *words]
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with our package on the path, also where it isn't installed."""
-    paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from measure import (
     QUICK,
     QUICK_BATCH_SIZE,
     Figure,
-    describe,
     folder,
     median,
     median_ratio,
@@ -63,19 +62,17 @@ def main(words: list[str] | None = None) -> None:
     options.add_argument("--cifar10", type=folder, metavar="DIR", help="CIFAR-10's JPEG folder")
     options.add_argument("--sst2", type=folder, metavar="DIR", help="the folder of SST-2's TSV files")
     options.add_argument("--minilm", type=folder, metavar="DIR", help="MiniLM's folder, for --sst2")
-    arguments = options.parse_args(words)
+    arguments = start(options, words, ["lightning", "torchvision", "transformers"])
     if arguments.cifar10 is None and arguments.sst2 is None:
         options.error("give --cifar10 DIR, or --sst2 DIR with --minilm DIR")
     if (arguments.sst2 is None) != (arguments.minilm is None):
         options.error("--sst2 and --minilm go together")
-    start(arguments, ["lightning", "torchvision", "transformers"])
-    facts = describe()
     figures: list[Figure] = []
     if arguments.cifar10 is not None:
         figures += measure(arguments, IMAGES, f"data.path={arguments.cifar10}", PLAIN_OPTIMIZER)
     if arguments.sst2 is not None:
         figures += measure(arguments, TEXTS, f"data.path={arguments.sst2}", f"model.pretrained={arguments.minilm}")
-    report(facts, figures, arguments)
+    report(figures, arguments)
 
 
 def measure(arguments: argparse.Namespace, subject: Subject, *overrides: str) -> list[Figure]:

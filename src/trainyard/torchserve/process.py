@@ -33,6 +33,10 @@ the usual 16 MB, 256 MB were enough.
 IGNORED = re.compile(r"TS_.*|LOG_LOCATION|METRICS_LOCATION|SM_TELEMETRY_LOG|TEMP|TMPDIR")
 """Variables by which a shell's surroundings would change TorchServe's configuration."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+"""Has glibc give freed memory back to the system: it would keep some hundred megabytes of a few large bodies, in each
+process. Other systems' C libraries don't read these.
+"""
 PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 LONGEST_SOCKET = 103
 """Bytes of the path of a Unix socket, by which TorchServe speaks to its workers (104 with its end on macOS)."""
@@ -163,6 +167,7 @@ def java_command(java: Java, directory: RunDirectory, config: Path, max_body: in
         f"-Xmx{heap_mb}m",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:+UseSerialGC",
+        "-Dio.netty.allocator.type=unpooled",  # a pool has 32 MB from the start, and never gives back what it took
         f"-Dmodel_server_home={directory.home}",
         f"-Djava.io.tmpdir={directory.temporary}",
         f"-Dlog4j.configurationFile={deployment_file('log4j2.xml').as_uri()}",
@@ -184,6 +189,7 @@ def environment(directory: RunDirectory, models: Sequence[Served]) -> dict[str, 
     """The environment of TorchServe, which its workers inherit."""
     kept = {name: value for name, value in os.environ.items() if not IGNORED.fullmatch(name)}
     return {
+        **MALLOC,
         **kept,
         **dict.fromkeys(THREADS, str(max(model.settings.threads for model in models))),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for work would take the other workers' time

@@ -1,4 +1,4 @@
-"""The script that is a worker: TorchServe's own, but without torch, and with a word on what it is doing.
+"""The script that is a worker: TorchServe's own, but without torch and old bodies, and with a word on what it does.
 
 TorchServe imports torch to ask of each answer whether it is a tensor, which none of ours is. That cost each worker
 400 MB, also where an ONNX file answers. What imports torch after that, as a format that needs it does, gets the real
@@ -7,8 +7,10 @@ one.
 
 from __future__ import annotations
 
+import gc
 import runpy
 import sys
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,8 @@ BUSY, IDLE = "worker busy", "worker idle"
 """What it calls itself, in at most 15 characters, which `serve` and `ps` read."""
 NAME = Path("/proc/self/comm")
 """Where Linux takes it; elsewhere nobody is told."""
+LARGE = 1_000_000
+"""Bytes of a batch after which memory is worth some milliseconds."""
 
 
 def without_torch() -> None:
@@ -48,9 +52,33 @@ def tell_when_busy() -> None:
     name.write(IDLE.encode())
 
 
+def forget_bodies() -> None:
+    """Has the service hold no body after its batch.
+
+    TorchServe's loop would hold them until the next batch has come in. And what is wrong with a body is an error that
+    refers in circles, by its traceback, to the body, which the collector of garbage may not meet for hours.
+    """
+    service = import_module("ts.service").Service
+    predict = service.predict
+
+    def predict_and_forget(self: object, batch: list[Mapping[str, Sequence[Mapping[str, object]]]]) -> object:
+        if not gc.get_freeze_count():
+            gc.freeze()  # the model and all modules, through which the collector needn't look again
+        size = sum(sys.getsizeof(one["value"]) for request in batch for one in request["parameters"])
+        try:
+            return predict(self, batch)
+        finally:
+            batch.clear()
+            if size > LARGE:
+                gc.collect()
+
+    service.predict = predict_and_forget
+
+
 if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).parent))
     without_torch()
+    forget_bodies()
     tell_when_busy()
     [packages] = import_module("ts").__path__
     runpy.run_path(f"{packages}/model_service_worker.py", run_name="__main__")

@@ -158,7 +158,16 @@ def test_overload_and_servers_count_what_is_answered(run: Run, exported_images: 
 
     assert overload["answers to 32 clients"] > 0
     assert overload["twice the load: errors but 503"] == 0
-    assert servers["gateway / TorchServe alone"] > 0
+    assert servers["trainyard / TorchServe alone"] > 0
+    assert servers["trainyard / FastAPI with a batcher"] > 0, "it is there, for others' sake"
+
+
+@pytest.mark.slow
+def test_memory_is_measured_before_and_after_large_bodies(run: Run, exported_images: Path) -> None:
+    figures = run("memory", exported_images, exported_images)
+
+    assert figures["after the start: RSS"] > figures["after the start: PSS"] > 100
+    assert figures["after the largest bodies: RSS"] > 0
 
 
 def test_a_figure_is_held_against_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,11 +105,14 @@ def test_the_environment_is_private_and_sets_the_threads(
     monkeypatch.setenv("LOG_LOCATION", "/var/log")
     monkeypatch.setenv("TMPDIR", "/elsewhere")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
     told = environment(directory, [served(digest="d1", threads=2), served(digest="d2", threads=1)])
     assert not [name for name in told if name.startswith("TS_") or name == "LOG_LOCATION"]
     assert told["TMPDIR"] == told["TEMP"] == str(directory.temporary)
     assert told["OMP_NUM_THREADS"] == told["MKL_NUM_THREADS"] == "2"
     assert told["TRAINYARD_EXPECT"] == "d1,d2"
+    assert told["MALLOC_ARENA_MAX"] == "3", "whoever sets it knows why"
+    assert "MALLOC_TRIM_THRESHOLD_" in told
 
 
 # The worker
@@ -157,6 +160,29 @@ def test_a_worker_calls_itself_busy_while_it_has_a_batch() -> None:
         "try: ts.service.Service.predict(None, [])\n"
         "except ValueError: assert name() == worker.IDLE\n"
         "else: raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_worker_holds_no_large_body_after_its_batch_even_if_something_was_wrong_with_it() -> None:
+    code = (
+        "import gc, weakref\n"
+        "import ts.service\n"
+        "from trainyard.torchserve import worker\n"
+        "class Body(bytearray): pass\n"
+        "def refuse(body):\n"
+        "    raise ValueError\n"
+        "def predict(self, batch):\n"
+        "    errors = []\n"
+        "    try: refuse(batch[0]['parameters'][0]['value'])\n"
+        "    except ValueError as error: errors.append(error)\n"
+        "ts.service.Service.predict = predict\n"
+        "worker.forget_bodies()\n"
+        "gc.disable()\n"
+        "batch = [{'parameters': [{'value': Body(2_000_000)}]}]\n"
+        "body = weakref.ref(batch[0]['parameters'][0]['value'])\n"
+        "ts.service.Service.predict(None, batch)\n"
+        "assert body() is None\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
