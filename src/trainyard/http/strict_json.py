@@ -35,7 +35,7 @@ class StrictObject(BaseModel):
             return cls.model_validate(value)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = shown(".".join(map(str, first["loc"])))
+            place = shown(".".join(map(str, first["loc"])) or "its keys")
             if first["type"] == "extra_forbidden":
                 raise RequestError(f"the JSON has the unknown key {place}") from None
             raise RequestError(f"the JSON isn't valid at {place}: {first['msg']}") from None

@@ -242,7 +242,7 @@ def test_what_a_text_holds_is_not_counted() -> None:
         ({"image": BASE64}, "none of"),
         ({"text": "a", "instances": []}, "none of"),
         ({"text": "a", "topk": 3}, "unknown key 'topk'"),
-        ({"text": "a", "\ud83d" * 99: 3}, "unicode string"),
+        ({"text": "a", "\ud83d" * 99: 3}, "at 'its keys': Input should be a valid string"),
         ({"instances": []}, "no items"),
         ({"instances": {"text": "a"}}, "at 'instances': Input should be a valid list"),
         ({"instances": [{"text": "a"}] * (MAX_ITEMS + 1)}, f"at most {MAX_ITEMS}"),
