@@ -3,17 +3,19 @@
     pip install litserve fastapi uvicorn
     python benchmarks/servers.py RUN --cores 2
 
-RUN is a run with an export. The gateway and TorchServe alone have the same workers, handler and batches, so that what
-differs is the gateway. LitServe, and FastAPI with a batcher of some thirty lines, have as many processes with the same
-predictor, and batches of the same size and delay. All are up at once and take turns. Bars: with 32 connections, 0.8 of
-what TorchServe answers alone, and more than LitServe. A server whose packages are missing is left out. The CPU time of
-a request, over all processes of a server, is shown too: on a busy machine it says more than the requests/s.
+RUN is a run with an export. The gateway and TorchServe alone have as many workers with the same handler, and batches
+of the same size and delay, which TorchServe makes itself where it is alone: what differs is the gateway. LitServe, and
+FastAPI with a batcher of some thirty lines, have as many processes with the same predictor, and batches of the same
+size and delay. All are up at once and take turns. Bars: with 32 connections, 0.8 of what TorchServe answers alone, and
+more than LitServe. A server whose packages are missing is left out. The CPU time of a request, over all processes of a
+server, is shown too: on a busy machine it says more than the requests/s.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -45,7 +47,6 @@ CONTESTANTS = {LITSERVE: "litserve", FASTAPI: "fastapi"}
 """Packages, and files beside this one."""
 INSTALL = "pip install litserve fastapi uvicorn"
 PATH = f"predictions/{MODEL}"
-ADDRESS = "inference_address="
 START_SECONDS, END_SECONDS = 120.0, 15.0
 
 
@@ -86,7 +87,7 @@ def servers(stack: ExitStack, run: Path, load: Load) -> dict[str, Running]:
     from trainyard.torchserve.running import running
 
     server = stack.enter_context(running([f"{MODEL}={run}"]))
-    found = {OURS: server, ALONE: naked(server)}
+    found = {OURS: server, ALONE: stack.enter_context(naked(server, run))}
     for name, package in CONTESTANTS.items():
         if importlib.util.find_spec(package) and importlib.util.find_spec("uvicorn"):
             url, pid = stack.enter_context(contestant(package, run, load))
@@ -96,12 +97,14 @@ def servers(stack: ExitStack, run: Path, load: Load) -> dict[str, Running]:
     return found
 
 
-def naked(server: Running) -> Running:
-    """The same server, asked at TorchServe's own port."""
-    keys = server.management_token_file
-    lines = keys.with_name("config.properties").read_text(encoding="utf-8").splitlines()
-    [url] = [line.removeprefix(ADDRESS) for line in lines if line.startswith(ADDRESS)]
-    return replace(server, inference_url=url, token_file=keys)
+@contextlib.contextmanager
+def naked(server: Running, run: Path) -> Iterator[Running]:
+    """TorchServe alone; it is asked with its own key."""
+    file = Path(__file__).with_name("contestant_torchserve.py")
+    with subprocess.Popen([sys.executable, file, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline() or sys.exit("TorchServe didn't start"))
+        yield replace(server, inference_url=told["inference_url"], token_file=Path(told["token_file"]), pid=process.pid)
 
 
 @contextlib.contextmanager

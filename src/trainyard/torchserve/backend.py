@@ -195,8 +195,8 @@ class Backend:
 
     async def _ready_workers(self, model: str) -> tuple[list[int], bool]:
         """Processes that have loaded a model, and whether these are all; none while TorchServe doesn't answer."""
-        headers = {"Authorization": f"Bearer {read_token(self._home.key_file, 'management')}"}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, UsageError):
+            headers = {"Authorization": f"Bearer {read_token(self._home.key_file, 'management')}"}
             async with self._session.get(f"{self.url('management')}/models/{model}", headers=headers) as response:
                 if response.status == 200:
                     [version] = await response.json()
