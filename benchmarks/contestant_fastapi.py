@@ -13,10 +13,9 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from servers import PATH, responder, settings
+from servers import PATH, one_item, responder, settings
 
-from trainyard.http.requests import raw_request
-from trainyard.http.responses import Reply
+from trainyard.http.batch import Reply
 
 RUN = Path(sys.argv[1])
 asked: asyncio.Queue[tuple[bytes, asyncio.Future[Reply]]] = asyncio.Queue()
@@ -31,7 +30,7 @@ async def batch(size: int, delay: float) -> None:
             async with asyncio.timeout(delay):
                 while len(waiting) < size:
                     waiting.append(await asked.get())
-        requests = [raw_request(body, answering.accepts) for body, _ in waiting]
+        requests = [one_item(body, answering.accepts) for body, _ in waiting]
         replies = await asyncio.to_thread(answering.answer, requests)
         for (_, answered), reply in zip(waiting, replies, strict=True):
             answered.set_result(reply)

@@ -10,11 +10,10 @@ from typing import Annotated
 
 from fastapi import Body, Response
 from litserve import LitAPI, LitServer
-from servers import PATH, responder, settings
+from servers import PATH, one_item, responder, settings
 
+from trainyard.http.batch import Reply
 from trainyard.http.request_types import Request
-from trainyard.http.requests import raw_request
-from trainyard.http.responses import Reply
 
 
 class Api(LitAPI):
@@ -26,7 +25,7 @@ class Api(LitAPI):
 
     def decode_request(self, request: Annotated[bytes, Body()]) -> Request:
         """Reads one request, in the worker."""
-        return raw_request(request, self._responder.accepts)
+        return one_item(request, self._responder.accepts)
 
     def predict(self, requests: Sequence[Request]) -> list[Reply]:
         """Answers a batch."""

@@ -36,6 +36,7 @@ from serving import CONNECTIONS, MODEL, QUICK_SECONDS, SECONDS, cpu_seconds, ite
 
 if TYPE_CHECKING:
     from serving import Load
+    from trainyard.http.request_types import Accepts, Request
     from trainyard.http.responses import Responder
     from trainyard.torchserve.running import Running
     from trainyard.torchserve.settings import Settings
@@ -90,8 +91,8 @@ def servers(stack: ExitStack, run: Path, load: Load) -> dict[str, Running]:
     found = {OURS: server, ALONE: stack.enter_context(naked(server, run))}
     for name, package in CONTESTANTS.items():
         if importlib.util.find_spec(package) and importlib.util.find_spec("uvicorn"):
-            url, pid = stack.enter_context(contestant(package, run, load))
-            found[name] = replace(server, inference_url=url, pid=pid)  # it takes our token as it would any
+            url, process = stack.enter_context(contestant(package, run, load))
+            found[name] = replace(server, inference_url=url, process=process)  # it takes our token as it would any
         else:
             print(f"{name} is left out, for want of its packages: {INSTALL}", file=sys.stderr)
     return found
@@ -101,24 +102,26 @@ def servers(stack: ExitStack, run: Path, load: Load) -> dict[str, Running]:
 def naked(server: Running, run: Path) -> Iterator[Running]:
     """TorchServe alone; it is asked with its own key."""
     file = Path(__file__).with_name("contestant_torchserve.py")
-    with subprocess.Popen([sys.executable, file, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, file, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline() or sys.exit("TorchServe didn't start"))
-        yield replace(server, inference_url=told["inference_url"], token_file=Path(told["token_file"]), pid=process.pid)
+        yield replace(server, inference_url=told["inference_url"], token_file=Path(told["token_file"]), process=process)
 
 
 @contextlib.contextmanager
-def contestant(package: str, run: Path, load: Load) -> Iterator[tuple[str, int]]:
+def contestant(package: str, run: Path, load: Load) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The URL of another server, on loopback, which answers, and its process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     file = Path(__file__).with_name(f"contestant_{package}.py")
-    process = subprocess.Popen([sys.executable, file, run, str(port)], start_new_session=True)
+    process = subprocess.Popen([sys.executable, file, run, str(port)], start_new_session=True, text=True)
     try:
         url = f"http://127.0.0.1:{port}"
         body = next(load.folder.iterdir()).read_bytes()
         wait_for_answer(process, urllib.request.Request(f"{url}/{PATH}", body, {"Content-Type": load.content_type}))
-        yield url, process.pid
+        yield url, process
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -128,7 +131,7 @@ def contestant(package: str, run: Path, load: Load) -> Iterator[tuple[str, int]]
         process.wait()
 
 
-def wait_for_answer(process: subprocess.Popen[bytes], request: urllib.request.Request) -> None:
+def wait_for_answer(process: subprocess.Popen[str], request: urllib.request.Request) -> None:
     """Asks until it is answered.
 
     Raises:
@@ -149,6 +152,14 @@ def settings(run: Path) -> Settings:
     from trainyard.torchserve.settings import Settings
 
     return Settings().for_machine(pick_format(open_trusted(run)))
+
+
+def one_item(body: bytes, accepts: Accepts) -> Request:
+    """The request whose body is an item."""
+    from trainyard.http.request_types import OCTETS, TEXT
+    from trainyard.http.requests import parse_request
+
+    return parse_request(body, OCTETS if accepts.kind == "image" else TEXT, accepts)
 
 
 def responder(run: Path) -> Responder:
