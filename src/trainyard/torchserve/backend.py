@@ -133,7 +133,7 @@ class Backend:
             for model, (pids, _) in zip(models, await asyncio.gather(*map(self._ready_workers, models)), strict=True):
                 for pid in pids:
                     self._end_if_still(pid, f"a worker of {model}", pulse)
-                if any((look := Look.at(pid)) and not look.is_stopped for pid in pids):
+                if any((look := Look.at(pid)) and look.status != psutil.STATUS_STOPPED for pid in pids):
                     seen[model] = time.monotonic()
                     health.missing -= {model}
                 else:
