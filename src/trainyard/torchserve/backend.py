@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 STARTS = 3
 """Times that other ports are tried when another program took one in the moment before."""
+AT_REST = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
 PORT_TAKEN = "Address already in use"
 LOADING_POLL, POLL = 0.05, 1.0
 """Seconds between two looks at the workers while they load, and while they serve."""
@@ -133,7 +134,8 @@ class Backend:
             for model, (pids, _) in zip(models, await asyncio.gather(*map(self._ready_workers, models)), strict=True):
                 for pid in pids:
                     self._end_if_still(pid, f"a worker of {model}", pulse)
-                if any((look := Look.at(pid)) and not look.is_stopped for pid in pids):
+                # TorchServe takes a worker for ready until it has noticed its end.
+                if any((look := Look.at(pid)) and look.status not in AT_REST for pid in pids):
                     seen[model] = time.monotonic()
                     health.missing -= {model}
                 else:

@@ -139,16 +139,6 @@ class Look(NamedTuple):
                 return Look(process.name(), process.status(), times.user + times.system)
         return None
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it runs no more, as after SIGSTOP. Whom a debugger holds has another status."""
-        return self.status == psutil.STATUS_STOPPED
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it is a worker that waits, not for a batch but with one."""
-        return self.status == psutil.STATUS_SLEEPING and self.name == BUSY
-
 
 class Pulse:
     """Finds out, by looking again and again, which processes will do nothing any more.
@@ -163,12 +153,14 @@ class Pulse:
     def complaint(self, pid: int, now: float) -> str | None:
         """What is wrong with a process, if anything."""
         look = Look.at(pid)
-        if look is None or not (look.is_stopped or look.is_waiting):
+        is_stopped = look is not None and look.status == psutil.STATUS_STOPPED  # whom a debugger holds has another
+        is_waiting = look is not None and look.status == psutil.STATUS_SLEEPING and look.name == BUSY
+        if look is None or not (is_stopped or is_waiting):
             self._still.pop(pid, None)
             return None
         last, since = self._still.get(pid, (look, now))
         since = since if last == look else now
         self._still[pid] = look, since
-        if look.is_stopped and now - since > STOPPED_SECONDS:
+        if is_stopped and now - since > STOPPED_SECONDS:
             return "it was stopped"
         return "it was stuck: it did nothing with a batch in hand" if now - since > STUCK_SECONDS else None

@@ -48,6 +48,7 @@ TIMEOUT = 60.0
 PAUSE = 0.01
 """Seconds that a client waits after a failure: a server that refuses at once isn't asked thousands of times."""
 NAME = "model"
+TRIED = ("workers", "threads", "batch_size")
 HEAD = "workers threads batch  requests/s    p50 ms    p99 ms"
 
 
@@ -91,7 +92,7 @@ class Measured:
 
     def to_dict(self) -> Json:
         """For ``tuning.json``."""
-        tried = self.settings.model_dump(include={"workers", "threads", "batch_size", "max_batch_delay_ms"})
+        tried = self.settings.model_dump(include={*TRIED, "max_batch_delay_ms"})
         return {**tried, **{name: value for name, value in asdict(self).items() if name != "settings"}}
 
 
@@ -210,9 +211,9 @@ def choose(measured: Sequence[Measured], p99_ms: float) -> Measured:
 def measure(archive: Path, settings: Settings, requests: Sequence[Request], seconds: float) -> Measured:
     """Starts a server with these settings, and has clients ask it for a while."""
     clients = min(2 * settings.workers * settings.batch_size, MOST_CLIENTS)
-    words = {"workers": settings.workers, "threads": settings.threads, "batch-size": settings.batch_size}
+    words = [f"--{name.replace('_', '-')}={getattr(settings, name)}" for name in TRIED]
     try:
-        with running([archive], [f"--{name}={value}" for name, value in words.items()]) as server:
+        with running([archive], words) as server:
             headers = bearer(server.token, None)
             load = asyncio.run(run_clients(server.inference_url, headers, requests, clients, seconds))
     except NotServedError as error:
