@@ -89,7 +89,7 @@ async def send(server: Running, bodies: list[Body], seconds: float) -> Counter[i
         while loop.time() < end:
             body = next(turns)
             url, headers = f"{server.inference_url}/predictions/{body.model}", {"Content-Type": body.content_type}
-            async with session.post(url, data=body.content, headers=headers) as response:
+            async with session.post(url, data=io.BytesIO(body.content), headers=headers) as response:
                 await response.read()
                 statuses[response.status] += 1
                 if response.status == 503:
