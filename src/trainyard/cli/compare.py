@@ -37,7 +37,7 @@ def compare(
     """
     from trainyard.evaluation.candidates import open_candidate
     from trainyard.evaluation.paired import compare as compare_answers
-    from trainyard.report.compare import comparison_json, lettered, print_comparison, write_page
+    from trainyard.report.compare import Model, comparison_json, print_comparison, write_page
     from trainyard.report.terminal import check_writable
 
     trained = [None] if len(runs) == 1 or not format else []
@@ -48,15 +48,15 @@ def compare(
         check_writable(html)
     first, *others = (open_candidate(run, name) for run, name in wanted)
     differences = [compare_answers(first.answers, one.answers, (first.name, one.name)) for one in others]
-    models = lettered([first, *others], differences)
+    models = list(map(Model, ascii_uppercase, [first, *others], [None, *differences]))
     if html is not None:
         write_page(html, models)
     if as_json:
         print(json.dumps(comparison_json(models), indent=2))
     else:
         print_comparison(models)
-    if gate and any(one.complaints for one in differences):
-        for other, found in zip(others, differences, strict=True):
-            for why in found.complaints:
-                print(f"trainyard: {other.name} isn't at least as good as {first.name}: {why}", file=sys.stderr)
+    complaints = [(one.name, why) for one, found in zip(others, differences, strict=True) for why in found.complaints]
+    if gate and complaints:
+        for name, why in complaints:
+            print(f"trainyard: {name} isn't at least as good as {first.name}: {why}", file=sys.stderr)
         raise typer.Exit(EXIT_REFUSED)

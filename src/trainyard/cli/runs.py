@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from trainyard.artifacts.run import CONFIG, METRICS
 from trainyard.base.errors import UsageError
 
 Folder = Annotated[Path, typer.Argument(help="Holds the runs of one or many experiments.", metavar="[FOLDER]")]
@@ -18,8 +19,6 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> None:
     """List runs with their scores on the test split, the newest of each experiment last."""
-    from trainyard.artifacts.run import CONFIG
-
     configs = sorted({*folder.glob(CONFIG), *folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")})
     found = [_facts(path.parent) for path in configs if not path.parent.is_symlink()]  # a link is `latest`
     if not found:
@@ -35,7 +34,6 @@ def _facts(run: Path) -> dict[str, Any]:
     import yaml
 
     from trainyard.artifacts.export_record import newest_facts
-    from trainyard.artifacts.run import CONFIG, METRICS
 
     model = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")).get("model", {})
     path = run / METRICS
@@ -52,16 +50,12 @@ def _facts(run: Path) -> dict[str, Any]:
 
 
 def _print(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
-
     from trainyard.report.markdown import NONE, number
+    from trainyard.report.terminal import print_table
 
-    table = Table(Column("run", overflow="fold"), "model", "accuracy", "macro-F1", "over baseline", "deploy")
-    for run in found:
-        accuracy = "unfinished" if run["accuracy"] is None else number(run["accuracy"])
-        gain = NONE if run["gain"] is None else f"{run['gain']:+.4f}"
-        names = escape(run["run"]), escape(run["model"])
-        table.add_row(*names, accuracy, number(run["macro_f1"]), gain, run["recommended"] or NONE)
-    Console().print(table)
+    rows = (
+        (run["run"], run["model"], "unfinished" if run["accuracy"] is None else number(run["accuracy"]),
+         number(run["macro_f1"]), NONE if run["gain"] is None else f"{run['gain']:+.4f}", run["recommended"] or NONE)
+        for run in found
+    )  # fmt: skip
+    print_table(("run", "model", "accuracy", "macro-F1", "over baseline", "deploy"), rows)

@@ -27,6 +27,7 @@ MAX_COEFFICIENTS = 1_000_000
 MAX_ITERATIONS = 200
 SIDE = 16
 """Of the grey images that the linear model sees."""
+LINEAR = {"texts": "TF-IDF with logistic regression", "images": "logistic regression on small grey pixels"}
 TOKEN = r"\w+|[^\w\s]"
 """Also of one character, so that no text is without any."""
 
@@ -83,20 +84,18 @@ def measure_baseline(
     train_rows, test_rows = _sample(len(train), most), _sample(len(test), most)
     learnt, truth, predicted = train.labels[train_rows], test.labels[test_rows], predicted[test_rows]
     frequent = int(np.bincount(train.labels).argmax())
-    majority = float((test.labels == frequent).mean())
     name, answers = "always the most frequent class", np.full(len(truth), frequent)
     if len(np.unique(learnt)) > 1:
         seen, asked = (_inputs(part, preprocessor, data) for part in (train.select(train_rows), test.select(test_rows)))
         fitted = _linear(seen, asked, learnt)
         if (fitted == truth).mean() >= (answers == truth).mean():
-            pixels, words = "logistic regression on small grey pixels", "TF-IDF with logistic regression"
-            name, answers = words if isinstance(data, TextsConfig) else pixels, fitted
+            name, answers = LINEAR[data.kind], fitted
     ours, theirs = predicted == truth, answers == truth
     return Baseline(
         name=name,
         accuracy=float(theirs.mean()),
         macro_f1=float(f1_score(truth, answers, average="macro", zero_division=0)),
-        majority=majority,
+        majority=float((test.labels == frequent).mean()),
         gain=float(ours.mean() - theirs.mean()),
         gain_interval=paired_interval(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(truth)),
         train_examples=len(learnt),
@@ -131,5 +130,4 @@ def _linear(train: Any, test: Any, labels: NDArray[np.int64]) -> NDArray[np.int6
         model = make_pipeline(counted, model.set_params(C=10.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly the best is as good for a baseline
-        answers: NDArray[np.int64] = model.fit(train, labels).predict(test)
-    return answers
+        return np.asarray(model.fit(train, labels).predict(test))

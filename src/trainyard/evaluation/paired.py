@@ -77,15 +77,13 @@ class Difference:
     @property
     def complaints(self) -> tuple[str, ...]:
         """Why the other isn't at least as good: what of it is worse by more than chance; none if it is as good."""
-        worse = [one for one in self.changed_classes if one.recall[1] < one.recall[0]]
-        complaints = [
-            f"its recall of {one.name} is {one.recall[1]:.4f} instead of {one.recall[0]:.4f} (p = {one.p_value:.2g})"
-            for one in worse
-        ]
-        if self.verdict == "worse than":
-            first, other = self.accuracy
-            complaints.insert(0, f"its accuracy is {other:.4f} instead of {first:.4f} (p = {self.p_value:.2g})")
-        return tuple(complaints)
+        changed = [("accuracy", self.accuracy, self.p_value)] if self.verdict == "worse than" else []
+        changed += [(f"recall of {one.name}", one.recall, one.p_value) for one in self.changed_classes]
+        return tuple(
+            f"its {what} is {other:.4f} instead of {first:.4f} (p = {p_value:.2g})"
+            for what, (first, other), p_value in changed
+            if other < first
+        )
 
 
 def compare(first: Answers, other: Answers, names: tuple[str, str]) -> Difference:
@@ -136,16 +134,14 @@ def mcnemar(gained: ArrayLike, lost: ArrayLike) -> NDArray[np.float64]:
     from scipy.stats import binom
 
     fewer, both = np.minimum(gained, lost), np.add(gained, lost)
-    p_values: NDArray[np.float64] = np.minimum(1, 2 * binom.cdf(fewer, both, 0.5) - binom.pmf(fewer, both, 0.5))
-    return p_values
+    return np.asarray(np.minimum(1, 2 * binom.cdf(fewer, both, 0.5) - binom.pmf(fewer, both, 0.5)))
 
 
 def holm(p_values: ArrayLike) -> list[float]:
     """Corrects p-values for their number (Holm 1979, Scand J Stat 6:65-70)."""
     ascending = np.sort(p_values)
     raised = np.maximum.accumulate(ascending * np.arange(len(ascending), 0, -1)).clip(max=1)
-    corrected: list[float] = raised[np.argsort(np.argsort(p_values, kind="stable"))].tolist()
-    return corrected
+    return [float(p_value) for p_value in raised[np.argsort(np.argsort(p_values, kind="stable"))]]
 
 
 def _common_ids(first: Answers, other: Answers, names: tuple[str, str]) -> list[str]:
@@ -172,13 +168,13 @@ def _macro_f1(rows: NDArray[np.int64], classes: int) -> tuple[tuple[float, float
     """
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
 
-    def scores(drawn: NDArray[np.int64]) -> tuple[float, float]:
-        truth, ours, theirs = (np.bincount(column, drawn, classes) for column in kinds.T)
-        hits = [np.bincount(kinds[:, 0], drawn * (kinds[:, k] == kinds[:, 0]), classes) for k in (1, 2)]
-        first, other = (2 * hit / np.maximum(truth + found, 1) for hit, found in zip(hits, (ours, theirs), strict=True))
-        return float(first.sum() / (truth + ours > 0).sum()), float(other.sum() / (truth + theirs > 0).sum())
+    def f1(column: int, drawn: NDArray[np.int64]) -> float:
+        truth, given = kinds[:, 0], kinds[:, column]
+        hits = np.bincount(truth, drawn * (given == truth), classes)
+        found = np.bincount(truth, drawn, classes) + np.bincount(given, drawn, classes)
+        return float((2 * hits / np.maximum(found, 1)).sum() / (found > 0).sum())
 
     generator = np.random.default_rng(0)
-    draws = (scores(generator.multinomial(len(rows), counts / len(rows))) for _ in range(RESAMPLES))
-    low, high = np.quantile([other - first for first, other in draws], (0.025, 0.975)).tolist()
-    return scores(counts), (low, high)
+    draws = (generator.multinomial(len(rows), counts / len(rows)) for _ in range(RESAMPLES))
+    low, high = np.quantile([f1(2, drawn) - f1(1, drawn) for drawn in draws], (0.025, 0.975)).tolist()
+    return (f1(1, counts), f1(2, counts)), (low, high)

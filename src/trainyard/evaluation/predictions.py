@@ -52,26 +52,22 @@ class Predictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable classes, ``[examples] int64``."""
-        best: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return best
+        return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Which answers are right, ``[examples] bool``."""
-        right: NDArray[np.bool_] = self.predicted == self.labels
-        return right
+        return np.asarray(self.predicted == self.labels)
 
     @property
     def confidence(self) -> NDArray[np.float32]:
         """The probabilities of the answers, ``[examples] float32``."""
-        best: NDArray[np.float32] = self.probabilities.max(axis=1)
-        return best
+        return np.asarray(self.probabilities.max(axis=1))
 
     @property
     def order(self) -> list[int]:
         """Indices, the most telling first: the surest mistakes, then the right answers that are least sure."""
-        order: list[int] = np.lexsort((np.where(self.right, 1, -1) * self.confidence, self.right)).tolist()
-        return order
+        return list(map(int, np.lexsort((np.where(self.right, 1, -1) * self.confidence, self.right))))
 
 
 def example_ids(records: Records) -> list[str]:

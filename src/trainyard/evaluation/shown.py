@@ -79,8 +79,9 @@ def _chosen(made: Predictions) -> list[int]:
     """Indices, the most wanted first: the surest mistakes, then some of each cell of the confusion matrix."""
     seen: Counter[tuple[int, int]] = Counter()
     wanted = []
+    pairs = list(zip(made.labels.tolist(), made.predicted.tolist(), strict=True))
     for place, i in enumerate(made.order):
-        cell = int(made.labels[i]), int(made.predicted[i])
+        cell = pairs[i]
         is_surest = place < SUREST and cell[0] != cell[1]
         if is_surest or seen[cell] < PER_CELL:
             wanted.append((not is_surest, seen[cell], place, i))

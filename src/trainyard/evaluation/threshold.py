@@ -60,9 +60,8 @@ def choose_threshold(confidence: NDArray[np.float32], right: NDArray[np.bool_], 
     most = 0
     for start in starts:
         first = int(np.searchsorted(ends, start))
-        failed = np.flatnonzero(chance[first:] > RISK / len(starts))
-        end = first + (int(failed[0]) if len(failed) else len(ends) - first)
-        most = max(most, int(ends[end - 1]) if end > first else 0)
+        passed = int(np.argmax(np.append(chance[first:], 1) > RISK / len(starts)))
+        most = max(most, int(ends[first + passed - 1]) if passed else 0)
     return float(ranked[most - 1]) if most else None
 
 

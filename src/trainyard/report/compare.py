@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from string import ascii_uppercase
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from trainyard.artifacts.bundle import Json
 from trainyard.base.files import write_text
 from trainyard.evaluation.candidates import Candidate, differing_keys
 from trainyard.evaluation.paired import Difference
 from trainyard.report.export import milliseconds
-from trainyard.report.filling import LIBRARY, Filling, without_folders
+from trainyard.report.filling import Filling, without_folders
 from trainyard.report.markdown import NONE, number
+from trainyard.report.terminal import print_table
 
 MOST_CLASSES = 10
 """Classes that are listed where no more of them differ by more than chance."""
@@ -42,11 +41,6 @@ class Section(NamedTuple):
     note: str = ""
 
 
-def lettered(candidates: Sequence[Candidate], differences: Sequence[Difference]) -> list[Model]:
-    """Gives each its letter; there is one difference less than there are candidates."""
-    return [Model(*row) for row in zip(ascii_uppercase, candidates, [None, *differences], strict=False)]
-
-
 def comparison_json(models: Sequence[Model]) -> Json:
     """All figures, ready for JSON."""
     rows: list[Json] = []
@@ -61,11 +55,7 @@ def print_comparison(models: Sequence[Model]) -> None:
     """Prints the tables, and the verdicts last."""
     console = Console()
     for section in _sections(models):
-        columns = (Column(escape(title), overflow="fold") for title in section.header)
-        table = Table(*columns, title=escape(section.title), title_justify="left")
-        for row in section.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+        print_table(section.header, section.rows, escape(section.title))
         if section.note:
             console.print(escape(section.note), highlight=False)
     for verdict in _verdicts(models):
@@ -74,8 +64,7 @@ def print_comparison(models: Sequence[Model]) -> None:
 
 def write_page(path: Path, models: Sequence[Model]) -> None:
     """Writes the same as one HTML file that needs no network."""
-    style = (LIBRARY / "report.css").read_text(encoding="utf-8")
-    write_text(path, PAGE.fill({"verdicts": _verdicts(models), "sections": _sections(models), "style": style}))
+    write_text(path, PAGE.fill({"verdicts": _verdicts(models), "sections": _sections(models)}))
 
 
 def _verdicts(models: Sequence[Model]) -> list[str]:

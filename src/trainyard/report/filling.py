@@ -83,13 +83,8 @@ class Filling:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        environment.filters |= {
-            "number": number,
-            "counted": counted,
-            "words": _in_words,
-            "yaml": _as_yaml,
-            **self._filters,
-        }
+        environment.filters |= {"number": number, "counted": counted, "words": _in_words, "yaml": _as_yaml}
+        environment.filters |= self._filters
         try:
             template = environment.get_template(self.template)
             return "" if known is None else template.render(known)

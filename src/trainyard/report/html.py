@@ -116,7 +116,8 @@ def _known(
     test = Scores.from_dict(facts.metrics["test"])  # type: ignore[arg-type]
     cells = _cells(predictions)
     confusions = sorted((cell for cell in cells.values() if cell.label != cell.predicted), key=lambda cell: -cell.count)
-    mistakes = [i for i in predictions.order if not predictions.right[i]]
+    wrong = ~predictions.right
+    mistakes = predictions.order[: int(wrong.sum())]
     return {
         "name": facts.name,
         "facts": facts,
@@ -132,7 +133,7 @@ def _known(
         "cells": cells,
         "confusions": confusions[:MOST_CONFUSED],
         "surest": [_example(predictions, i) for i in mistakes if predictions.shown[i] is not None][:SUREST],
-        "sure_mistakes": int((~predictions.right & (predictions.confidence > SURE)).sum()),
+        "sure_mistakes": int((wrong & (predictions.confidence > SURE)).sum()),
         "worst": min(test.per_class, key=lambda name: (test.per_class[name].f1, name)),
         "trait": predictions.trait,
         "slices": _slices(predictions),

@@ -6,19 +6,20 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from trainyard.base.errors import ItemError, TrainyardError, UsageError
 from trainyard.base.files import write_text
 from trainyard.base.words import counted
 from trainyard.heads.base import Prediction, answer_row
 from trainyard.preprocess.text import without_surrogates
+from trainyard.report.markdown import number
 
 if TYPE_CHECKING:
     from trainyard.heads.scores import Scores
@@ -26,15 +27,21 @@ if TYPE_CHECKING:
 Answers = Sequence[tuple[str, Prediction | ItemError]]
 
 
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Prints a table of words as they are; what is too long for the terminal goes on in the next line."""
+    table = Table(*(Column(escape(name), overflow="fold") for name in header), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
 def print_scores(scores: Scores) -> None:
     """Prints the summary and a row per class."""
-    table = Table("class", "precision", "recall", "F1", "examples")
-    for name, row in scores.per_class.items():
-        table.add_row(escape(name), f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", str(row.support))
+    shares = {name: (row.precision, row.recall, row.f1) for name, row in scores.per_class.items()}
+    rows = ((name, *map(number, of), str(scores.per_class[name].support)) for name, of in shares.items())
+    print_table(("class", "precision", "recall", "F1", "examples"), rows)
     own = "".join(f"{name} {value:.4f}, " for name, value in scores.metrics.items())
-    console = Console()
-    console.print(table)
-    console.print(
+    Console().print(
         f"accuracy {scores.accuracy:.4f}, macro-F1 {scores.macro_f1:.4f}, loss {scores.loss:.4f}, "
         f"calibration error {scores.ece:.4f}, {own}{counted(scores.examples, 'example')}",
         highlight=False,
