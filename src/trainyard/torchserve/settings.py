@@ -125,7 +125,7 @@ class Settings(BaseModel):
             config = yaml.safe_load(content)
             handler = dict(config["handler"])
             handler["format"] = handler.pop("rung", None) or handler["format"]
-            return Settings.model_validate({**{ours: config[theirs] for ours, theirs in SPELLING.items()}, **handler})
+            return Settings.model_validate({**handler, **{ours: config[theirs] for ours, theirs in SPELLING.items()}})
         except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
             first_line = str(error).partition("\n")[0]
             raise BundleError(f"model-config.yaml can't be read ({first_line}): archive the model again") from error

@@ -54,7 +54,7 @@ def test_a_flood_is_refused_by_the_time_that_it_would_wait() -> None:
         load, model = Load({"m": Workers(1)}, 512), Model(500)
         await flood(load, "m", model, 50, pause=0.003)
         refused, seconds = await flood(load, "m", model, 1000, pause=0.0005)
-        assert refused > 300
+        assert refused > 200
         assert sorted(seconds)[len(seconds) * 9 // 10] < 3 * TARGET_SECONDS
         assert len(seconds) > 100, "it isn't refused altogether"
 

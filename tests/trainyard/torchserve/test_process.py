@@ -20,7 +20,15 @@ import pytest
 from trainyard.torchserve import worker
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
-from trainyard.torchserve.process import PORTS, RunDirectory, environment, java_command, make_home, write_config
+from trainyard.torchserve.process import (
+    ENVELOPE,
+    PORTS,
+    RunDirectory,
+    environment,
+    java_command,
+    make_home,
+    write_config,
+)
 from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.state import Look, Pulse, TorchServeLog
 from trainyard.torchserve.store import Served
@@ -69,7 +77,7 @@ def test_models_and_limits(directory: RunDirectory) -> None:
     told = properties(write_config(directory, [served("a"), served("b")], 123, NUMBERS))
     assert told["load_models"] == "a=a.mar,b=b.mar"
     assert told["model_store"] == str(directory.store)
-    assert told["max_request_size"] == "123"
+    assert int(told["max_request_size"]) == 123 + ENVELOPE
     assert re.fullmatch(told["allowed_urls"].replace("\\\\", "\\"), f"file://{directory.store}/a.mar")
     assert (told["enable_model_api"], told["install_py_dep_per_model"]) == ("false", "false")
     assert int(told["token_expiration_min"]) > 5 * 365 * 24 * 60, "longer than any night"
