@@ -54,6 +54,9 @@ class OptimConfig(Section):
     """Share of the steps in which the learning rate rises; by default 0.3 for `onecycle` and 0.05 otherwise."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that is spread over all classes in the training target (Szegedy et al. 2016)."""
+    distil: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a text's training target that a simple model of words and letters gives, and not the label (Hinton et
+    al. 2015). It learns from the other training texts, and helps where they are a few thousand; 0 is off."""
     class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = "none"
     """Weights of the classes in the training loss, for imbalance: `balanced` is inverse to their counts; or a list."""
     balanced_sampling: bool = False
@@ -85,6 +88,7 @@ class Task(TrainingTask):
         optim: The section ``optim``.
         augmentation: What is done to training images; ``None`` for texts.
         class_weights: Weight of each class in the loss, ``[classes] float32``.
+        targets: What each training text is to be answered by, ``[examples, classes] float32``; ``None`` is its label.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Task(TrainingTask):
         optim: OptimConfig,
         augmentation: Augmentation | None = None,
         class_weights: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> None:
         super().__init__(model)
         # The loop asks for `clip` and `ema`, and for the methods below; it never sees the section itself.
@@ -100,11 +105,13 @@ class Task(TrainingTask):
         self.clip, self.ema = optim.clip, optim.ema
         # A buffer moves to the GPU with the model; it isn't persistent, so no checkpoint holds it.
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("targets", targets, persistent=False)
 
     def training_loss(self, batch: Batch, epoch: int) -> Tensor:
         """The mean loss of a batch, its images augmented as ``(seed, epoch, example)`` says."""
         if self.augmentation is None:
-            return self.loss(self(**batch.inputs), batch.labels)
+            targets = cast("Tensor | None", self.targets)
+            return self.loss(self(**batch.inputs), batch.labels if targets is None else targets[batch.indices])
         # By its place in the split, not by a generator's state: a run that was killed augments it in the same way.
         examples = batch.indices.numpy()
         images = self.augmentation(batch.inputs["images"], examples, epoch)

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
+from torch import Tensor
 
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import encode_split
@@ -22,6 +23,7 @@ from trainyard.training.processes import start_fabric
 from trainyard.training.run import Run, build_model
 
 from .augment import AugmentConfig
+from .distil import distilled
 from .task import OptimConfig, Task, class_weights
 
 
@@ -40,11 +42,13 @@ class Config(Experiment):
     def _fits_together(self) -> Self:
         self.optim.check_strategy(self.trainer.strategy)
         self.augment.check_data(self.data)
+        if self.optim.distil and self.data.kind != "texts":
+            raise ValueError("optim.distil is for texts: with data.kind=images, leave it out")
         return self
 
     def without_regularisation(self) -> Self:
         """As `trainer.preset=overfit_batch` wants it: with any of these, no batch can be learnt by heart."""
-        optim = self.optim.model_copy(update={"label_smoothing": 0.0})
+        optim = self.optim.model_copy(update={"label_smoothing": 0.0, "distil": 0.0})
         augment = self.augment.model_copy(update={"kind": "none", "mixup": 0.0, "cutmix": 0.0})
         return self.model_copy(update={"optim": optim, "augment": augment})
 
@@ -71,7 +75,9 @@ def train(config: Config) -> Path:
     val_split = encode_split(dataset.splits["val"], preprocessor, config.data, training=False)
 
     model = build_model(config, dataset.classes, preprocessor)
-    task = make_task(config, model, train_split.labels, len(dataset.classes))
+    # In place of the labels alone, where optim.distil asks for it.
+    targets = distilled(dataset.splits["train"], len(dataset.classes), config.optim.distil)
+    task = make_task(config, model, train_split.labels, len(dataset.classes), targets)
 
     # No run is lost at its end: a copy of the model takes one step, is sealed, opened and asked, in a second or two.
     run.rehearse(dataset, preprocessor, task, train_split, val_split)
@@ -82,7 +88,9 @@ def train(config: Config) -> Path:
     return run.folder
 
 
-def make_task(config: Config, model: Classifier, labels: NDArray[np.int64], classes: int) -> Task:
-    """The model with its loss, optimiser and augmentation; ``labels`` are those of the training split."""
+def make_task(
+    config: Config, model: Classifier, labels: NDArray[np.int64], classes: int, targets: Tensor | None = None
+) -> Task:
+    """The model with its loss, optimiser and augmentation; ``labels`` and ``targets`` are of the training split."""
     augmentation = config.augment.build(config.data, config.seed)
-    return Task(model, config.optim, augmentation, class_weights(config.optim, labels, classes))
+    return Task(model, config.optim, augmentation, class_weights(config.optim, labels, classes), targets)
