@@ -17,13 +17,13 @@ from torch import Tensor
 from trainyard.config.experiment import Experiment
 from trainyard.data.encoded import encode_split
 from trainyard.models.classifier import Classifier
+from trainyard.training.distil import distilled
 from trainyard.training.preflight import preflight
 from trainyard.training.presets import apply_preset
 from trainyard.training.processes import start_fabric
 from trainyard.training.run import Run, build_model
 
 from .augment import AugmentConfig
-from .distil import distilled
 from .task import OptimConfig, Task, class_weights
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from trainyard.base.errors import UsageError
-from trainyard.config.load import load_experiment
 from trainyard.data.records import Records
-
-from my_project.distil import distilled
-
-CONFIGS = Path(__file__).parents[3] / "configs"
+from trainyard.training import distil
+from trainyard.training.distil import distilled
 
 
 def records(odd: str) -> Records:
@@ -38,8 +32,22 @@ def test_nothing_is_asked_without_a_share() -> None:
     assert distilled(records("letter"), classes=2, share=0.0) is None
 
 
-def test_few_texts_and_images_are_refused() -> None:
-    with pytest.raises(UsageError, match="needs 5 training texts of each class, one has 0"):
-        distilled(records("letter"), classes=3, share=0.5)
-    with pytest.raises(UsageError, match="optim.distil is for texts: with data.kind=images"):
-        load_experiment(CONFIGS / "digits_resnet.yaml", ["optim.distil=0.5"])
+def test_with_a_lonely_text_or_too_many_there_is_no_teacher(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert distilled(records("letter"), classes=3, share=0.5) is None
+    monkeypatch.setattr(distil, "MOST_TEXTS", 40)
+    assert distilled(records("letter"), classes=2, share=0.5) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "optim.distil is left out: a class has 0 training texts",
+        "optim.distil is left out: there are over 40 texts",
+    ]
+
+
+def test_two_texts_of_a_class_are_enough() -> None:
+    few = Records(["a letter", "the letter", "a bill", "the bill"], np.array([0, 0, 1, 1]), ["here"] * 4)
+
+    targets = distilled(few, classes=2, share=0.5)
+
+    assert targets is not None
+    assert targets.argmax(dim=1).tolist() == [0, 0, 1, 1]
