@@ -60,10 +60,13 @@ def forget_bodies() -> None:
     """
     service = import_module("ts.service").Service
     predict = service.predict
+    is_first = True
 
     def predict_and_forget(self: object, batch: list[Mapping[str, Sequence[Mapping[str, object]]]]) -> object:
-        if not gc.get_freeze_count():
+        nonlocal is_first
+        if is_first:
             gc.freeze()  # the model and all modules, through which the collector needn't look again
+            is_first = False
         size = sum(sys.getsizeof(one["value"]) for request in batch for one in request["parameters"])
         try:
             return predict(self, batch)
