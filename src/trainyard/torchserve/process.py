@@ -167,6 +167,7 @@ def java_command(java: Java, directory: RunDirectory, config: Path, max_body: in
         f"-Xmx{heap_mb}m",
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",  # the second compiler takes more time than it saves for many minutes
         "-Dio.netty.allocator.type=unpooled",  # a pool has 32 MB from the start, and never gives back what it took
         f"-Dmodel_server_home={directory.home}",
         f"-Djava.io.tmpdir={directory.temporary}",
