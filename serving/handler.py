@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.artifacts.manifest import check_digests
-from trainyard.http.batch import HEADER, read_requests, write_replies
+from trainyard.http.batch import read_requests, write_replies
 from trainyard.http.multipart import Part
 from trainyard.http.request_types import OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
 from trainyard.http.requests import json_request, parse_request, parts_request
@@ -44,21 +44,22 @@ class Handler:
         opened = open_deployed(Path(system["model_dir"]) / "deployed", settings["format"], expect)
         device = _device(settings.get("device", "cpu"), system.get("gpu_id"))
         predictor = Predictor(opened, settings["format"], device, settings["batch_size"], settings.get("threads"))
+        self._is_batched = settings.get("is_batched", False)
         self._responder = Responder(predictor, model["modelName"], model["modelVersion"])
 
     def handle(self, data: Sequence[Row], context: Context) -> list[bytes]:
         """Answers all requests of a batch by one call of the predictor; gives each its own status.
 
-        The batch is one that TorchServe made, or a request of our gateway's, which holds one.
+        The batch is one that TorchServe made, or behind our gateway a request that holds one.
         """
         began = time.perf_counter()
         accepts = self._responder.accepts
-        headers = [context.get_all_request_header(i) for i in range(len(data))]
-        if any(name.lower() == HEADER.lower() for name in headers[0]):
-            assert len(data) == 1, "the gateway makes the batches"
-            sent = read_requests(_bytes(data[0].get("body")))
+        if self._is_batched:
+            [row] = data
+            sent = read_requests(_bytes(row.get("body")))
             requests = [_tried(parse_request, body, content_type, accepts) for content_type, body in sent]
             return [write_replies(self._responder.answer(requests, began))]
+        headers = [context.get_all_request_header(i) for i in range(len(data))]
         requests = [_tried(_decoded_request, row, head, accepts) for row, head in zip(data, headers, strict=True)]
         replies = self._responder.answer(requests, began)
         for i, reply in enumerate(replies):

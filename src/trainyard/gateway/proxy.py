@@ -15,7 +15,7 @@ from trainyard.gateway.batches import Batches, Workers
 from trainyard.gateway.suspects import REFUSED_SECONDS, GuiltyError, Suspects
 from trainyard.gateway.tokens import Tokens
 from trainyard.gateway.upstream import Response, Upstream
-from trainyard.http.batch import HEADER, Reply, Sent, read_replies, write_requests
+from trainyard.http.batch import Reply, Sent, read_replies, write_requests
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,6 @@ class Proxy:
         headers = {
             "Authorization": f"Bearer {self._keys.any()}",
             "Content-Type": "application/octet-stream",  # what TorchServe leaves alone
-            HEADER: "1",
         }
         return await self._upstream.post(self._url(), f"/predictions/{model}", headers, write_requests(requests))
 

@@ -15,9 +15,6 @@ from pydantic_core import to_json
 from trainyard.http.facts import Facts
 from trainyard.http.request_types import JSON
 
-HEADER = "X-Trainyard-Batch"
-"""The header that tells a worker of such a body; a client's headers don't come through the gateway."""
-
 
 class Sent(NamedTuple):
     """A request as it came in: its Content-Type, as the client gave it, and its body."""

@@ -110,6 +110,7 @@ class Settings(BaseModel):
                 "threads": self.threads,
                 "device": self.device,
                 "batch_size": self.batch_size,
+                **({"is_batched": True} if is_batched else {}),
             },
         }
         return yaml.safe_dump(content, sort_keys=False).encode()

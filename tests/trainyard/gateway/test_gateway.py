@@ -31,7 +31,7 @@ from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens
-from trainyard.http.batch import HEADER, Reply, read_requests, write_replies
+from trainyard.http.batch import Reply, read_requests, write_replies
 from trainyard.http.facts import Facts
 from trainyard.http.request_types import HEADER_LENGTH
 from trainyard.torchserve.ports import listen, url_of
@@ -183,7 +183,6 @@ def test_a_body_is_passed_on_as_it_is_with_its_type_in_a_header_of_our_own(tmp_p
         assert sent == {
             "Authorization": f"Bearer {INNER}",
             "Content-Type": "application/octet-stream",
-            HEADER: "1",
             "Content-Length": str(len(b'[[16,"application/json; charset=utf-8"]]') + 1 + 16),
             TYPE: "application/json; charset=utf-8",
         }

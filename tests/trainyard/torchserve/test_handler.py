@@ -19,7 +19,7 @@ from ts.utils.util import list_classes_from_module
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import BundleError, UsageError
-from trainyard.http.batch import HEADER, Reply, Sent, read_replies, write_requests
+from trainyard.http.batch import Reply, Sent, read_replies, write_requests
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.base import Encoded
 
@@ -49,7 +49,10 @@ def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.syspath_prepend(str(model))
     monkeypatch.delenv("TRAINYARD_EXPECT", raising=False)
 
-    def load_model() -> Service:
+    def load_model(is_batched: bool = False) -> Service:
+        config = yaml.safe_load((model / "model-config.yaml").read_text())
+        config["handler"]["is_batched"] = is_batched
+        (model / "model-config.yaml").write_text(yaml.safe_dump(config))
         metrics = Mock(spec=["set_request_ids", "add_time", "request_ids"])
         service = TsModelLoader().load("digits", str(model), "handler.py", None, 4, metrics_cache=metrics)
         service.set_cl_socket(None)
@@ -69,7 +72,7 @@ def request(parameters: Mapping[str, tuple[str, object]], **headers: str) -> dic
 def fronted(*requests: tuple[bytes, str]) -> dict[str, object]:
     """A batch that our gateway made of requests."""
     body = b"".join(write_requests([Sent(type, body) for body, type in requests]))
-    return request({"body": ("application/octet-stream", bytearray(body))}, **{HEADER.lower(): "1"})
+    return request({"body": ("application/octet-stream", bytearray(body))})
 
 
 def replied(service: Service, *requests: tuple[bytes, str]) -> list[Reply]:
@@ -107,7 +110,7 @@ def test_each_form_from_the_front_is_answered_as_the_predictor_does(load: Load, 
     form = b"--B\r\nContent-Disposition: form-data; name=data\r\n\r\n" + image + b"\r\n--B--\r\n"
 
     replies = replied(
-        load(),
+        load(is_batched=True),
         (image, "image/png"),
         (image, "application/octet-stream"),
         (form, "multipart/form-data; boundary=B"),
@@ -131,7 +134,7 @@ def test_each_form_from_the_front_is_answered_as_the_predictor_does(load: Load, 
 def test_one_bad_request_of_eight_is_the_only_one_that_fails(
     load: Load, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = load()
+    service = load(is_batched=True)
     sizes = []
     forward = Predictor._forward
 
@@ -152,8 +155,8 @@ def test_one_bad_request_of_eight_is_the_only_one_that_fails(
 
 def test_rows_of_a_torchserve_without_our_front_are_read_too(load: Load, image: bytes) -> None:
     text = base64.b64encode(image).decode()
+    expected = json.loads(replied(load(is_batched=True), (image, "image/png"))[0].body)
     service = load()
-    expected = json.loads(replied(service, (image, "image/png"))[0].body)
 
     one = [
         request({"body": ("image/png", bytearray(image))}),
@@ -211,7 +214,7 @@ def test_the_digest_is_compared_when_the_model_loads(
 
 
 def test_it_tells_the_gateway_of_each_request_what_the_model_did(load: Load, image: bytes, digits_run: Path) -> None:
-    replies = replied(load(), (b"no image", "image/png"), (image, "image/png"), (b"", "text/html"))
+    replies = replied(load(is_batched=True), (b"no image", "image/png"), (image, "image/png"), (b"", "text/html"))
 
     bad, good, refused = [reply.facts for reply in replies]
 
@@ -244,8 +247,8 @@ def test_torchserve_takes_binary_tensors_and_their_header(load: Load, image: byt
     head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
     type = f"application/json; inference-header-content-length={len(head)}"
 
-    framed = bytes(load().predict([fronted((head + tensors, type))]))
-    [reply] = replied(load(), (head + tensors, type))
+    framed = bytes(load(is_batched=True).predict([fronted((head + tensors, type))]))
+    [reply] = replied(load(is_batched=True), (head + tensors, type))
 
     assert framed.startswith(b"\x00\x00\x00\xc8")
     assert reply.body in framed
