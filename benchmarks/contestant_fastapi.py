@@ -1,6 +1,8 @@
 """A run served by FastAPI and uvicorn with a small batcher, for `servers.py`: what one writes who needs no more.
 
-python benchmarks/contestant_fastapi.py RUN PORT
+    python benchmarks/contestant_fastapi.py RUN PORT
+
+It listens on loopback until it is ended.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """A run served by LitServe, for `servers.py`.
 
-python benchmarks/contestant_litserve.py RUN PORT
+    python benchmarks/contestant_litserve.py RUN PORT
+
+It listens on loopback until it is ended.
 """
 
 import sys

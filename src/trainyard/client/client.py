@@ -1,8 +1,10 @@
 """Asks a server for predictions: ``Client``, and ``AsyncClient`` with the same methods.
 
-with Client("http://localhost:8080", token_file="tokens.json") as client:
-[answer] = client.predict("digits", [Path("photo.png")])
-print(answer.label, answer.probability, answer.deployed.format)
+    with Client("http://localhost:8080", token_file="tokens.json") as client:
+        [answer] = client.predict("digits", [Path("photo.png")])
+        print(answer.label, answer.probability, answer.deployed.format)
+
+What fails in passing is asked again.
 """
 
 from __future__ import annotations
