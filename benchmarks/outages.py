@@ -141,14 +141,16 @@ def is_whole(server: Running) -> bool:
     import json
     import urllib.request
 
+    from trainyard.base.errors import UsageError
+
     url = f"{server.management_url}/models/{MODEL}"
-    headers = {"Authorization": f"Bearer {server.management_token}"}
     try:
+        headers = {"Authorization": f"Bearer {server.management_token}"}
         with urllib.request.urlopen(f"{server.inference_url}/v2/health/ready", timeout=TIMEOUT):
             pass
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
             [version] = json.load(response)
-    except (OSError, ValueError):
+    except (OSError, ValueError, UsageError):  # Java starts: there is no key yet
         return False
     return [worker["status"] for worker in version["workers"]] == ["READY"] * WORKERS
 
