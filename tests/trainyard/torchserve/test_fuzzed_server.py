@@ -222,7 +222,10 @@ def test_fuzzed_requests_neither_break_a_worker_nor_leave_anything_behind(
     assert seen.total() >= REQUESTS - AT_ONCE
     assert set(before) == set(after), "a process was started anew"
     assert {200, 400, 415} <= set(seen)
-    assert sum(after.values()) <= (1 + MOST_GROWTH) * sum(after_the_first.values())
+    # Java's heap is fixed, and takes its pages as it goes.
+    ours = [pid for pid in after if psutil.Process(pid).name() != "java"]
+    assert len(ours) == len(after) - 1
+    assert sum(after[pid] for pid in ours) <= (1 + MOST_GROWTH) * sum(after_the_first[pid] for pid in ours)
 
 
 def huge_png() -> bytes:
