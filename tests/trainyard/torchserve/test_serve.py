@@ -337,7 +337,7 @@ def test_a_stuck_worker_is_replaced_and_the_log_tells_why(
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(urllib.request.Request(url, does.encode(), headers), timeout=GENEROUS)
     with caught.value as error:
-        assert error.code == status
+        assert error.code == status, error.read()
     until(lambda: f"a worker of digits ended ({reason})" in _said(fragile))
 
 
