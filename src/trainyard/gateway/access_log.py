@@ -157,7 +157,7 @@ def _word(text: str) -> str:
 class Gathered(logging.StreamHandler[TextIO]):
     """Writes to stderr, lines of requests many at a time: a call of the system for each costs as much as an answer.
 
-    A warning, and all that isn't said by the loop, is written at once, with what waits before it.
+    What isn't of a request is written at once, with what waits before it.
     """
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class Gathered(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a line."""
         self._waiting.append(self.format(record) + self.terminator)
-        if record.levelno > logging.INFO or not hasattr(record, "entry"):
+        if not hasattr(record, "entry"):
             self.flush()
         elif len(self._waiting) == 1:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self.flush)

@@ -98,9 +98,9 @@ def test_lines_of_requests_are_written_together_and_none_is_late_or_lost(
         assert capsys.readouterr().err == ""
         await asyncio.sleep(0.1)
         assert capsys.readouterr().err == "1\n2\n"
-        said("3", entry=entry)
-        said("4", logging.WARNING, entry)
-        assert capsys.readouterr().err == "3\n4\n", "a warning is seen at once, in its place"
+        said("3", logging.WARNING, entry)
+        said("4", logging.WARNING)
+        assert capsys.readouterr().err == "3\n4\n", "what isn't of a request is seen at once, in its place"
         said("5")
         assert capsys.readouterr().err == "5\n"
         said("6", entry=entry)
