@@ -274,10 +274,10 @@ if any("model_service_worker" in word for word in sys.orig_argv):
 
 @pytest.fixture(scope="module")
 def fragile(exported_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server whose workers wait or compute for ever, if a request says so; they may take eight seconds for one."""
+    """A server whose workers wait or compute for ever, if a request says so; they may take fifteen seconds for one."""
     folder = tmp_path_factory.mktemp("fragile")
     (folder / "sitecustomize.py").write_text(MISBEHAVE)
-    settings = Settings(format="onnx", workers=2, batch_size=4, response_timeout_s=8)
+    settings = Settings(format="onnx", workers=2, batch_size=4, response_timeout_s=15)
     archive = make_archive(open_trusted(exported_images), settings, folder / "d.mar", "digits", "1.0")
     paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     with running([str(archive)], environment={"PYTHONPATH": paths}) as server:
