@@ -137,12 +137,8 @@ class Lines(logging.Formatter):
         entry = getattr(record, "entry", None)
         about = dict(vars(entry)) if isinstance(entry, Entry) else {}  # asdict copies deeply, for a tenth of the time
         if not self._is_json:
-            message = " ".join(
-                [
-                    record.getMessage(),
-                    *(f"{k}={_word(v) if isinstance(v, str) else v}" for k, v in about.items() if v is not None),
-                ]
-            )
+            told = [f"{k}={_word(v) if isinstance(v, str) else v}" for k, v in about.items() if v is not None]
+            message = " ".join([record.getMessage(), *told])
             trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
             return f"{time} {record.levelname.lower()} {message}{trace}"
         if record.exc_info:
