@@ -9,7 +9,6 @@ import logging
 import re
 import secrets
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -99,13 +98,16 @@ CODE = web.ResponseKey("code", str)
 
 def new_entry(request: web.Request) -> Entry:
     """That of a request that has just come in."""
-    return Entry(_request_id(request.headers), request.rel_url.raw_path[:LONGEST])
+    headers = request.headers
+    own = request_id(headers.get("X-Request-Id", ""), headers.get("traceparent", ""))
+    return Entry(own, request.rel_url.raw_path[:LONGEST])
 
 
-def _request_id(headers: Mapping[str, str]) -> str:
-    if ID.fullmatch(given := headers.get("X-Request-Id", "")):
+def request_id(given: str, traceparent: str) -> str:
+    """The id of a request, by the headers that may tell one; else a new one."""
+    if ID.fullmatch(given):
         return given
-    trace = TRACE.fullmatch(headers.get("traceparent", ""))
+    trace = TRACE.fullmatch(traceparent)
     return trace["id"] if trace else secrets.token_hex(16)
 
 

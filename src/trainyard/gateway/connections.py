@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from trainyard.gateway.door import Door
 from trainyard.gateway.proxy import failure, respond
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,9 @@ class Connection(web.RequestHandler):
     They reach no middleware and no signal of the application: aiohttp answers them here.
     """
 
-    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, connections: Connections) -> None:
+    def __init__(
+        self, server: web.Server, loop: asyncio.AbstractEventLoop, connections: Connections, door: Door
+    ) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -102,7 +105,8 @@ class Connection(web.RequestHandler):
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=LINGER_SECONDS,
         )
-        self._connections = connections
+        self._connections, self._door = connections, door
+        self._is_whole = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Counts it."""
@@ -110,14 +114,27 @@ class Connection(web.RequestHandler):
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Notes that it isn't silent."""
+        """Has it answered at the door, or by aiohttp.
+
+        The door must see where a request begins: aiohttp, whose ``_waiter`` waits for the next one, has had no part of
+        it. What is no request for aiohttp is such a part; from then on the door isn't asked.
+        """
         self._connections.hear(self)
+        waiter = self._waiter
+        is_waiting = waiter is not None and not waiter.done()
+        if is_waiting and self._is_whole and self.transport and (refusal := self._door.refusal(self, data)):
+            self.keep_alive(True)
+            self.transport.write(refusal)
+            return
         super().data_received(data)
+        if data and (not is_waiting or (waiter and not waiter.done())):  # aiohttp calls it without any, too
+            self._is_whole = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Counts it no more."""
         super().connection_lost(exc)
         self._connections.remove(self)
+        self._door.passed(self)
 
     def handle_error(
         self,

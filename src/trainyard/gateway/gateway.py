@@ -22,6 +22,7 @@ from trainyard.gateway.bodies import Bodies, Limits, Refused
 from trainyard.gateway.compressed import ENCODINGS, encoding_of
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.cors import allowing
+from trainyard.gateway.door import Door
 from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.load import Load
 from trainyard.gateway.metrics import Metrics
@@ -82,6 +83,7 @@ class Gateway:
         self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
         self._bodies, self._load = Bodies(limits), Load(workers, limits.requests)
         self._connections = Connections(limits.connections)
+        self._door = Door(self._load, tokens, metrics, health)
         self._origins = origins
         self._requests = 0
         self._heard_at = 0.0
@@ -93,8 +95,8 @@ class Gateway:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "setup() makes it"
-        connections = self._connections
-        self._socket, self._connect = listener, lambda: Connection(server, loop, connections)
+        connections, door = self._connections, self._door
+        self._socket, self._connect = listener, lambda: Connection(server, loop, connections, door)
         self._listener = await loop.create_server(self._connect, sock=listener, backlog=connections.backlog)
 
     def _application(self) -> web.Application:
@@ -160,9 +162,9 @@ class Gateway:
     async def _answer_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Counts requests, answers those that are refused as all others, and logs what came of each."""
         loop = asyncio.get_running_loop()
+        self._door.passed(request.protocol)
         self._requests += 1
-        self._heard_at = loop.time()
-        began = loop.time()
+        self._heard_at = began = loop.time()
         entry = request[ENTRY] = new_entry(request)
         try:
             response = await self._answer(request, handler)

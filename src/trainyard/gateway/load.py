@@ -11,7 +11,7 @@ from trainyard.gateway.bodies import Refused
 from trainyard.gateway.proxy import AGAIN, failure
 from trainyard.http.batch import Reply
 
-TARGET_SECONDS = 0.05
+TARGET_SECONDS = 0.03
 """A request that would take longer than this, because of those before it, is refused."""
 ROUNDS = 2
 """Batches of each worker that are let in however long they take: one at work, and one that keeps it busy next."""
@@ -24,6 +24,7 @@ WEIGHT = 0.05
 @dataclass
 class _Model:
     least: int
+    busy: Reply
     inside: int = 0
     pace: float = 0.0
 
@@ -42,7 +43,26 @@ class Load:
 
     def __init__(self, workers: Mapping[str, Workers], most: int) -> None:
         self._share = max(1, most // len(workers))
-        self._models = {name: _Model(max(FEWEST, ROUNDS * own.count * own.batch_size)) for name, own in workers.items()}
+        self._models = {
+            name: _Model(
+                max(FEWEST, ROUNDS * own.count * own.batch_size),
+                failure(503, f"too many requests of {name} at once; try again", AGAIN, "overload"),
+            )
+            for name, own in workers.items()
+        }
+
+    def refusal(self, name: str, coming: int = 0) -> Reply | None:
+        """What is answered to one more request if too many are before it, so that it wouldn't be answered in time.
+
+        Args:
+            name: The model's.
+            coming: Requests that aren't counted yet.
+        """
+        model = self._models.get(name)
+        if model is None:
+            return None
+        most = max(model.least, int(TARGET_SECONDS / model.pace)) if model.pace else self._share
+        return model.busy if model.inside + coming >= min(most, self._share) else None
 
     def check(self, name: str) -> None:
         """Sees to it that one more request of this model would be answered in time.
@@ -50,10 +70,8 @@ class Load:
         Raises:
             Refused: too many are before it.
         """
-        model = self._models[name]
-        most = max(model.least, int(TARGET_SECONDS / model.pace)) if model.pace else self._share
-        if model.inside >= min(most, self._share):
-            raise Refused(failure(503, f"too many requests of {name} at once; try again", AGAIN, "overload"))
+        if refusal := self.refusal(name):
+            raise Refused(refusal)
 
     async def counted(self, name: str, asked: Awaitable[Reply]) -> Reply:
         """An answer, and its time. What is refused or fails tells nothing of a model's pace."""

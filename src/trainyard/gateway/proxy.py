@@ -27,10 +27,14 @@ def failure(status: int, error: str, headers: Mapping[str, str] | None = None, c
     return Reply(status, json.dumps({"error": error}).encode(), headers=headers or {}, code=code)
 
 
+def headers_of(reply: Reply) -> dict[str, str]:
+    """What the head of a reply has in any case."""
+    return {"Content-Type": reply.content_type, "Server": "trainyard", **reply.headers}
+
+
 def respond(reply: Reply) -> web.Response:
     """A reply, as aiohttp sends it: one can't be sent twice."""
-    headers = {"Content-Type": reply.content_type, "Server": "trainyard", **reply.headers}
-    response = web.Response(body=reply.body, status=reply.status, headers=headers)
+    response = web.Response(body=reply.body, status=reply.status, headers=headers_of(reply))
     response[CODE] = reply.code
     return response
 
