@@ -16,6 +16,7 @@ from typing import Literal, TextIO, TypeAlias
 
 from aiohttp import web
 
+from trainyard.http.batch import Reply
 from trainyard.http.facts import Facts
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Entry:
         ms: Until the answer was there.
         queue_ms: Of these, waiting for a worker and a batch.
         model_ms: Of these, the model's call.
+        facts: What a worker said of it, if it came to one; not for the log.
     """
 
     id: str
@@ -65,14 +67,14 @@ class Entry:
     ms: float = 0.0
     queue_ms: float | None = None
     model_ms: float | None = None
+    facts: Facts | None = None
 
-    def answered(self, response: web.StreamResponse) -> None:
-        """Takes from an answer what came of the request, and gives it the id."""
-        self.status = response.status
-        response.headers["X-Request-Id"] = self.id
-        self.code = response.get(CODE) or _code(self.status)
-        if response.status >= 400 and isinstance(response, web.Response) and isinstance(response.body, bytes):
-            self.reason = _error(response.body)
+    def answered(self, reply: Reply) -> None:
+        """Takes from an answer what came of the request."""
+        self.status = reply.status
+        self.code = reply.code or _code(self.status)
+        if reply.status >= 400:
+            self.reason = _error(reply.body)
 
     def left(self) -> None:
         """Its client is gone."""
@@ -80,7 +82,7 @@ class Entry:
 
     def worked(self, facts: Facts, seconds: float) -> None:
         """Takes what a worker says of the request, which it had, waiting included, for this long."""
-        self.items, self.model_ms = facts.items, facts.model_ms
+        self.facts, self.items, self.model_ms = facts, facts.items, facts.model_ms
         self.queue_ms = round(max(0.0, seconds * 1000 - facts.preprocess_ms - facts.model_ms), 1)
 
     def tell(self, is_quiet: bool) -> None:
@@ -92,8 +94,6 @@ class Entry:
 
 
 ENTRY = web.RequestKey("entry", Entry)
-FACTS = web.RequestKey("facts", Facts)
-CODE = web.ResponseKey("code", str)
 
 
 def new_entry(request: web.Request) -> Entry:
@@ -138,6 +138,7 @@ class Lines(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry = getattr(record, "entry", None)
         about = dict(vars(entry)) if isinstance(entry, Entry) else {}  # asdict copies deeply, for a tenth of the time
+        about.pop("facts", None)
         if not self._is_json:
             told = [f"{k}={_word(v) if isinstance(v, str) else v}" for k, v in about.items() if v is not None]
             message = " ".join([record.getMessage(), *told])

@@ -93,10 +93,10 @@ class _Room:
         Raises:
             Refused: it is too long or too slow, or too much is held already.
         """
-        limits, is_plain = self._bodies._limits, encoding_of(request) == "identity"
+        limits, is_plain = self._bodies._limits, encoding_of(request.headers) == "identity"
         if is_plain and request.content.is_eof():  # it came with its head, as a small one does: no clock is needed
             body = request.content.read_nowait()
-            self._take(len(body))
+            self.take(len(body))
             return body
         content = request.content if is_plain else Inflated(request.content)
         chunks: list[bytes] = []
@@ -110,10 +110,15 @@ class _Room:
                 raise Refused(failure(408, f"only {self.taken} bytes of the request came in {due:.1f} s")) from None
             if not chunk:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._take(len(chunk))
+            self.take(len(chunk))
             chunks.append(chunk)
 
-    def _take(self, count: int) -> None:
+    def take(self, count: int) -> None:
+        """Takes so many bytes more.
+
+        Raises:
+            Refused: that is too long, or too much is held already.
+        """
         limits = self._bodies._limits
         size = self.taken + count
         if size > limits.body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 
 from aiohttp import StreamReader, web
 
@@ -13,9 +14,9 @@ PIECE = 1 << 18
 """Most bytes that are inflated at a time."""
 
 
-def encoding_of(request: web.Request) -> str:
+def encoding_of(headers: Mapping[str, str]) -> str:
     """What a request says of its body, in small letters."""
-    return request.headers.get("Content-Encoding", "identity").strip().lower()
+    return headers.get("Content-Encoding", "identity").strip().lower()
 
 
 class Inflated:

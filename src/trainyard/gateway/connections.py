@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aiohttp import web
 
 from trainyard.gateway.door import Door
-from trainyard.gateway.proxy import failure, respond
+from trainyard.gateway.proxy import FAILED, failure, respond
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ IDLE_SECONDS = 75.0
 """Time for which a connection may be silent, or take for the head of a request."""
 LINGER_SECONDS = 1.0
 """Time in which the rest of a refused body is read, so that the client sees the answer."""
+LATER_BYTES = 65_536
+"""Of requests that a client sends before it has the answer to the first."""
 OTHER_FILES = 64
 """Open files beside connections."""
 NOT_LOGGED = logging.Logger("aiohttp.access", logging.CRITICAL)
@@ -37,7 +40,7 @@ class Connections:
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # A request needs two: from its client and to TorchServe.
         self.most = most if files == resource.RLIM_INFINITY else max(2, min(most, (files - OTHER_FILES) // 2))
-        self._silent: dict[Connection, None] = {}  # those that wait for no answer, the longest silent first
+        self._silent: dict[Connection, float] = {}  # since when those that wait for no answer are, the longest first
         self._open = self._ended = 0
         self._told_at = float("-inf")
 
@@ -47,21 +50,22 @@ class Connections:
         return max(1, self.most // 4)
 
     @contextmanager
-    def answering(self, request: web.Request) -> Iterator[None]:
-        """While a model has the request, its connection isn't ended."""
-        connection = request.protocol
-        assert isinstance(connection, Connection)
+    def answering(self, connection: Connection) -> Iterator[None]:
+        """While a model has its request, the connection isn't ended."""
         self._silent.pop(connection, None)
         try:
             yield
         finally:
-            if request.transport is not None:
-                self._silent[connection] = None
+            if connection.transport is not None:
+                self._silent[connection] = asyncio.get_running_loop().time()
 
     def add(self, connection: Connection) -> None:
         """One more; the longest silent ends for it, or it does by itself."""
+        loop = asyncio.get_running_loop()
+        if not self._open:
+            loop.call_later(IDLE_SECONDS / 10, self._end_silent)
         self._open += 1
-        self._silent[connection] = None
+        self._silent[connection] = loop.time()
         if self._open > self.most:
             self.tell()
             ended = next(iter(self._silent))
@@ -72,12 +76,22 @@ class Connections:
         """It has just said something."""
         if connection in self._silent:
             del self._silent[connection]
-            self._silent[connection] = None
+            self._silent[connection] = asyncio.get_running_loop().time()
 
     def remove(self, connection: Connection) -> None:
         """It is closed."""
         self._open -= 1
         self._silent.pop(connection, None)
+
+    def _end_silent(self) -> None:
+        """Ends those that have said nothing for too long, as aiohttp does of those whose requests it has answered."""
+        loop = asyncio.get_running_loop()
+        for connection, since in list(self._silent.items()):
+            if loop.time() - since < IDLE_SECONDS:
+                break
+            connection.force_close()
+        if self._open:
+            loop.call_later(IDLE_SECONDS / 10, self._end_silent)
 
     def tell(self) -> None:
         """Counts an ended one; a line of the log a second tells of them."""
@@ -107,6 +121,8 @@ class Connection(web.RequestHandler):
         )
         self._connections, self._door = connections, door
         self._is_whole = True
+        self._at_door: asyncio.Task[None] | None = None
+        self._later = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Counts it."""
@@ -114,27 +130,54 @@ class Connection(web.RequestHandler):
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Has it answered at the door, or by aiohttp.
+        """Has it answered at the door, or by aiohttp; what comes while the door has a request waits for its answer.
 
         The door must see where a request begins: aiohttp, whose ``_waiter`` waits for the next one, has had no part of
         it. What is no request for aiohttp is such a part; from then on the door isn't asked.
         """
         self._connections.hear(self)
-        waiter = self._waiter
+        transport, waiter = self.transport, self._waiter
+        if transport is None:  # aiohttp itself calls this without any data, at its end too
+            return super().data_received(data)
+        if self._at_door:
+            self._later += data
+            if len(self._later) > LATER_BYTES:
+                transport.pause_reading()
+            return
         is_waiting = waiter is not None and not waiter.done()
-        if is_waiting and self._is_whole and self.transport and (refusal := self._door.refusal(self, data)):
-            self.keep_alive(True)
-            self.transport.write(refusal)
+        if is_waiting and self._is_whole and (answer := self._door.answer(self, data)):
+            self.keep_alive(True)  # from now on no timer of aiohttp's ends it
+            if isinstance(answer, bytes):
+                transport.write(answer)
+            else:
+                self._at_door = self._loop.create_task(self._serve(answer))
             return
         super().data_received(data)
-        if data and (not is_waiting or (waiter and not waiter.done())):  # aiohttp calls it without any, too
+        if data and (not is_waiting or (waiter and not waiter.done())):
             self._is_whole = False
+        return None
+
+    async def _serve(self, asked: Coroutine[Any, Any, bytes]) -> None:
+        """Writes the door's answer, and goes on with what came meanwhile."""
+        with self._connections.answering(self):
+            answer = await asked
+        assert self.transport is not None, "its end cancels this"
+        self.transport.write(answer)
+        if self._door.is_closing:
+            self.force_close()
+            return
+        self._at_door, data, self._later = None, self._later, b""
+        if data:
+            self.transport.resume_reading()
+            self.data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Counts it no more."""
         super().connection_lost(exc)
         self._connections.remove(self)
-        self._door.passed(self)
+        self._door.begun(self)
+        if self._at_door:
+            self._at_door.cancel()
 
     def handle_error(
         self,
@@ -148,7 +191,6 @@ class Connection(web.RequestHandler):
             self.log_exception("Error handling a request", exc_info=exc)
         else:
             log.info("a client sent what isn't a request of HTTP")
-        answer = NO_HTTP if status < 500 else failure(status, "the server failed on this request")
-        response = respond(answer)
+        response = respond(NO_HTTP if status < 500 else FAILED)
         response.force_close()
         return response

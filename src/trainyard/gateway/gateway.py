@@ -9,32 +9,32 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 import trainyard
-from trainyard.gateway.access_log import ENTRY, FACTS, LEFT, new_entry
+from trainyard.gateway.access_log import ENTRY, LEFT, new_entry
 from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Bodies, Limits, Refused
-from trainyard.gateway.compressed import ENCODINGS, encoding_of
+from trainyard.gateway.checks import RAW, checked_type
 from trainyard.gateway.connections import NO_HTTP, Connection, Connections
 from trainyard.gateway.cors import allowing
 from trainyard.gateway.door import Door
 from trainyard.gateway.health import Health, Phase
+from trainyard.gateway.in_hand import InHand
 from trainyard.gateway.load import Load
 from trainyard.gateway.metrics import Metrics
 from trainyard.gateway.proxy import AGAIN, Proxy, failure, respond
 from trainyard.gateway.tokens import Tokens
 from trainyard.http.batch import Reply, Sent
-from trainyard.http.request_types import HEADER_LENGTH, JSON
 
 if TYPE_CHECKING:
     import socket
 
-    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    Handler = Callable[[web.Request], Awaitable[Reply]]
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +42,15 @@ NAME = "{model:[A-Za-z0-9_-]+}"
 VERSION = "{version:[A-Za-z0-9_.-]+}"
 OPEN = ("/v2/health/live", "/v2/health/ready", "/ping")
 """Paths that need no token, and tell nothing but yes or no."""
-TYPES = re.compile(r"(image/[\w.+-]+|application/(octet-stream|json)|text/plain|multipart/form-data)", re.IGNORECASE)
-RAW = re.compile(r"image/|application/octet-stream|text/plain", re.IGNORECASE)
-"""Types of a body that is one item."""
-EXAMPLES = "image/jpeg, application/json, text/plain, application/octet-stream or multipart/form-data"
-PRINTABLE = re.compile(r"[\x20-\x7e]+")
 CLOSE_SECONDS = 0.1
 """At the end, time for what is still being written."""
 QUIET_SECONDS = 0.3
 """Of a drain: time in which no request came in any more on the connections that are still open."""
-UNAUTHORIZED = {"WWW-Authenticate": 'Bearer realm="trainyard"'}
+NO_TOKEN = failure(
+    401,
+    "give a token of this server: Authorization: Bearer TOKEN",
+    {"WWW-Authenticate": 'Bearer realm="trainyard"'},
+)
 
 
 class Gateway:
@@ -83,10 +82,9 @@ class Gateway:
         self._models, self._tokens, self._proxy, self.health = models, tokens, proxy, health
         self._bodies, self._load = Bodies(limits), Load(workers, limits.requests)
         self._connections = Connections(limits.connections)
-        self._door = Door(self._load, tokens, metrics, health)
+        self._in_hand = InHand(health, self._load, metrics, proxy)
+        self._door = Door(tokens, health, self._load, self._bodies, self._in_hand, metrics)
         self._origins = origins
-        self._requests = 0
-        self._heard_at = 0.0
 
     async def open(self, listener: socket.socket) -> None:
         """Takes requests from now on; until the phase is ``SERVING``, those of probes alone."""
@@ -100,8 +98,7 @@ class Gateway:
         self._listener = await loop.create_server(self._connect, sock=listener, backlog=connections.backlog)
 
     def _application(self) -> web.Application:
-        pages = [allowing(self._origins)] if self._origins else []
-        app = web.Application(middlewares=[*pages, self._answer_all, self._check_token])
+        app = web.Application(middlewares=[allowing(self._origins)] if self._origins else [])
         routes: dict[str, Handler] = {
             **dict.fromkeys(OPEN, self._probe),
             f"/predictions/{NAME}": self._predict,
@@ -117,8 +114,8 @@ class Gateway:
             "/{_:.*}": _no_such_path,
         }
         for path, handler in routes.items():
-            # With every method: aiohttp's own 405 and 417 come from outside the middlewares, and aren't JSON.
-            app.router.add_route("*", path + "{end:/?}", handler, expect_handler=_go_on_later)
+            # With every method: aiohttp's own 405 and 417 aren't JSON.
+            app.router.add_route("*", path + "{end:/?}", partial(self._answer, handler), expect_handler=_go_on_later)
         return app
 
     async def leave(self, seconds: float) -> None:
@@ -144,9 +141,9 @@ class Gateway:
         self._listener.close()
         for accepted in waiting:
             await loop.connect_accepted_socket(self._connect, accepted)
-        self._heard_at = loop.time()
+        self._in_hand.heard_at = loop.time()
         end = loop.time() + seconds
-        while self._requests or loop.time() - self._heard_at < QUIET_SECONDS:
+        while self._in_hand.count or loop.time() - self._in_hand.heard_at < QUIET_SECONDS:
             if loop.time() > end:
                 return False
             await asyncio.sleep(0.02)
@@ -158,55 +155,25 @@ class Gateway:
         await self._runner.cleanup()
         self._proxy.close()
 
-    @web.middleware
-    async def _answer_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer(self, handler: Handler, request: web.Request) -> web.Response:
         """Counts requests, answers those that are refused as all others, and logs what came of each."""
-        loop = asyncio.get_running_loop()
-        self._door.passed(request.protocol)
-        self._requests += 1
-        self._heard_at = began = loop.time()
         entry = request[ENTRY] = new_entry(request)
-        try:
-            response = await self._answer(request, handler)
-            entry.answered(response)
-        finally:
-            self._requests -= 1
-            entry.ms = round((loop.time() - began) * 1000, 1)
-            if request.transport is None:
-                entry.left()
-            is_quiet = self._is_probe(request) or self.health.phase is Phase.STARTING
-            entry.tell(is_quiet)
-            if not is_quiet:
-                self._metrics.count(entry, request.get(FACTS))
+        is_probe = handler == self._probe  # they need no token, and ask all the time
+        with self._in_hand.one(entry, is_probe):
+            try:
+                entry.token = self._tokens.name_of(request.headers.get("Authorization"))
+                reply = await _reply(handler, request) if entry.token or is_probe else NO_TOKEN
+                entry.answered(reply)
+            finally:
+                if request.transport is None:
+                    entry.left()
+        response = respond(reply)
+        response.headers["X-Request-Id"] = entry.id
         if self.health.phase is Phase.DRAINING:
             response.force_close()
         return response
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except Refused as refused:
-            return respond(refused.reply)
-        except web.RequestPayloadError:
-            return respond(NO_HTTP)
-        except web.HTTPException as error:
-            return respond(failure(error.status, error.reason))
-        except ConnectionError:  # the client left while it sent the body: nobody reads this
-            return web.Response(status=LEFT)
-
-    @web.middleware
-    async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        name = self._tokens.name_of(request.headers.get("Authorization"))
-        request[ENTRY].token = name
-        if name is None and not self._is_probe(request):
-            raise Refused(failure(401, "give a token of this server: Authorization: Bearer TOKEN", UNAUTHORIZED))
-        return await handler(request)
-
-    def _is_probe(self, request: web.Request) -> bool:
-        """Whether it needs no token, and is asked all the time."""
-        return request.match_info.handler == self._probe
-
-    async def _probe(self, request: web.Request) -> web.Response:
+    async def _probe(self, request: web.Request) -> Reply:
         _check_method(request, "GET", "HEAD")
         if request.path.startswith("/v2/health/live"):
             return _yes_or_no("live", True)
@@ -214,34 +181,34 @@ class Gateway:
             return _yes_or_no("ready", await self.health.is_deeply_ready())
         return _yes_or_no("ready", self.health.is_ready())
 
-    async def _describe_server(self, request: web.Request) -> web.Response:
+    async def _describe_server(self, request: web.Request) -> Reply:
         _check_method(request, "GET", "HEAD")
         return _tell({"name": "trainyard", "version": trainyard.__version__, "extensions": ["binary_tensor_data"]})
 
-    async def _list(self, request: web.Request) -> web.Response:
+    async def _list(self, request: web.Request) -> Reply:
         _check_method(request, "GET", "HEAD")
         return _tell({"models": sorted(self._models)})
 
-    async def _describe(self, request: web.Request) -> web.Response:
+    async def _describe(self, request: web.Request) -> Reply:
         _check_method(request, "GET", "HEAD")
         return _tell(self._models[self._checked_model(request)])
 
-    async def _tell_ready(self, request: web.Request) -> web.Response:
+    async def _tell_ready(self, request: web.Request) -> Reply:
         _check_method(request, "GET", "HEAD")
         return _yes_or_no("ready", self.health.is_ready(self._checked_model(request)))
 
-    async def _predict(self, request: web.Request) -> web.Response:
+    async def _predict(self, request: web.Request) -> Reply:
         return await self._ask(request, is_v2=False)
 
-    async def _infer(self, request: web.Request) -> web.Response:
+    async def _infer(self, request: web.Request) -> Reply:
         return await self._ask(request, is_v2=True)
 
-    async def _ask(self, request: web.Request, is_v2: bool) -> web.Response:
+    async def _ask(self, request: web.Request, is_v2: bool) -> Reply:
         _check_method(request, "POST")
         if self.health.is_loading:
             raise Refused(failure(503, "the models are being loaded; try again", AGAIN, "starting"))
         model = self._checked_model(request)
-        content_type = _checked_type(request, is_v2)
+        content_type = checked_type(request.headers, is_v2)
         if RAW.match(content_type):
             request[ENTRY].items = 1
         if query := request.rel_url.raw_query_string:
@@ -256,13 +223,10 @@ class Gateway:
             finally:
                 request[ENTRY].bytes = room.taken
             self._load.check(model)  # again: many bodies may have come in meanwhile
-            with self._connections.answering(request), self._metrics.answering(model):
-                began = asyncio.get_running_loop().time()
-                reply = await self._load.counted(model, self._proxy.predict(model, Sent(content_type, body), since))
-            if reply.facts:
-                request[FACTS] = reply.facts
-                request[ENTRY].worked(reply.facts, asyncio.get_running_loop().time() - began)
-        return respond(reply)
+            connection = request.protocol
+            assert isinstance(connection, Connection)
+            with self._connections.answering(connection):
+                return await self._in_hand.predict(request[ENTRY], model, Sent(content_type, body), since)
 
     def _checked_model(self, request: web.Request) -> str:
         model = request.match_info["model"]
@@ -277,33 +241,23 @@ class Gateway:
         return model
 
 
+async def _reply(handler: Handler, request: web.Request) -> Reply:
+    """A handler's, or what is said of a request that it refuses."""
+    try:
+        return await handler(request)
+    except Refused as refused:
+        return refused.reply
+    except web.RequestPayloadError:
+        return NO_HTTP
+    except web.HTTPException as error:
+        return failure(error.status, error.reason)
+    except ConnectionError:  # the client left while it sent the body: nobody reads this
+        return Reply(LEFT, b"")
+
+
 def _check_method(request: web.Request, *allowed: str) -> None:
     if request.method not in allowed:
         raise Refused(failure(405, f"{request.method} isn't allowed here", {"Allow": ", ".join(allowed)}))
-
-
-def _checked_type(request: web.Request, is_v2: bool) -> str:
-    """The type of a request's body, with its parameters, as the client gave it.
-
-    Raises:
-        Refused: it isn't one that is served, or the body is compressed in another way than we read.
-    """
-    if (encoding := encoding_of(request)) not in ENCODINGS:
-        taken = {"Accept-Encoding": ", ".join(ENCODINGS)}
-        raise Refused(failure(415, f"the Content-Encoding {encoding!r} isn't taken: send gzip or deflate", taken))
-    length = request.headers.get(HEADER_LENGTH) if is_v2 else None
-    if length is not None:
-        if not re.fullmatch("[0-9]{1,18}", length):
-            raise Refused(failure(400, f"{HEADER_LENGTH} is {length[:100]!r}, which isn't a number of bytes"))
-        # The type of what it tells the length of, whatever the body is called that begins with it.
-        return f"{JSON}; {HEADER_LENGTH.lower()}={length}"
-    full = request.headers.get("Content-Type", JSON if is_v2 else "").strip()
-    short = full.partition(";")[0].strip()
-    fits = short.lower() == JSON if is_v2 else TYPES.fullmatch(short)
-    if not fits or not PRINTABLE.fullmatch(full):
-        wanted = JSON if is_v2 else EXAMPLES
-        raise Refused(failure(415, f"Content-Type {short!r} isn't taken: it must be {wanted}"))
-    return full
 
 
 def _go_on(request: web.Request) -> None:
@@ -316,13 +270,13 @@ async def _go_on_later(_: web.Request) -> None:
     """Says nothing yet to a client that waits: what can be refused by its head is, before the body is sent."""
 
 
-async def _no_such_path(_: web.Request) -> web.Response:
+async def _no_such_path(_: web.Request) -> Reply:
     raise Refused(failure(404, "there is no such path; predictions are at /predictions/MODEL"))
 
 
-def _tell(content: Mapping[str, object]) -> web.Response:
-    return respond(Reply(200, json.dumps(content).encode()))
+def _tell(content: Mapping[str, object]) -> Reply:
+    return Reply(200, json.dumps(content).encode())
 
 
-def _yes_or_no(name: str, value: bool) -> web.Response:
-    return respond(Reply(200 if value else 503, json.dumps({name: value}).encode()))
+def _yes_or_no(name: str, value: bool) -> Reply:
+    return Reply(200 if value else 503, json.dumps({name: value}).encode())

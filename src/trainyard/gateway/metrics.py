@@ -20,7 +20,6 @@ from prometheus_client.registry import Collector
 from trainyard.artifacts.drift import DriftReference
 from trainyard.gateway.access_log import Entry
 from trainyard.gateway.health import Health
-from trainyard.http.facts import Facts
 
 MODEL = ("model", "version")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -84,17 +83,17 @@ class Metrics:
         """Within it, the model has one more request."""
         return self._traffic[model].in_flight.track_inprogress()
 
-    def version(self, model: str) -> str:
-        """The version of a model that is served."""
-        return self._traffic[model].model.version
+    def version(self, model: str) -> str | None:
+        """The version of a model that is served; none of what isn't one."""
+        return traffic.model.version if (traffic := self._traffic.get(model)) else None
 
-    def count(self, entry: Entry, facts: Facts | None) -> None:
-        """Counts a request that was answered; ``facts`` are its worker's, if it came to one."""
+    def count(self, entry: Entry) -> None:
+        """Counts a request that was answered."""
         traffic = self._traffic.get(entry.model or "")
         version = traffic.model.version if traffic else ""
         self._requests(entry.model or "", version, str(entry.status), entry.code or "").inc()
         if traffic:
-            traffic.add(entry, facts)
+            traffic.add(entry)
 
     def text(self) -> bytes:
         """All of them as Prometheus reads it."""
@@ -142,10 +141,10 @@ class _Traffic:
         names = model.reference.measures if model.reference else ()
         self._measures: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in names}
 
-    def add(self, entry: Entry, facts: Facts | None) -> None:
+    def add(self, entry: Entry) -> None:
         """Counts a request."""
         self._duration.observe(entry.ms / 1000)
-        if facts is None:
+        if (facts := entry.facts) is None:
             return
         self._queue.observe((entry.queue_ms or 0.0) / 1000)
         self._preprocess.observe(facts.preprocess_ms / 1000)

@@ -10,7 +10,6 @@ from functools import partial
 
 from aiohttp import web
 
-from trainyard.gateway.access_log import CODE
 from trainyard.gateway.batches import Batches, Workers
 from trainyard.gateway.suspects import REFUSED_SECONDS, GuiltyError, Suspects
 from trainyard.gateway.tokens import Tokens
@@ -27,6 +26,9 @@ def failure(status: int, error: str, headers: Mapping[str, str] | None = None, c
     return Reply(status, json.dumps({"error": error}).encode(), headers=headers or {}, code=code)
 
 
+FAILED = failure(500, "the server failed on this request")
+
+
 def headers_of(reply: Reply) -> dict[str, str]:
     """What the head of a reply has in any case."""
     return {"Content-Type": reply.content_type, "Server": "trainyard", **reply.headers}
@@ -34,9 +36,7 @@ def headers_of(reply: Reply) -> dict[str, str]:
 
 def respond(reply: Reply) -> web.Response:
     """A reply, as aiohttp sends it: one can't be sent twice."""
-    response = web.Response(body=reply.body, status=reply.status, headers=headers_of(reply))
-    response[CODE] = reply.code
-    return response
+    return web.Response(body=reply.body, status=reply.status, headers=headers_of(reply))
 
 
 class Proxy:

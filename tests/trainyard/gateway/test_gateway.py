@@ -24,7 +24,7 @@ from trainyard.base.errors import UsageError
 from trainyard.gateway.access_log import LEFT, Entry
 from trainyard.gateway.batches import Workers
 from trainyard.gateway.bodies import Limits
-from trainyard.gateway.connections import Connections
+from trainyard.gateway.connections import Connection, Connections
 from trainyard.gateway.cors import check_origins
 from trainyard.gateway.gateway import Gateway
 from trainyard.gateway.health import Health, Phase
@@ -591,6 +591,19 @@ async def answer_to(
     return int(first.split(" ")[1]), headers, await reader.readexactly(int(headers["Content-Length"]))
 
 
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What comes to aiohttp."""
+    received, real = list[bytes](), web.RequestHandler.data_received
+
+    def data_received(self: web.RequestHandler, data: bytes) -> None:
+        received.extend([data] if data and isinstance(self, Connection) else [])
+        real(self, data)
+
+    monkeypatch.setattr(web.RequestHandler, "data_received", data_received)
+    return received
+
+
 @asynccontextmanager
 async def busy(up: Standing) -> AsyncIterator[asyncio.Event]:
     """Has the model of limits that allow one request at once busy with one, until the event is set."""
@@ -611,7 +624,49 @@ async def busy(up: Standing) -> AsyncIterator[asyncio.Event]:
 ONE = replace(LIMITS, requests=1)
 
 
-def test_the_door_refuses_as_the_application_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("path", "type_"),
+    [
+        (b"/predictions/m ", b"image/png"),
+        (b"/predictions/m ", b"application/json; charset=utf-8"),
+        (b"/v2/models/m/infer ", b"application/json"),
+        (b"/v2/models/m/infer ", b"x/y\r\nInference-Header-Content-Length: 3"),
+    ],
+)
+def test_the_door_answers_as_the_application_does(
+    path: bytes, type_: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture, passed: list[bytes]
+) -> None:
+    """With the same words, as well logged and counted, and TorchServe gets the same."""
+    facts = Facts(2, 1.5, 2.5, 2, (0, 1), (0.9, 0.8), {})
+    request = WHOLE.replace(b"/predictions/m ", path).replace(b"image/png", type_)
+    caplog.set_level(logging.INFO)
+
+    async def test(up: Standing) -> None:
+        async def reply(body: bytes) -> Reply | web.Response:
+            return Reply(200, b'{"label": "a"}', headers={"X-Of-Worker": "w"}, facts=facts)
+
+        up.fake.reply = reply
+        async with connection(up) as client:
+            named = request.replace(b"Host", b"X-Request-Id: mine\r\nConnection: keep-alive\r\nHost")
+            at_door = await answer_to(client, named)
+            assert passed == []
+            by_application = await answer_to(client, named[:-1], named[-1:])
+            assert passed
+            for _, headers, _ in (at_door, by_application):
+                assert headers.pop("Date").endswith(" GMT")
+            assert at_door == by_application
+            assert at_door[0] == 200
+            assert up.fake.seen[0] == up.fake.seen[1]
+            first, second = (replace(entry, ms=0, queue_ms=0) for entry in entries(caplog))
+            assert first == second
+            assert 'status="200",version="1.0"} 2.0' in up.metrics.text().decode()
+
+    run(tmp_path, test)
+
+
+def test_the_door_refuses_as_the_application_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, passed: list[bytes]
+) -> None:
     """In the same words, counted alike, and the connection goes on."""
 
     async def test(up: Standing) -> None:
@@ -619,9 +674,11 @@ def test_the_door_refuses_as_the_application_does(tmp_path: Path, caplog: pytest
         caplog.set_level(logging.INFO)
         async with connection(up) as client, busy(up) as go:
             at_door = await answer_to(client, named)
-            assert [record for record in caplog.records if hasattr(record, "entry")] == []
+            assert (passed, entries(caplog)) == ([], [])
             by_application = await answer_to(client, named[:-1], named[-1:])
-            assert by_application[1].pop("Date")
+            assert passed
+            for _, headers, _ in (at_door, by_application):
+                assert headers.pop("Date").endswith(" GMT")
             assert at_door == by_application
             assert (at_door[0], at_door[1]["Retry-After"], at_door[1]["X-Request-Id"]) == (503, "1", "mine")
             go.set()
@@ -667,17 +724,18 @@ def test_the_log_tells_once_a_second_what_the_door_refused(
     ],
 )
 def test_the_door_leaves_to_the_application_what_it_doesn_t_understand(
-    tmp_path: Path, pieces: list[bytes], status: int
+    tmp_path: Path, pieces: list[bytes], status: int, passed: list[bytes]
 ) -> None:
     async def test(up: Standing) -> None:
         async with connection(up) as client, busy(up):
-            found, headers, _ = await answer_to(client, *pieces)
-            assert (found, "Date" in headers) == (status, True)
+            passed.clear()
+            assert (await answer_to(client, *pieces))[0] == status
+            assert b"".join(passed) == b"".join(pieces)
 
     run(tmp_path, test, limits=ONE)
 
 
-def test_the_door_answers_nothing_that_is_within_another_request(tmp_path: Path) -> None:
+def test_the_door_answers_nothing_that_is_within_another_request(tmp_path: Path, passed: list[bytes]) -> None:
     """Where half a head is with aiohttp, what looks like a request may be a part of that one, and a trap for the next.
 
     A proxy that has one connection for many clients would take the answer for that of the first, and the rest of its
@@ -687,8 +745,9 @@ def test_the_door_answers_nothing_that_is_within_another_request(tmp_path: Path)
     async def test(up: Standing) -> None:
         async with connection(up) as client, busy(up) as go:
             trap = f"POST /predictions/m HTTP/1.1\r\n{HEAD}Content-Length: 5\r\nX-Trap: ".encode()
-            status, headers, _ = await answer_to(client, trap, WHOLE)
-            assert "Date" in headers, status
+            passed.clear()
+            await answer_to(client, trap, WHOLE)
+            assert b"".join(passed) == trap + WHOLE
         assert go.is_set()
 
     run(tmp_path, test, limits=ONE)
@@ -713,7 +772,7 @@ def test_the_door_keeps_the_order_of_requests_that_come_together(tmp_path: Path)
     run(tmp_path, test, limits=ONE)
 
 
-def test_the_door_counts_those_that_it_has_just_let_in(tmp_path: Path) -> None:
+def test_the_door_counts_those_that_it_has_just_let_in(tmp_path: Path, passed: list[bytes]) -> None:
     """Of a crowd that comes at one instant it refuses all but as many as the model may have."""
 
     async def test(up: Standing) -> None:
@@ -732,9 +791,71 @@ def test_the_door_counts_those_that_it_has_just_let_in(tmp_path: Path) -> None:
             asyncio.get_running_loop().call_later(0.3, go.set)
             answers = await asyncio.gather(*map(answer_to, clients))
         assert [status for status, _, _ in answers].count(200) == 3
-        assert all("Date" not in headers for status, headers, _ in answers if status == 503)
+        assert passed == []
 
     run(tmp_path, test, limits=replace(LIMITS, requests=3))
+
+
+def test_what_comes_while_the_door_has_a_request_waits_and_is_bounded(tmp_path: Path) -> None:
+    async def test(up: Standing) -> None:
+        go, many = asyncio.Event(), 60_000
+
+        async def reply(body: bytes) -> Reply | web.Response:
+            await go.wait()
+            return said({"label": "a"})
+
+        up.fake.reply = reply
+        async with connection(up) as (reader, writer):
+            writer.write(WHOLE)
+            await until(lambda: len(up.fake.seen) == 1)
+            writer.write(b"GET /v2 HTTP/1.1\r\n" + HEAD.encode() + b"\r\n" + WHOLE * many)
+            await asyncio.sleep(0.3)
+            assert len(up.fake.seen) == 1
+            assert writer.transport.get_write_buffer_size() > 0, "the server reads no more than it must hold"
+            assert not up.gateway._connections._silent, "it waits for an answer"
+            go.set()
+            statuses = [(await answer_to((reader, writer)))[0] for _ in range(20)]
+            assert statuses == [200] * 20
+
+    run(tmp_path, test)
+
+
+def test_a_mistake_of_ours_is_answered_at_the_door_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(up: Standing) -> None:
+        async def predict(*_: object) -> Reply:
+            raise KeyError("ours")
+
+        monkeypatch.setattr(up.gateway._proxy, "predict", predict)
+        async with connection(up) as client:
+            for _ in range(2):
+                assert (await answer_to(client, WHOLE))[0] == 500
+
+    run(tmp_path, test)
+    assert [entry.status for entry in entries(caplog)] == [500, 500]
+    assert caplog.text.count("KeyError: 'ours'") == 2
+
+
+def test_a_connection_that_is_silent_for_too_long_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainyard.gateway.connections.IDLE_SECONDS", 0.4)
+
+    async def test(up: Standing) -> None:
+        async with connection(up) as answered, connection(up) as (never, _):
+            for _ in range(4):
+                assert (await answer_to(answered, WHOLE))[0] == 200
+                await asyncio.sleep(0.2)
+            assert await never.read() == await answered[0].read() == b""
+
+        async def reply(body: bytes) -> Reply | web.Response:
+            await asyncio.sleep(1)
+            return said({"label": "a"})
+
+        up.fake.reply = reply
+        async with connection(up) as waiting:
+            assert (await answer_to(waiting, WHOLE))[0] == 200, "it isn't silent while it waits"
+
+    run(tmp_path, test)
 
 
 def test_what_is_let_in_and_never_comes_to_the_application_leaves_room_for_others(tmp_path: Path) -> None:
@@ -810,8 +931,8 @@ def test_a_client_that_leaves_is_a_line_at_debug(sent: bytes, tmp_path: Path, ca
         up.fake.reply = reply
         async with connection(up) as (_, writer):
             writer.write(head(3) + sent)
-            await until(lambda: up.gateway._requests == 1 and len(up.fake.seen) == bool(sent))
-        await until(lambda: not up.gateway._requests)
+            await until(lambda: up.gateway._in_hand.count == 1 and len(up.fake.seen) == bool(sent))
+        await until(lambda: not up.gateway._in_hand.count)
 
     run(tmp_path, test)
     [entry] = entries(caplog)
@@ -1137,7 +1258,7 @@ def test_a_drain_answers_what_came_in_before(tmp_path: Path) -> None:
         # One whose body is still on its way, and one idle connection.
         async with connection(up) as (reader, writer), connection(up) as (idle, _):
             writer.write(f"{head}Content-Type: image/png\r\n\r\nla".encode())
-            await until(lambda: len(up.fake.seen) == 20 and up.gateway._requests == 21)
+            await until(lambda: len(up.fake.seen) == 20 and up.gateway._in_hand.count == 21)
 
             drained = asyncio.create_task(up.gateway.drain(GENEROUS))
             await until(lambda: not up.gateway._listener.is_serving())

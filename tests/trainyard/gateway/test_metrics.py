@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from dataclasses import replace
 
 import aiohttp
 import numpy as np
@@ -54,8 +55,8 @@ def test_a_request_is_counted_with_its_times_and_answers() -> None:
 
     with metrics.answering("m"):
         assert read(metrics)["trainyard_requests_in_flight model=m"] == 1
-    metrics.count(entry, told(2, label=1, batch=5))
-    metrics.count(entry, told(1, label=2))
+    metrics.count(replace(entry, facts=told(2, label=1, batch=5)))
+    metrics.count(replace(entry, facts=told(1, label=2)))
 
     found = read(metrics)
     assert found["trainyard_requests_total model=m reason= status=200"] == 2
@@ -71,8 +72,8 @@ def test_a_request_is_counted_with_its_times_and_answers() -> None:
 def test_what_fails_has_a_reason_and_what_names_no_model_is_counted_too() -> None:
     metrics = Metrics([watched()], HEALTH)
 
-    metrics.count(Entry("id", "/", "m", status=503, code="overload"), None)
-    metrics.count(Entry("id", "/nobody", None, status=404, code="not_found"), None)
+    metrics.count(Entry("id", "/", "m", status=503, code="overload"))
+    metrics.count(Entry("id", "/nobody", None, status=404, code="not_found"))
 
     found = read(metrics)
     assert found["trainyard_requests_total model=m reason=overload status=503"] == 1
@@ -87,7 +88,7 @@ def test_drift_and_the_estimated_accuracy_are_of_the_newest_items() -> None:
     entry = Entry("id", "/", "m", status=200)
 
     for _ in range(FEWEST // 100):
-        metrics.count(entry, told(100))
+        metrics.count(replace(entry, facts=told(100)))
     found = read(metrics)
     for of in ("label", "confidence", "length", "unknown"):
         assert found[f"trainyard_drift_psi model=m of={of}"] > 0.25
@@ -99,7 +100,7 @@ def test_drift_and_the_estimated_accuracy_are_of_the_newest_items() -> None:
 def test_a_model_without_a_reference_is_served_without_drift() -> None:
     metrics = Metrics([watched(has_reference=False)], HEALTH)
 
-    metrics.count(Entry("id", "/", "m", status=200), told(FEWEST))
+    metrics.count(Entry("id", "/", "m", status=200, facts=told(FEWEST)))
 
     found = read(metrics)
     assert found["trainyard_accuracy_estimated_ratio model=m"] == 0.5
@@ -111,7 +112,7 @@ def test_a_thousand_classes_have_fifty_series_and_one_for_the_others() -> None:
     metrics = Metrics([model], HEALTH)
 
     for label in (999, 7, 8):
-        metrics.count(Entry("id", "/", "m", status=200), told(label=label))
+        metrics.count(Entry("id", "/", "m", status=200, facts=told(label=label)))
 
     found = {name: value for name, value in read(metrics).items() if name.startswith("trainyard_predictions_total")}
     assert len(found) == CLASSES + 1
@@ -132,7 +133,7 @@ def test_workers_and_readiness_are_as_the_health_knows_them() -> None:
 @pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool; .ci/run installs it")
 def test_prometheus_finds_no_fault_with_names_and_units() -> None:
     metrics = Metrics([watched()], HEALTH)
-    metrics.count(Entry("id", "/", "m", status=200), told(FEWEST, batch=1))
+    metrics.count(Entry("id", "/", "m", status=200, facts=told(FEWEST, batch=1)))
 
     checked = subprocess.run(["promtool", "check", "metrics"], input=metrics.text(), capture_output=True, check=False)
 
