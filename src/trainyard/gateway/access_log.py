@@ -16,8 +16,7 @@ from typing import Literal, TextIO, TypeAlias
 
 from aiohttp import web
 
-from trainyard.http.batch import Reply
-from trainyard.http.facts import Facts
+from trainyard.http.batch import Facts, Reply
 
 log = logging.getLogger(__name__)
 

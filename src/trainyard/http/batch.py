@@ -5,15 +5,22 @@ The first line is JSON: of each its body's length, and what it has beside it. Th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from trainyard.http.facts import Facts
+from trainyard.base.errors import ItemError
 from trainyard.http.request_types import JSON
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+DIGITS = 3
+"""Of milliseconds, confidences and measures behind the point."""
 
 
 class Sent(NamedTuple):
@@ -21,6 +28,48 @@ class Sent(NamedTuple):
 
     content_type: str
     body: bytes
+
+
+class Facts(NamedTuple):
+    """What a worker tells the gateway of a request, for metrics and the log. Of the largest one they have about 3 kB.
+
+    Attributes:
+        items: How many it holds.
+        preprocess_ms: Until its batch was the model's inputs.
+        model_ms: Of the model, which answered the whole batch.
+        batch: Items in the batch, told once: by its first request.
+        labels: Of each item that was answered, the class by its position.
+        confidences: The probabilities of these classes.
+        measures: What the preprocessor measured of these items, by name.
+    """
+
+    items: int
+    preprocess_ms: float
+    model_ms: float
+    batch: int | None
+    labels: list[int]
+    confidences: list[float]
+    measures: dict[str, list[float]]
+
+    @staticmethod
+    def of(
+        scores: Sequence[NDArray[np.float32] | ItemError],
+        measures: Sequence[dict[str, float]],
+        preprocess_seconds: float,
+        model_seconds: float,
+        batch: int | None,
+    ) -> Facts:
+        """Those of a request, by the probabilities ``[classes] float32`` and measures of its items."""
+        found = [(row, one) for row, one in zip(scores, measures, strict=True) if not isinstance(row, ItemError)]
+        return Facts(
+            len(scores),
+            round(preprocess_seconds * 1000, DIGITS),
+            round(model_seconds * 1000, DIGITS),
+            batch,
+            [int(row.argmax()) for row, _ in found],
+            [round(float(row.max()), DIGITS) for row, _ in found],
+            {name: [round(one[name], DIGITS) for _, one in found] for name in (found[0][1] if found else ())},
+        )
 
 
 class Reply(NamedTuple):
@@ -55,12 +104,7 @@ def write_requests(requests: Sequence[Sent]) -> list[bytes]:
 
 def read_requests(body: bytes) -> list[Sent]:
     """What ``write_requests`` wrote."""
-    head, at = _head(body)
-    requests: list[Sent] = []
-    for length, content_type in _SENT.validate_json(head):
-        requests.append(Sent(content_type, body[at : at + length]))
-        at += length
-    return requests
+    return [Sent(content_type, content) for (_, content_type), content in _read(_SENT, body)]
 
 
 def write_replies(replies: Sequence[Reply]) -> bytes:
@@ -75,14 +119,15 @@ def read_replies(body: bytes) -> list[Reply]:
     Raises:
         ValueError: it is something else.
     """
-    head, at = _head(body)
-    replies: list[Reply] = []
-    for length, status, content_type, headers, facts in _REPLIES.validate_json(head):
-        replies.append(Reply(status, body[at : at + length], content_type, headers, facts))
-        at += length
-    return replies
+    return [
+        Reply(status, content, content_type, headers, facts)
+        for (_, status, content_type, headers, facts), content in _read(_REPLIES, body)
+    ]
 
 
-def _head(body: bytes) -> tuple[bytes, int]:
+def _read(rows: TypeAdapter[list[Row]], body: bytes) -> Iterator[tuple[Row, bytes]]:
+    """What the first line has of each, the length of its body first, and this body."""
     end = body.find(b"\n") + 1
-    return body[:end], end
+    for row in rows.validate_json(body[:end]):
+        start, end = end, end + row[0]
+        yield row, body[start:end]

@@ -9,8 +9,7 @@ from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
-from trainyard.http.batch import Reply
-from trainyard.http.facts import Facts
+from trainyard.http.batch import Facts, Reply
 from trainyard.http.protocol_v2 import Scores, v2_answer
 from trainyard.http.request_types import HEADER_LENGTH, OCTETS, Accepts, Request, RequestError, shown
 from trainyard.inference.predictor import Predictor, Trace

@@ -31,8 +31,7 @@ from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens
-from trainyard.http.batch import Reply, read_requests, write_replies
-from trainyard.http.facts import Facts
+from trainyard.http.batch import Facts, Reply, read_requests, write_replies
 from trainyard.http.request_types import HEADER_LENGTH
 from trainyard.torchserve.ports import listen, url_of
 

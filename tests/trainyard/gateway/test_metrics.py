@@ -17,7 +17,7 @@ from trainyard.gateway.access_log import Entry
 from trainyard.gateway.exporter import Exporter
 from trainyard.gateway.health import Health
 from trainyard.gateway.metrics import CLASSES, FEWEST, Metrics, Watched
-from trainyard.http.facts import Facts
+from trainyard.http.batch import Facts
 from trainyard.torchserve.ports import listen, url_of
 
 RNG = np.random.default_rng(0)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from trainyard.base.errors import ItemError
-from trainyard.http.batch import Reply, Sent, read_replies, read_requests, write_replies, write_requests
-from trainyard.http.facts import Facts
+from trainyard.http.batch import Facts, Reply, Sent, read_replies, read_requests, write_replies, write_requests
 from trainyard.http.request_types import MAX_ITEMS
 
 BODIES = [b"", b"\n", b"[[1]]\n", bytes(range(256)), b"x" * 100_000]
