@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.artifacts.manifest import check_digests
-from trainyard.http.batch import read_requests, write_replies
-from trainyard.http.multipart import Part
-from trainyard.http.request_types import OCTETS, TEXT, Accepts, Request, RequestError, parse_media_type
+from trainyard.http.batch import Sent, read_requests, write_replies
+from trainyard.http.request_types import OCTETS, TEXT, Accepts, Request, RequestError
 from trainyard.http.requests import json_request, parse_request, parts_request
 from trainyard.http.responses import Responder
 from trainyard.inference.deployed import open_deployed
@@ -85,7 +84,7 @@ def _tried(read: Callable[..., Request], *arguments: object) -> Request | Reques
 def _decoded_request(row: Row, headers: Mapping[str, object], accepts: Accepts) -> Request:
     """The request of a row that came to TorchServe without our gateway, so that JSON and texts are decoded already."""
     if len(row) > 1:
-        return parts_request([Part(parse_media_type(_type(name, headers)), _bytes(row[name])) for name in row], accepts)
+        return parts_request([Sent(_type(name, headers), _bytes(row[name])) for name in row], accepts)
     [(name, value)] = row.items() or [("body", b"")]
     if not isinstance(value, bytes | bytearray | str):
         return json_request(value, accepts)

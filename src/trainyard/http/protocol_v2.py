@@ -15,8 +15,7 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError
-from trainyard.http.request_types import MAX_ITEMS, OUTPUTS, Accepts, Request, RequestError, Value
-from trainyard.http.strict_json import StrictObject
+from trainyard.http.request_types import MAX_ITEMS, OUTPUTS, Accepts, Request, RequestError, StrictObject, Value
 from trainyard.inference.predictor import Predictor
 from trainyard.preprocess.text import without_surrogates
 

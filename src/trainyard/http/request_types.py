@@ -9,7 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError, TrainyardError
@@ -92,6 +94,28 @@ class RequestError(TrainyardError):
 def shown(text: str, width: int = 40) -> str:
     """A client's own words, quoted for a message: bounded in length, with nothing that isn't printable."""
     return repr(text if len(text) <= width else f"{text[:width]}...")
+
+
+class StrictObject(BaseModel):
+    """An object of a request: no key but its own is taken, and no value of another type, ``true`` for 1 among them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def read(cls, value: Value) -> Self:
+        """It, of parsed JSON.
+
+        Raises:
+            RequestError: it is none; says where and why.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = shown(".".join(map(str, first["loc"])) or "its keys")
+            if first["type"] == "extra_forbidden":
+                raise RequestError(f"the JSON has the unknown key {place}") from None
+            raise RequestError(f"the JSON isn't valid at {place}: {first['msg']}") from None
 
 
 @dataclass(frozen=True)

@@ -6,28 +6,41 @@ what isn't clearly one of them is refused with the reason. Of several items a ba
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, NoReturn
 
 from pydantic import Field
 
 from trainyard.base.errors import ItemError
-from trainyard.http.multipart import Part, parse_multipart
+from trainyard.http.batch import Sent
 from trainyard.http.protocol_v2 import v2_request
 from trainyard.http.request_types import (
     HEADER_LENGTH,
     JSON,
+    MAX_ITEMS,
     MULTIPART,
     TOP_K,
     Accepts,
     Request,
     RequestError,
+    StrictObject,
     Value,
     parse_media_type,
     shown,
 )
-from trainyard.http.strict_json import StrictObject, parse_json
 from trainyard.preprocess.base import Item
+
+MAX_MARKS = 20_000
+"""Strings, brackets and commas in a JSON text. No request needs a tenth of them, and ``[{},{},...]`` takes 25 times its
+size in memory."""
+
+_MARK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\[|\{|,', re.DOTALL)  # possessive and never failing: in linear time
+_MAX_HEADER_BYTES = 8192
+"""Of a part of a form."""
 
 
 class _Rest(StrictObject):
@@ -61,6 +74,41 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
     return Request((accepts.item(body),), "one")
 
 
+def parse_json(body: bytes) -> Value:
+    """Reads a JSON text in UTF-8.
+
+    Raises:
+        RequestError: it isn't one, says a key twice, has a number that JSON doesn't know, is too deep or has too many
+            values.
+    """
+    # Before anything is made of them; closely only where there are many, which a text may hold too.
+    if sum(map(body.count, b"[{,")) > MAX_MARKS and any(islice(_MARK.finditer(body), MAX_MARKS, None)):
+        raise _invalid("JSON", "it has too many values")
+    try:
+        text = body.decode().removeprefix("\ufeff")  # the mark that Windows puts before it
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_unknown)
+    except UnicodeDecodeError as error:
+        raise _invalid("JSON", f"it isn't UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise _invalid("JSON", f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise _invalid("JSON", "it is too deep") from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise _invalid("JSON", "a number in it is too long") from None
+
+
+def _distinct(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise _invalid("JSON", f"it has the key {shown(twice)} twice")
+    return found
+
+
+def _unknown(constant: str) -> NoReturn:
+    raise _invalid("JSON", f"{constant} isn't JSON")
+
+
 def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Request:
     """The request that a value of JSON is, parsed already; binary tensors may follow it.
 
@@ -85,12 +133,55 @@ def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Reques
     return Request(tuple(map(read, rest.instances or ())), "several", rest.top_k)
 
 
-def parts_request(parts: Sequence[Part], accepts: Accepts) -> Request:
-    """The request of a form, of which each field or file is an item."""
+def parse_multipart(body: bytes, boundary: str | None) -> list[Sent]:
+    """The fields and files of a body that its Content-Type's boundary divides, in their order, whatever their names.
 
-    def read(part: Part) -> Item | ItemError:
-        if part.type is None or part.type.is_one_of(accepts.raw_types):
-            return accepts.item(part.content)
-        return ItemError(f"the part is {part.type.name}, this model takes {' or '.join(accepts.raw_types)}")
+    Raises:
+        RequestError: it isn't such a body, or has more parts than a request may have items.
+    """
+    if not boundary:
+        raise _invalid(MULTIPART, "the Content-Type has no boundary")
+    before, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode(errors="replace"), MAX_ITEMS + 2)
+    if before or not parts:
+        raise _invalid(MULTIPART, "it doesn't begin with the boundary")
+    if len(parts) > MAX_ITEMS + 1:
+        raise _invalid(MULTIPART, f"it has more than {MAX_ITEMS} parts")
+    if parts.pop() not in (b"--", b"--\r\n"):
+        raise _invalid(MULTIPART, "it doesn't end with the closing boundary")
+    return [_part(part) for part in parts]
+
+
+def _part(part: bytes) -> Sent:
+    head, blank, content = part.partition(b"\r\n\r\n")
+    start, *lines = head.decode("latin-1").split("\r\n")
+    found = [line.partition(":") for line in lines]
+    headers = {name.lower(): value.strip() for name, colon, value in found if name and colon}
+    if not blank or start or len(head) > _MAX_HEADER_BYTES or len(headers) < len(found):
+        raise _invalid(MULTIPART, "a part has no valid headers, or a header that isn't one, or one twice")
+    if headers.get("content-disposition", "").partition(";")[0].strip().lower() != "form-data":
+        raise _invalid(MULTIPART, "a part has no Content-Disposition: form-data")
+    if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+        raise _invalid(MULTIPART, "a part has a Content-Transfer-Encoding: send its bytes as they are")
+    return Sent(headers.get("content-type", ""), content)
+
+
+def parts_request(parts: Sequence[Sent], accepts: Accepts) -> Request:
+    """The request of a form, of which each field or file is an item, whatever it is if it doesn't say.
+
+    Raises:
+        RequestError: there are no parts or too many, or what one says of its type isn't a type.
+    """
+
+    def read(part: Sent) -> Item | ItemError:
+        type = parse_media_type(part.content_type)
+        if type is None and part.content_type:
+            raise _invalid(MULTIPART, "a part has an invalid Content-Type")
+        if type is None or type.is_one_of(accepts.raw_types):
+            return accepts.item(part.body)
+        return ItemError(f"the part is {type.name}, this model takes {' or '.join(accepts.raw_types)}")
 
     return Request(tuple(map(read, parts)), "one" if len(parts) == 1 else "several")
+
+
+def _invalid(type: str, why: str) -> RequestError:
+    return RequestError(f"the body isn't valid {type}: {why}")
