@@ -53,16 +53,15 @@ class Facts(NamedTuple):
 
     @staticmethod
     def of(
-        scores: Sequence[NDArray[np.float32] | ItemError],
-        measures: Sequence[dict[str, float]],
+        items: Sequence[tuple[NDArray[np.float32] | ItemError, dict[str, float]]],
         preprocess_seconds: float,
         model_seconds: float,
         batch: int | None,
     ) -> Facts:
         """Those of a request, by the probabilities ``[classes] float32`` and measures of its items."""
-        found = [(row, one) for row, one in zip(scores, measures, strict=True) if not isinstance(row, ItemError)]
+        found = [(row, one) for row, one in items if not isinstance(row, ItemError)]
         return Facts(
-            len(scores),
+            len(items),
             round(preprocess_seconds * 1000, DIGITS),
             round(model_seconds * 1000, DIGITS),
             batch,

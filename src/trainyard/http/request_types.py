@@ -9,11 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from trainyard.artifacts.bundle import Bundle
 from trainyard.base.errors import ItemError, TrainyardError
 from trainyard.preprocess.base import Item, Kind
 from trainyard.preprocess.text import without_surrogates
@@ -96,28 +93,6 @@ def shown(text: str, width: int = 40) -> str:
     return repr(text if len(text) <= width else f"{text[:width]}...")
 
 
-class StrictObject(BaseModel):
-    """An object of a request: no key but its own is taken, and no value of another type, ``true`` for 1 among them."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
-
-    @classmethod
-    def read(cls, value: Value) -> Self:
-        """It, of parsed JSON.
-
-        Raises:
-            RequestError: it is none; says where and why.
-        """
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = shown(".".join(map(str, first["loc"])) or "its keys")
-            if first["type"] == "extra_forbidden":
-                raise RequestError(f"the JSON has the unknown key {place}") from None
-            raise RequestError(f"the JSON isn't valid at {place}: {first['msg']}") from None
-
-
 @dataclass(frozen=True)
 class Accepts:
     """What a model reads. No value of a request gives a path: a client names no files of the server.
@@ -129,11 +104,6 @@ class Accepts:
 
     kind: Kind
     pair: bool = False
-
-    @staticmethod
-    def of(bundle: Bundle) -> Accepts:
-        """What a bundle's model reads."""
-        return Accepts(bundle.kind, bundle.reads_pairs)
 
     @property
     def raw_types(self) -> tuple[str, ...]:

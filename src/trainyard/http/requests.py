@@ -11,28 +11,28 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainyard.base.errors import ItemError
 from trainyard.http.batch import Sent
-from trainyard.http.protocol_v2 import v2_request
 from trainyard.http.request_types import (
     HEADER_LENGTH,
     JSON,
     MAX_ITEMS,
     MULTIPART,
+    OUTPUTS,
     TOP_K,
     Accepts,
     Request,
     RequestError,
-    StrictObject,
     Value,
     parse_media_type,
     shown,
 )
 from trainyard.preprocess.base import Item
+from trainyard.preprocess.text import without_surrogates
 
 MAX_MARKS = 20_000
 """Strings, brackets and commas in a JSON text. No request needs a tenth of them, and ``[{},{},...]`` takes 25 times its
@@ -43,11 +43,62 @@ _MAX_HEADER_BYTES = 8192
 """Of a part of a form."""
 
 
-class _Rest(StrictObject):
+class _Strict(BaseModel):
+    """An object of a request: no key but its own is taken, and no value of another type, ``true`` for 1 among them."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def read(cls, value: Value) -> Self:
+        """It, of parsed JSON.
+
+        Raises:
+            RequestError: it is none; says where and why.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = shown(".".join(map(str, first["loc"])) or "its keys")
+            if first["type"] == "extra_forbidden":
+                raise RequestError(f"the JSON has the unknown key {place}") from None
+            raise RequestError(f"the JSON isn't valid at {place}: {first['msg']}") from None
+
+
+class _Rest(_Strict):
     """What a request in JSON has besides its only item."""
 
     instances: list[Value] | None = None
     top_k: Annotated[int, Field(ge=1)] = TOP_K
+
+
+class _Object(_Strict):
+    """The Open Inference Protocol allows parameters anywhere; those for binary tensors alone have an effect."""
+
+    parameters: dict[str, str | int | float | bool | None] | None = None
+
+    def parameter(self, name: str, default: Value = None) -> Value:
+        return (self.parameters or {}).get(name, default)
+
+
+class _Input(_Object):
+    name: str
+    datatype: Literal["BYTES"]
+    shape: list[int]
+    data: list[Value] | None = None
+
+
+class _Output(_Object):
+    name: Literal["label", "probabilities"]
+
+
+class _Infer(_Object):
+    """A request of the Open Inference Protocol, version 2, as KServe, Triton and MLServer speak it."""
+
+    id: str | None = None
+    model_name: str | None = None
+    inputs: Annotated[list[_Input], Field(min_length=1, max_length=1)]
+    outputs: list[_Output] | None = None
 
 
 def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Request:
@@ -68,19 +119,14 @@ def parse_request(body: bytes, content_type: str | None, accepts: Accepts) -> Re
         length = type.parameters.get(HEADER_LENGTH.lower(), str(len(body)))
         if not length.isdecimal() or int(length) > len(body):
             raise RequestError(f"{HEADER_LENGTH} is {shown(length)}, of a body of {len(body)} bytes")
-        return json_request(parse_json(body[: int(length)]), accepts, body[int(length) :])
+        return json_request(_parse_json(body[: int(length)]), accepts, body[int(length) :])
     if type.name == MULTIPART:
-        return parts_request(parse_multipart(body, type.parameters.get("boundary")), accepts)
+        return parts_request(_parse_multipart(body, type.parameters.get("boundary")), accepts)
     return Request((accepts.item(body),), "one")
 
 
-def parse_json(body: bytes) -> Value:
-    """Reads a JSON text in UTF-8.
-
-    Raises:
-        RequestError: it isn't one, says a key twice, has a number that JSON doesn't know, is too deep or has too many
-            values.
-    """
+def _parse_json(body: bytes) -> Value:
+    """A JSON text in UTF-8, with no key twice, no number that JSON doesn't know, and neither too deep nor too much."""
     # Before anything is made of them; closely only where there are many, which a text may hold too.
     if sum(map(body.count, b"[{,")) > MAX_MARKS and any(islice(_MARK.finditer(body), MAX_MARKS, None)):
         raise _invalid("JSON", "it has too many values")
@@ -116,7 +162,7 @@ def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Reques
         RequestError: it has not just the keys of one form, or a value that doesn't fit.
     """
     if isinstance(value, dict) and "inputs" in value:
-        return v2_request(value, accepts, tensors)
+        return _v2_request(value, accepts, tensors)
     kind = accepts.kind
     if not isinstance(value, dict) or (kind in value) == ("instances" in value) or tensors:
         forms = f'{{"{kind}": ...}}, {{"instances": [{{"{kind}": ...}}, ...]}} or {{"inputs": [...]}}'
@@ -133,12 +179,54 @@ def json_request(value: Value, accepts: Accepts, tensors: bytes = b"") -> Reques
     return Request(tuple(map(read, rest.instances or ())), "several", rest.top_k)
 
 
-def parse_multipart(body: bytes, boundary: str | None) -> list[Sent]:
-    """The fields and files of a body that its Content-Type's boundary divides, in their order, whatever their names.
+def _v2_request(value: Value, accepts: Accepts, tensors: bytes) -> Request:
+    """The request that an object with the key ``inputs`` is, with the binary tensors that follow its JSON."""
+    asked = _Infer.read(value)
+    if asked.id and without_surrogates(asked.id) != asked.id:
+        raise RequestError("the id isn't Unicode: it holds half of a surrogate pair")
+    binary = asked.parameter("binary_data_output")
+    outputs: dict[str, bool] = {one.name: one.parameter("binary_data", binary) is True for one in asked.outputs or ()}
+    items = tuple(map(accepts.item, _data(asked.inputs[0], accepts, tensors)))
+    return Request(
+        items, "v2", id=asked.id, outputs=outputs or dict.fromkeys(OUTPUTS, binary is True), model=asked.model_name
+    )
 
-    Raises:
-        RequestError: it isn't such a body, or has more parts than a request may have items.
-    """
+
+def _data(tensor: _Input, accepts: Accepts, tensors: bytes) -> list[Value]:
+    """The values of an input, one of each item."""
+    if tensor.name != accepts.kind:
+        raise RequestError(f"this model's input has the name {accepts.kind}")
+    data, size = tensor.data, tensor.parameter("binary_data_size")
+    if tensors or size is not None:
+        if size is True or size != len(tensors) or data is not None:  # true is equal to 1
+            raise RequestError(f"{len(tensors)} bytes follow the JSON: the input has this binary_data_size and no data")
+        data = _unpacked(tensors)
+    if data is None:
+        raise RequestError("the input has no list of data")
+    if accepts.pair and not any(isinstance(value, list) for value in data):
+        data = [data[i : i + 2] for i in range(0, len(data), 2)]  # the protocol lets tensors be flat or nested
+    expected = [len(data), 2] if accepts.pair else [len(data)]
+    if tensor.shape != expected:
+        raise RequestError(f"the shape of the input isn't {expected}, as its data are")
+    return data
+
+
+def _unpacked(tensors: bytes) -> list[Value]:
+    """The values of a tensor of bytes, of which each stands behind its length, in four bytes with the lowest first."""
+    values: list[Value] = []
+    at = 0
+    while at < len(tensors):
+        start = at + 4
+        at = start + int.from_bytes(tensors[at:start], "little")
+        if at > len(tensors) or len(values) == 2 * MAX_ITEMS:
+            why = f"end in the middle of a value, or hold more than {MAX_ITEMS} items"
+            raise RequestError(f"the binary data of the input {why}")
+        values.append(tensors[start:at])
+    return values
+
+
+def _parse_multipart(body: bytes, boundary: str | None) -> list[Sent]:
+    """The fields and files of a body that its Content-Type's boundary divides, in their order, whatever their names."""
     if not boundary:
         raise _invalid(MULTIPART, "the Content-Type has no boundary")
     before, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode(errors="replace"), MAX_ITEMS + 2)

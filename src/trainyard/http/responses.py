@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
 from trainyard.http.batch import Facts, Reply
-from trainyard.http.protocol_v2 import Scores, v2_answer
-from trainyard.http.request_types import HEADER_LENGTH, OCTETS, Accepts, Request, RequestError, shown
+from trainyard.http.request_types import HEADER_LENGTH, OCTETS, Accepts, Request, RequestError, Value, shown
 from trainyard.inference.predictor import Predictor, Trace
+
+Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
+"""Of each item its probabilities ``[classes] float32``, or its error."""
 
 
 class Responder:
@@ -28,7 +33,7 @@ class Responder:
     """
 
     def __init__(self, predictor: Predictor, model: str, version: str) -> None:
-        self.accepts = Accepts.of(predictor.bundle)
+        self.accepts = Accepts(predictor.bundle.kind, predictor.bundle.reads_pairs)
         self._predictor, self._model, self._version = predictor, model, version
 
     def answer(self, requests: Sequence[Request | RequestError], began: float | None = None) -> list[Reply]:
@@ -49,12 +54,11 @@ class Responder:
         batch: int | None = len(good)
         for request in requests:
             if isinstance(request, RequestError):
-                replies.append(error_reply(request.status, str(request)))
+                replies.append(Reply(request.status, to_json({"error": str(request)})))
                 continue
             found = [(item, {}) if isinstance(item, ItemError) else next(scored) for item in request.items]
-            scores, measures = zip(*found, strict=True)
-            facts = Facts.of(scores, measures, preprocess_seconds, trace.model_seconds, batch)
-            replies.append(self._reply(request, scores)._replace(facts=facts))
+            facts = Facts.of(found, preprocess_seconds, trace.model_seconds, batch)
+            replies.append(self._reply(request, [score for score, _ in found])._replace(facts=facts))
             batch = None
         return replies
 
@@ -76,17 +80,45 @@ class Responder:
         errors = [score for score in scores if isinstance(score, ItemError)]
         at_fault = any(isinstance(error, OutputError) for error in errors)
         if len(errors) == len(scores) and (at_fault or len(scores) == 1):
-            return error_reply(500 if at_fault else 400, str(errors[0]))
+            return Reply(500 if at_fault else 400, to_json({"error": str(errors[0])}))
         if request.form == "v2":
-            head, tensors = v2_answer(scores, request, self._predictor, self._model, self._version)
-            return Reply(200, head + tensors, OCTETS, {HEADER_LENGTH: str(len(head))}) if tensors else Reply(200, head)
+            return self._v2_reply(request, scores)
         best = self._predictor.best
         rows = [answer_row(score if isinstance(score, ItemError) else best(score, request.top_k)) for score in scores]
         answered = rows[0] if request.form == "one" else {"predictions": rows}
         deployed = self._predictor.deployed._asdict()
         return Reply(200, to_json({**answered, "model": self._model, "version": self._version, "deployed": deployed}))
 
+    def _v2_reply(self, request: Request, scores: Scores) -> Reply:
+        """JSON, and the binary tensors behind it.
 
-def error_reply(status: int, reason: str) -> Reply:
-    """The answer to a request that failed as a whole."""
-    return Reply(status, to_json({"error": reason}))
+        A tensor has no place for errors: an item that has one gets an empty label, zeros for probabilities, and the
+        reason by its position in the parameter ``errors``.
+        """
+        bundle, best = self._predictor.bundle, self._predictor.best
+        errors = {str(i): str(score) for i, score in enumerate(scores) if isinstance(score, ItemError)}
+        answers = {i: best(score, 1) for i, score in enumerate(scores) if not isinstance(score, ItemError)}
+        parameters: dict[str, Value] = {"labels": list(bundle.labels), **self._predictor.deployed._asdict()}
+        if bundle.facts.certainty is not None:
+            parameters["uncertain"] = [i for i, answer in answers.items() if answer.uncertain]
+        if errors:
+            parameters["errors"] = errors
+        names = [answers[i].label if i in answers else "" for i in range(len(scores))]
+        packed = b"".join(len(name).to_bytes(4, "little") + name for name in map(str.encode, names))
+        none = np.zeros(len(bundle.labels), np.float32)
+        rows = np.array([none if isinstance(score, ItemError) else score for score in scores], "<f4")
+        tensors: dict[str, tuple[str, Sequence[int], Value, bytes]] = {
+            "label": ("BYTES", [len(scores)], names, packed),
+            "probabilities": ("FP32", rows.shape, rows.ravel().tolist(), rows.tobytes()),
+        }
+        outputs: list[Value] = []
+        behind = b""
+        for name, is_binary in request.outputs.items():
+            datatype, shape, data, content = tensors[name]
+            told = {"parameters": {"binary_data_size": len(content)}} if is_binary else {"data": data}
+            outputs.append({"name": name, "datatype": datatype, "shape": shape, **told})
+            behind += content if is_binary else b""
+        named = {"model_name": self._model, "model_version": self._version}
+        id = {} if request.id is None else {"id": request.id}
+        head = to_json({**named, **id, "outputs": outputs, "parameters": parameters})
+        return Reply(200, head + behind, OCTETS, {HEADER_LENGTH: str(len(head))}) if behind else Reply(200, head)

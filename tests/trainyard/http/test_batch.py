@@ -19,8 +19,8 @@ def test_requests_come_back_as_they_were() -> None:
 
 
 def test_replies_come_back_as_they_were() -> None:
-    scores = [np.eye(1, 21_000, 20_999, dtype=np.float32)[0] * 0.98765] * MAX_ITEMS
-    facts = Facts.of(scores, [{"length": 512.0, "unknown": 1 / 3}] * MAX_ITEMS, 1.23456, 2.0, 1024)
+    scores = np.eye(1, 21_000, 20_999, dtype=np.float32)[0] * 0.98765
+    facts = Facts.of([(scores, {"length": 512.0, "unknown": 1 / 3})] * MAX_ITEMS, 1.23456, 2.0, 1024)
     assert (facts.preprocess_ms, facts.confidences[0], facts.measures["unknown"][0]) == (1234.56, 0.988, 0.333)
     replies = [Reply(200, body, "application/octet-stream", {"A": "b"}, facts) for body in BODIES]
     replies += [Reply(415, body) for body in BODIES]
@@ -37,7 +37,9 @@ def test_what_isnt_ours_is_told(body: bytes) -> None:
 def test_an_item_that_failed_has_no_label() -> None:
     good = np.array([0.2, 0.8], np.float32)
 
-    facts = Facts.of([ItemError("bad"), good, ItemError("odd")], [{}, {"length": 3.0}, {"length": 9.0}], 0.0, 0.0, None)
+    facts = Facts.of(
+        [(ItemError("bad"), {}), (good, {"length": 3.0}), (ItemError("odd"), {"length": 9.0})], 0.0, 0.0, None
+    )
 
     assert (facts.items, facts.labels, facts.confidences, facts.measures) == (3, [1], [0.8], {"length": [3.0]})
-    assert Facts.of([ItemError("bad")], [{}], 0.0, 0.0, None).measures == {}
+    assert Facts.of([(ItemError("bad"), {})], 0.0, 0.0, None).measures == {}
