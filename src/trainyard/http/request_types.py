@@ -39,7 +39,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 """Header of a body that is JSON with binary tensors behind it: bytes of the JSON. For a worker it is a parameter of the
 Content-Type."""
 
-
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _PARAMETER = rf'[ \t]*+;[ \t]*+(?:({_TOKEN})=({_TOKEN}|"(?:[^"\\\n]|\\.)*+"))?'
 _PARAMETERS = re.compile(_PARAMETER)
@@ -47,12 +46,7 @@ _TYPE = re.compile(rf"[ \t]*+({_TOKEN}/{_TOKEN})((?:{_PARAMETER})*+)[ \t]*+")  #
 
 
 class MediaType(NamedTuple):
-    """A media type.
-
-    Attributes:
-        name: In small letters, such as ``image/png``.
-        parameters: By their names in small letters.
-    """
+    """A media type, such as ``image/png``, in small letters, and its parameters by their names in small letters."""
 
     name: str
     parameters: dict[str, str]

@@ -44,7 +44,7 @@ class Responder:
             began: By ``time.perf_counter``, when reading the requests did; now by default.
         """
         began = time.perf_counter() if began is None else began
-        requests = [self._checked(request) for request in requests]
+        requests = [one if isinstance(one, RequestError) else self._checked(one) for one in requests]
         good = [item for request in requests if isinstance(request, Request)
                 for item in request.items if not isinstance(item, ItemError)]  # fmt: skip
         trace = Trace()
@@ -62,10 +62,8 @@ class Responder:
             batch = None
         return replies
 
-    def _checked(self, request: Request | RequestError) -> Request | RequestError:
+    def _checked(self, request: Request) -> Request | RequestError:
         """Refuses what is meant for another model, or would hold up everybody else, before anything is decoded."""
-        if isinstance(request, RequestError):
-            return request
         if request.model not in (None, self._model):
             return RequestError(f"model_name is {shown(request.model)} in a request to the model {self._model}")
         if len(request.items) > 1:  # one alone has limits of its own
