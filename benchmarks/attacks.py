@@ -53,7 +53,7 @@ async def measure(run: Path, seconds: float, rounds: int) -> list[Figure]:
     from open_loop import request_head, send_at_rate
 
     from serving import items_of
-    from trainyard.client.calls import split
+    from trainyard.client.messages import split
     from trainyard.http.request_types import TOP_K
     from trainyard.torchserve.running import running
 

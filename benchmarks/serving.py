@@ -169,7 +169,7 @@ def items_of(run: Path) -> list[Item]:
 @contextmanager
 def written(items: Sequence[Item]) -> Iterator[Load]:
     """The bodies of requests for these items, one each, as the client would make them."""
-    from trainyard.client.calls import split
+    from trainyard.client.messages import split
     from trainyard.http.request_types import TOP_K
 
     requests = [next(split([item], TOP_K)).request(MODEL, None) for item in items]

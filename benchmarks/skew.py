@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trainyard.client.replies import Answer
+    from trainyard.client.messages import Answer
     from trainyard.preprocess.base import Item
     from trainyard.torchserve.running import Running
 
@@ -66,7 +66,7 @@ def measure_skew(server: Running, model: str, run: Path, overrides: Sequence[str
 
 async def _ask(server: Running, model: str, items: Sequence[Item], top_k: int) -> list[Answer]:
     from trainyard.client.client import AsyncClient
-    from trainyard.client.replies import Answer
+    from trainyard.client.messages import Answer
 
     async with AsyncClient(server.inference_url, server.token, concurrency=CONCURRENCY) as client:
         answers = await client.predict(model, items, top_k)

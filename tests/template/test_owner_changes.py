@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.samples import golden_samples
 from trainyard.client.client import Client
-from trainyard.client.replies import Answer
+from trainyard.client.messages import Answer
 from trainyard.inference.predictor import Predictor
 from trainyard.torchserve.running import running
 

@@ -49,7 +49,7 @@ def predict(
         check_writable(out)
     _check_source(context, run, url)
     if url is not None:
-        from trainyard.client.ask import ask
+        from trainyard.client.client import ask
 
         words = [word for word in (run, *(inputs or [])) if word is not None]
         answers = ask(url, token_file, model, words or ["-"], top_k)

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 from trainyard.base.errors import UsageError
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-NEW_BYTES = 32
-"""Random bytes of a token that is made here."""
 SHORTEST = 8
 """Characters that a server's token has at least; TorchServe's own have so many."""
 
@@ -79,7 +77,7 @@ def prepare_token_file(path: Path) -> Path:
     if not path.exists():
         try:
             with open(path, "x", encoding="utf-8", opener=partial(os.open, mode=0o600)) as file:
-                print(json.dumps({"inference": {"key": secrets.token_urlsafe(NEW_BYTES)}}, indent=2), file=file)
+                print(json.dumps({"inference": {"key": secrets.token_urlsafe()}}, indent=2), file=file)
         except OSError as error:
             raise UsageError(f"the token file {path} can't be made ({error.strerror}): choose another place") from error
     return path.absolute()

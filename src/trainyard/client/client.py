@@ -10,10 +10,11 @@ What fails in passing is asked again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,10 +27,22 @@ from urllib.parse import quote
 
 import httpx2
 
-from trainyard.base.errors import ItemError
+from trainyard.base.errors import ItemError, UsageError
 from trainyard.client.access import bearer, check_url
-from trainyard.client.calls import Call, Request, split
-from trainyard.client.replies import PASSING, REFUSALS, Answer, Reply, ServedModel, answers_of, model_of, names_of
+from trainyard.client.messages import (
+    PASSING,
+    REFUSALS,
+    Answer,
+    Call,
+    Reply,
+    Request,
+    ServedModel,
+    model_of,
+    names_of,
+    split,
+)
+from trainyard.heads.base import Prediction
+from trainyard.inference.inputs import answer, read_inputs
 from trainyard.preprocess.base import Item
 
 T = TypeVar("T")
@@ -61,7 +74,8 @@ class _Asker:
         self._open(bearer(token, token_file))
 
     def _open(self, headers: Mapping[str, str]) -> None:
-        self._http = httpx2.AsyncClient(base_url=self.url, headers=headers, mounts=DIRECT)
+        timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)
+        self._http = httpx2.AsyncClient(base_url=self.url, headers=headers, mounts=DIRECT, timeout=timeout)
 
     async def _models(self) -> list[str]:
         """As ``Client.models``."""
@@ -80,18 +94,15 @@ class _Asker:
 
     async def _answer(self, call: Call, model: str, version: str | None) -> list[Answer | ItemError]:
         """The answers to a call's items; what is refused as a whole is asked about item by item."""
-        count, answers = len(call.sent), list[Answer | ItemError]()
-        if count:
-            reply = await self._ask(call.request(model, version))
-            if reply.status not in REFUSALS:
-                answers = reply.read(self.url, lambda told: answers_of(told, count))
-            elif count == 1:
-                answers = [ItemError(reply.reason)]
-            else:
-                alone = [await self._answer(Call([one], call.top_k), model, version) for one in call.instances]
-                return [answer for [answer] in alone]
-        rest = iter(answers)
-        return [one if isinstance(one, ItemError) else next(rest) for one in call.instances]
+        if not call.sent:
+            return call.answers({"predictions": []})
+        reply = await self._ask(call.request(model, version))
+        if reply.status not in REFUSALS:
+            return reply.read(self.url, call.answers)
+        if len(call.instances) == 1:
+            return [ItemError(reply.reason)]
+        alone = [await self._answer(Call([one], call.top_k), model, version) for one in call.instances]
+        return [answer for [answer] in alone]
 
     async def _ask(self, request: Request) -> Reply:
         """Makes attempts until one isn't lost or refused in passing; the last one's reply.
@@ -117,17 +128,13 @@ class _Asker:
 
     async def _attempt(self, request: Request, seconds: float) -> Reply:
         method = "GET" if request.body is None else "POST"
-        connect = min(seconds, CONNECT_SECONDS)
-        timeout = httpx2.Timeout(None, connect=connect)
         try:
             async with asyncio.timeout(seconds):
-                response = await self._http.request(
-                    method, request.path, content=request.body, headers=request.headers, timeout=timeout
-                )
+                response = await self._http.request(method, request.path, content=request.body, headers=request.headers)
             said = response.content or response.reason_phrase.encode()
             return Reply(response.status_code, said, response.headers.get("Retry-After"))
         except httpx2.ConnectTimeout:
-            return Reply(None, b"no connection in %.3g s" % connect)
+            return Reply(None, b"no connection in %.3g s" % CONNECT_SECONDS)
         except TimeoutError:
             return Reply(None, b"it took more than %.3g s" % seconds)
         except FAILURES as error:
@@ -200,6 +207,7 @@ class Client(_Asker):
 
     Raises:
         UsageError: ``url`` isn't that of a server, or there is no token in the file.
+        ServerError: of all methods: the server gave no answer. Its subclasses say why.
     """
 
     _starting: Lock = field(default_factory=Lock, init=False, repr=False)
@@ -229,34 +237,21 @@ class Client(_Asker):
             version: Of the model; by default the server's.
 
         Raises:
-            ServerError: the server gave no answers; its subclasses say why.
             UsageError: ``top_k`` is below 1.
         """
         calls = split(items, top_k)  # in the caller's thread, in which a cursor of a database may have to stay
         return [answer for call in calls for answer in self._run(self._answer(call, model, version))]
 
     def models(self) -> list[str]:
-        """Names of the models that the server has.
-
-        Raises:
-            ServerError: it gave no answer.
-        """
+        """Names of the models that the server has."""
         return self._run(self._models())
 
     def model(self, name: str) -> ServedModel:
-        """What the server says of a model.
-
-        Raises:
-            ServerError: it gave no answer, or has no such model.
-        """
+        """What the server says of a model."""
         return self._run(self._model(name))
 
     def ready(self) -> bool:
-        """Whether the server can answer, asked once: not if it is starting, ending or can't be reached.
-
-        Raises:
-            ServerError: it says neither.
-        """
+        """Whether the server can answer, asked once: not if it is starting, ending or can't be reached."""
         return self._run(self._ready())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -289,10 +284,36 @@ def _turn(runner: asyncio.Runner, http: httpx2.AsyncClient) -> None:
 def asked_seconds(header: str | None) -> float:
     """The pause that ``Retry-After`` asks for, in seconds or as a date (RFC 9110, 10.2.3); 0 if it isn't either."""
     given = (header or "0").strip()
-    if given.isdecimal():
-        return float(given)
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
+        if given.isdecimal():
+            return float(given)
         moment = parsedate_to_datetime(given)
-    except (ValueError, OverflowError):
-        return 0.0
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+def ask(
+    url: str, token_file: Path | None, model: str | None, words: Sequence[str], top_k: int
+) -> list[tuple[str, Prediction | ItemError]]:
+    """Has a server answer what ``trainyard predict`` is given; the server says whether its model reads images or texts.
+
+    Args:
+        url: Of the server.
+        token_file: Holds its token.
+        model: Which of its models; may be left out if there is one.
+        words: Files, folders, tables or texts.
+        top_k: Classes to tell of each item.
+
+    Raises:
+        UsageError: a word, the URL or the token file is wrong, or the server has several models.
+        ServerError: the server gave no answers.
+    """
+    client = AsyncClient(url, token_file=token_file)
+    with asyncio.Runner() as runner, contextlib.ExitStack() as stack:
+        stack.callback(lambda: runner.run(client.close()))
+        names = runner.run(client.models()) if model is None else [model]
+        if len(names) != 1:
+            raise UsageError(f"{client.url} has the models {', '.join(names) or 'none'}: choose one by --model")
+        served = runner.run(client.model(names[0]))
+        inputs = list(read_inputs(words, served.reads))  # while no loop runs, so that Ctrl-C ends it
+        return answer(inputs, lambda items: runner.run(client.predict(served.name, items, top_k)))

@@ -11,7 +11,6 @@ from trainyard.client.access import check_url
 
 DEEP = "/v2/health/ready?deep=1"
 """Has the server ask each model one of its golden requests; needs no token, and costs nothing when asked again soon."""
-MOST_BYTES = 10_000
 
 
 class NotReadyError(TrainyardError):
@@ -32,7 +31,7 @@ def check_ready(url: str, seconds: float) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=seconds) as response:
-            answer = json.loads(response.read(MOST_BYTES))
+            answer = json.load(response)
     except urllib.error.HTTPError as error:
         error.close()
         reason = "it isn't ready" if error.code == 503 else f"it answers {error.code} to {DEEP}"

@@ -26,7 +26,7 @@ from trainyard.artifacts.samples import calibration_samples, golden_samples
 from trainyard.base.cpu import this_cpu
 from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.client.access import bearer
-from trainyard.client.calls import Request, split
+from trainyard.client.messages import Request, split
 from trainyard.http.request_types import TOP_K
 from trainyard.torchserve.archive import make_archive
 from trainyard.torchserve.running import NotServedError, running

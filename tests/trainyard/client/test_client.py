@@ -22,7 +22,7 @@ from aiohttp import web
 
 from trainyard.base.errors import ItemError, UsageError
 from trainyard.client.client import AsyncClient, Client
-from trainyard.client.replies import Answer, NotServed, ServedModel, ServerError, Unauthorised, Unreachable
+from trainyard.client.messages import Answer, NotServed, ServedModel, ServerError, Unauthorised, Unreachable
 from trainyard.inference.inputs import Reads
 from trainyard.inference.predictor import Deployed
 from trainyard.preprocess.rows import Dialect

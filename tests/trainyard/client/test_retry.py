@@ -9,9 +9,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from trainyard.client.calls import Request
 from trainyard.client.client import AsyncClient, asked_seconds
-from trainyard.client.replies import Reply
+from trainyard.client.messages import Reply, Request
 
 FINE, BUSY, LOST = Reply(200, b""), Reply(503, b""), Reply(None, b"the connection broke")
 

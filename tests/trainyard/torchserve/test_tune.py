@@ -18,7 +18,7 @@ from trainyard import cli
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import FormatRow, open_trusted
 from trainyard.base.cpu import Cpu
-from trainyard.client.calls import Request
+from trainyard.client.messages import Request
 from trainyard.torchserve import settings as settings_module
 from trainyard.torchserve import tune
 from trainyard.torchserve.archive import unpack

@@ -1,31 +1,129 @@
-"""From a server's replies to typed answers and errors."""
+"""What a client sends and gets: items as the bodies of requests, and replies as typed answers and errors."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from trainyard.base.errors import ItemError, TrainyardError
+from trainyard.base.errors import ItemError, TrainyardError, UsageError
 from trainyard.heads.base import Prediction
+from trainyard.http.request_types import JSON, OCTETS, TOP_K
 from trainyard.inference.inputs import Reads
 from trainyard.inference.predictor import Deployed
+from trainyard.preprocess.base import Item
+from trainyard.preprocess.folders import check_regular
+from trainyard.preprocess.text import without_surrogates
 
 T = TypeVar("T")
 Told = dict[str, Any]
 """An object of JSON that a server sent."""
+Instance = bytes | str | ItemError
+"""What is sent of an item: an image's bytes, or of a text or a pair an object of JSON; or why nothing can be."""
 
+MOST_ITEMS = 32
+"""Items of a request: a batch of the predictor."""
+MOST_BYTES = 3_000_000
+"""Of a request's items, 4 MB in base64: less than servers take by default. A larger item goes alone; they decide."""
 MOST_REASON = 300
 """Characters shown of what a server says."""
 REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 """Statuses whose reason may be that of some items alone, or of their number."""
 PASSING = (None, 429, 502, 503)
 """Statuses that may be others a moment later: too busy, starting, restarting. All else would be the same again."""
+
+
+class Request(NamedTuple):
+    """A request to a path below the server's URL; without a body it asks for what is there."""
+
+    path: str
+    body: bytes | None = None
+    content_type: str = JSON
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Says what the body is."""
+        return {} if self.body is None else {"Content-Type": self.content_type}
+
+
+class Call(NamedTuple):
+    """What is sent of some items in one request, with the errors of those that can't be sent, in order."""
+
+    instances: list[Instance]
+    top_k: int
+
+    @property
+    def sent(self) -> list[bytes | str]:
+        """The instances without the errors."""
+        return [instance for instance in self.instances if not isinstance(instance, ItemError)]
+
+    def request(self, model: str, version: str | None) -> Request:
+        """The request for these predictions; one image goes as it is, a quarter smaller, where nothing else is said."""
+        path = "/".join(quote(word, safe="") for word in ("predictions", model, version) if word)
+        match self.sent:
+            case [bytes(image)] if self.top_k == TOP_K:
+                return Request(path, image, OCTETS)
+        objects = [
+            one if isinstance(one, str) else f'{{"image": "{base64.b64encode(one).decode()}"}}' for one in self.sent
+        ]
+        return Request(path, f'{{"top_k": {self.top_k}, "instances": [{", ".join(objects)}]}}'.encode())
+
+    def answers(self, told: Told) -> list[Answer | ItemError]:
+        """The answers that a server told to what was sent, and the errors; ``ValueError`` if there are others."""
+        rows = _ROWS.validate_python([told] if "label" in told else told.get("predictions"))
+        if len(rows) != len(self.sent):
+            raise ValueError(f"{len(rows)} predictions for {len(self.sent)} items")
+        answers = (
+            ItemError(str(row["error"])) if "error" in row else _ANSWER.validate_python({**told, **row}) for row in rows
+        )
+        return [one if isinstance(one, ItemError) else next(answers) for one in self.instances]
+
+
+def split(items: Iterable[Item], top_k: int) -> Iterator[Call]:
+    """Splits items into calls, in order; files are read when their call's turn comes.
+
+    Raises:
+        UsageError: ``top_k`` is below 1.
+    """
+    if top_k < 1:
+        raise UsageError(f"top_k={top_k} must be at least 1")
+    instances: list[Instance] = []
+    size = 0
+    for item in items:
+        instance = _instance(item)
+        length = 0 if isinstance(instance, ItemError) else len(instance)
+        if instances and (len(instances) == MOST_ITEMS or size + length > MOST_BYTES):
+            yield Call(instances, top_k)
+            instances, size = [], 0
+        instances.append(instance)
+        size += length
+    if instances:
+        yield Call(instances, top_k)
+
+
+def _instance(item: Item) -> Instance:
+    try:
+        match item:  # told by the item itself: a client has no preprocessor
+            case bytes():
+                return item
+            case Path():
+                check_regular(item)
+                return item.read_bytes()
+            case str() | (str(), str()):
+                return without_surrogates(json.dumps({"text": item}, ensure_ascii=False))
+    except ItemError as error:
+        return error
+    except OSError as error:
+        return ItemError(f"{item!s} can't be read ({error.strerror})")
+    return ItemError(f"an item is an image (bytes or a Path), a text or a pair of texts, not {type(item).__name__}")
 
 
 class ServerError(TrainyardError):
@@ -135,16 +233,6 @@ class Answer(Prediction):
     model: str
     version: str
     deployed: Annotated[Deployed, BeforeValidator(_renamed)]
-
-
-def answers_of(told: Told, count: int) -> list[Answer | ItemError]:
-    """The answers to so many items, in order; ``ValueError`` if there are others."""
-    rows = _ROWS.validate_python([told] if "label" in told else told.get("predictions"))
-    if len(rows) != count:
-        raise ValueError(f"{len(rows)} predictions for {count} items")
-    return [
-        ItemError(str(row["error"])) if "error" in row else _ANSWER.validate_python({**told, **row}) for row in rows
-    ]
 
 
 def _reads(inputs: object) -> Told:
