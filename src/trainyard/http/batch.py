@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from trainyard.http.request_types import JSON
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
+Score: TypeAlias = NDArray[np.float32] | ItemError
+"""An item's probabilities ``[classes] float32``, or its error."""
 DIGITS = 3
 """Of milliseconds, confidences and measures behind the point."""
 
@@ -53,12 +55,12 @@ class Facts(NamedTuple):
 
     @staticmethod
     def of(
-        items: Sequence[tuple[NDArray[np.float32] | ItemError, dict[str, float]]],
+        items: Sequence[tuple[Score, dict[str, float]]],
         preprocess_seconds: float,
         model_seconds: float,
         batch: int | None,
     ) -> Facts:
-        """Those of a request, by the probabilities ``[classes] float32`` and measures of its items."""
+        """Those of a request, by the scores and measures of its items."""
         found = [(row, one) for row, one in items if not isinstance(row, ItemError)]
         return Facts(
             len(items),

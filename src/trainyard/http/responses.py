@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from trainyard.base.errors import ItemError, OutputError
 from trainyard.heads.base import answer_row
-from trainyard.http.batch import Facts, Reply
+from trainyard.http.batch import Facts, Reply, Score
 from trainyard.http.request_types import HEADER_LENGTH, OCTETS, Accepts, Request, RequestError, Value, shown
 from trainyard.inference.predictor import Predictor, Trace
-
-Scores: TypeAlias = Sequence[NDArray[np.float32] | ItemError]
-"""Of each item its probabilities ``[classes] float32``, or its error."""
 
 
 class Responder:
@@ -74,7 +69,7 @@ class Responder:
                 return RequestError(f"{reason}: send several requests", 413)
         return request
 
-    def _reply(self, request: Request, scores: Scores) -> Reply:
+    def _reply(self, request: Request, scores: Sequence[Score]) -> Reply:
         errors = [score for score in scores if isinstance(score, ItemError)]
         at_fault = any(isinstance(error, OutputError) for error in errors)
         if len(errors) == len(scores) and (at_fault or len(scores) == 1):
@@ -87,7 +82,7 @@ class Responder:
         deployed = self._predictor.deployed._asdict()
         return Reply(200, to_json({**answered, "model": self._model, "version": self._version, "deployed": deployed}))
 
-    def _v2_reply(self, request: Request, scores: Scores) -> Reply:
+    def _v2_reply(self, request: Request, scores: Sequence[Score]) -> Reply:
         """JSON, and the binary tensors behind it.
 
         A tensor has no place for errors: an item that has one gets an empty label, zeros for probabilities, and the
