@@ -50,11 +50,7 @@ class _Strict(BaseModel):
 
     @classmethod
     def read(cls, value: Value) -> Self:
-        """It, of parsed JSON.
-
-        Raises:
-            RequestError: it is none; says where and why.
-        """
+        """It, of parsed JSON; a ``RequestError`` says where and why it is none."""
         try:
             return cls.model_validate(value)
         except ValidationError as error:
