@@ -12,16 +12,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import aiohttp
 import psutil
 
-from trainyard.base.errors import TrainyardError, UsageError
-from trainyard.client.access import read_token
+from trainyard.base.errors import TrainyardError
 from trainyard.gateway.health import Health
 from trainyard.torchserve.java import Java
 from trainyard.torchserve.ports import LOOPBACK
 from trainyard.torchserve.process import RunDirectory, environment, free_ports, java_command, make_home, write_config
-from trainyard.torchserve.state import Look, Pulse, TorchServeLog
+from trainyard.torchserve.state import Pulse, TorchServeLog, look_at
 from trainyard.torchserve.store import Served
 
 log = logging.getLogger(__name__)
@@ -34,8 +32,6 @@ LOADING_POLL, POLL = 0.05, 1.0
 """Seconds between two looks at the workers while they load, and while they serve."""
 LAST_WORDS = 0.5
 """Seconds to wait for the rest of what a worker says when it ends."""
-MANAGEMENT_SECONDS = 10.0
-"""Limit of a call of the management port."""
 LOST_SECONDS = 180.0
 """A model that no worker was ready for in so long won't come back: better that the whole is started again."""
 END_SECONDS = 10.0
@@ -89,8 +85,6 @@ class Backend:
         self._home.watch(process.pid)
         assert process.stdout is not None
         self._hearing = asyncio.create_task(self._hear(process.stdout))
-        self._guarding = asyncio.create_task(self._guard(process.pid))
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=MANAGEMENT_SECONDS))
 
     async def until_loaded(self) -> None:
         """Waits until each model's workers have loaded it.
@@ -98,8 +92,8 @@ class Backend:
         Raises:
             BackendError: a worker ended before, or TorchServe did; with the reason that it gave.
         """
-        waiting, starts = {model.name for model in self._models}, 1
-        while waiting:
+        starts = 1
+        while not await self._are_all_ready():
             if self._hearing.done() and self._log.says(PORT_TAKEN) and starts < STARTS:
                 await self.stop()
                 self._ports = free_ports()
@@ -109,15 +103,20 @@ class Backend:
             if self._log.ended:
                 life = self._log.ended.popleft()
                 await asyncio.sleep(LAST_WORDS)
-                raise BackendError(f"a worker can't load the model {life.model}: {life.why_ended()}")
-            for model in sorted(waiting):
-                _, are_all = await self._ready_workers(model)
-                if are_all:
-                    waiting.remove(model)
+                raise BackendError(f"a worker can't load the model {life.model}: {life.why_ended}")
             await asyncio.wait({self._hearing}, timeout=LOADING_POLL)
 
+    async def _are_all_ready(self) -> bool:
+        if any(len(self._log.ready(model.name)) < model.settings.workers for model in self._models):
+            return False
+        with contextlib.suppress(ConnectionError):  # it binds its ports, this one last, while workers load already
+            _, writer = await asyncio.open_connection(LOOPBACK, self._ports["metrics"])
+            writer.close()
+            return True
+        return False
+
     async def watch(self, health: Health) -> None:
-        """Keeps ``health`` informed, and ends workers that are stopped or stuck, so that TorchServe starts others.
+        """Keeps ``health`` informed, and ends processes that are stopped or stuck, so that others are started.
 
         Raises:
             BackendError: TorchServe ended, or a model has been without a worker for ``LOST_SECONDS``.
@@ -126,16 +125,19 @@ class Backend:
         seen, reasons = dict.fromkeys(models, time.monotonic()), dict.fromkeys(models, "it said nothing")
         while True:
             await self.check_alive()
+            assert self._process is not None
             while self._log.ended:
                 life = self._log.ended.popleft()
                 health.restarts[life.model] += 1
-                reasons[life.model] = life.why_ended()
-                log.warning("a worker of %s ended (%s); TorchServe starts another", life.model, reasons[life.model])
-            for model, (pids, _) in zip(models, await asyncio.gather(*map(self._ready_workers, models)), strict=True):
-                for pid in pids:
-                    self._end_if_still(pid, f"a worker of {model}", pulse)
-                # TorchServe takes a worker for ready until it has noticed its end.
-                if any((look := Look.at(pid)) and look.status not in AT_REST for pid in pids):
+                reasons[life.model] = life.why_ended
+                log.warning("a worker of %s ended (%s); TorchServe starts another", life.model, life.why_ended)
+            _end_if_still(self._process.pid, "TorchServe", pulse)
+            for model in models:
+                ready = self._log.ready(model)
+                for life in ready:
+                    life.reason = _end_if_still(life.pid, f"a worker of {model}", pulse) or life.reason
+                # TorchServe says of a worker's end only when it has noticed.
+                if any(look_at(life.pid).get("status", psutil.STATUS_ZOMBIE) not in AT_REST for life in ready):
                     seen[model] = time.monotonic()
                     health.missing -= {model}
                 else:
@@ -150,8 +152,8 @@ class Backend:
         Raises:
             BackendError: it has ended; names the signal that ended it, or the reason that it gave.
         """
+        assert self._process is not None
         if self._hearing.done():
-            assert self._process is not None
             code = await self._process.wait()
             if code < 0:
                 raise BackendError(f"TorchServe was ended by signal {-code} ({signal.Signals(-code).name})")
@@ -164,8 +166,6 @@ class Backend:
         """
         if self._process is None:
             return
-        self._guarding.cancel()
-        await self._session.close()
         group = self._process.pid
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
@@ -188,30 +188,14 @@ class Backend:
             if self._debug:
                 print(line, end="", file=sys.stderr)
 
-    async def _guard(self, java: int) -> None:
-        """Ends Java where it is stopped; without a call of the management port, which wouldn't answer for long."""
-        pulse = Pulse()
-        while not self._hearing.done():  # then its number may be another's
-            self._end_if_still(java, "TorchServe", pulse)
-            await asyncio.sleep(POLL)
 
-    async def _ready_workers(self, model: str) -> tuple[list[int], bool]:
-        """Processes that have loaded a model, and whether these are all; none while TorchServe doesn't answer."""
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, UsageError):
-            headers = {"Authorization": f"Bearer {read_token(self._home.key_file, 'management')}"}
-            async with self._session.get(f"{self.url('management')}/models/{model}", headers=headers) as response:
-                if response.status == 200:
-                    [version] = await response.json()
-                    ready = [worker["pid"] for worker in version["workers"] if worker["status"] == "READY"]
-                    return ready, 0 < version["minWorkers"] <= len(ready)
-        return [], False
-
-    def _end_if_still(self, pid: int, name: str, pulse: Pulse) -> None:
-        if reason := pulse.complaint(pid, time.monotonic()):
-            log.warning("%s (process %d) is ended: %s", name, pid, reason)
-            self._log.blame(pid, reason)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+def _end_if_still(pid: int, name: str, pulse: Pulse) -> str | None:
+    """Ends a process that will do nothing any more; says why, if it is one."""
+    if reason := pulse.complaint(pid, time.monotonic()):
+        log.warning("%s (process %d) is ended: %s", name, pid, reason)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return reason
 
 
 def _wait_for_end(group: int) -> None:

@@ -5,29 +5,30 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import deque
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
-from trainyard.torchserve.worker import BUSY
+from trainyard.torchserve.worker import BUSY, LOADED
 
 STOPPED_SECONDS = 0.9
 """A process that is still stopped at the next look is ended."""
 STUCK_SECONDS = 3.9
 """Time with a batch in hand, asleep and without any use of a processor, after which a worker waits for ever."""
 KEPT = 400
-"""Lines of each worker, and of TorchServe itself."""
+"""Lines of TorchServe itself."""
 LINE = re.compile(
     r"(?P<level>[A-Z]+) *\|(?P<logger>\w+)\|(W-(?P<place>\d+-(?P<model>[\w.-]+)_[^_|]+?)(-stdout|-stderr)?|[^|]*)\|"
     r"(?P<text>.*)"
 )
 """A line as serving/log4j2.xml writes it, of a thread of Java that may be a worker's."""
 ERROR = re.compile(
-    r"Failed to load model \S+, exception (?P<load>.*)|"
     r"(?P<own>trainyard\.base\.errors\.)?([\w.]+\.)?(?P<name>\w*(Error|Exception|Interrupt|Exit))(: (?P<text>.*))?"
 )
-"""The last line of a traceback, or what a worker says before that where it has a word of the reason."""
+"""The last line of a traceback."""
+FAILED_TO_LOAD = re.compile(r"Failed to load model \S+, exception (.*)")
+"""What a worker says before one where it has a word of the reason, which is then missing in the last line."""
 STARTED = re.compile(r"s_name_part0=.*pid=(?P<pid>\d+)")
 """What a worker says first."""
 ENDED = "Retry worker: "
@@ -43,27 +44,30 @@ class Life:
     Attributes:
         model: Whose worker it is.
         pid: Its id.
-        lines: What it said.
-        reason: Why it was ended, where it can't say so itself.
+        is_ready: It has loaded the model, and nobody has noticed its end.
+        error: The last that it said.
+        reason: Why it ended, where that isn't the last error.
     """
 
     model: str
     pid: int = 0
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
-    reason: str | None = None
+    is_ready: bool = False
+    error: str = "it said nothing; the system may have ended it for want of memory"
+    reason: str = ""
 
+    @property
     def why_ended(self) -> str:
         """Why it ended, as far as is known."""
-        if self.reason:
-            return self.reason
-        errors = [error for line in self.lines if (error := ERROR.fullmatch(line))]
-        for error in errors:
-            if error["load"]:
-                return error["load"]
-        if errors:
-            own, name, text = errors[-1].group("own", "name", "text")
-            return text if own and text else f"{name}: {text}" if text else name
-        return "it said nothing; the system may have ended it for want of memory"
+        return self.reason or self.error
+
+    def add(self, text: str) -> None:
+        """Takes a line that it said."""
+        self.is_ready |= text == LOADED
+        if found := ERROR.fullmatch(text):
+            own, name, said = found.group("own", "name", "text")
+            self.error = said if own and said else f"{name}: {said}" if said else name
+        elif found := FAILED_TO_LOAD.fullmatch(text):
+            self.reason = found[1]
 
 
 class TorchServeLog:
@@ -84,24 +88,24 @@ class TorchServeLog:
         if not found or not found["place"]:
             self._own.append(line)
             return
-        text = found["text"].rstrip()
-        life = self._lives.setdefault(found["place"], Life(found["model"]))
+        place, text = found["place"], found["text"].rstrip()
+        started = STARTED.match(text)
+        if started or place not in self._lives:
+            self._lives[place] = Life(found["model"], int(started["pid"]) if started else 0)
+        life = self._lives[place]
         if found["logger"] == "MODEL_LOG":
-            if started := STARTED.match(text):
-                life = self._lives[found["place"]] = Life(found["model"], int(started["pid"]))
-            life.lines.append(text)
+            life.add(text)
             return
         self._own.append(line)
         if text.startswith(UNANSWERED):
             life.reason = "it gave no answer within the response timeout"
         elif text.startswith(ENDED):
+            life.is_ready = False
             self.ended.append(life)
 
-    def blame(self, pid: int, reason: str) -> None:
-        """Says why a worker is going to end."""
-        for life in self._lives.values():
-            if life.pid == pid:
-                life.reason = reason
+    def ready(self, model: str) -> list[Life]:
+        """The workers that have loaded a model."""
+        return [life for life in self._lives.values() if life.is_ready and life.model == model]
 
     def reason(self) -> str:
         """The last error of TorchServe itself, as far as it said; no line of where in Java's code that was."""
@@ -116,28 +120,11 @@ class TorchServeLog:
         return any(text in line for line in self._own)
 
 
-class Look(NamedTuple):
-    """A process as the system shows it.
-
-    Attributes:
-        name: What it calls itself.
-        status: One of psutil's words.
-        seconds: Of a processor, used by all its threads.
-    """
-
-    name: str
-    status: str
-    seconds: float
-
-    @staticmethod
-    def at(pid: int) -> Look | None:
-        """A look at a process; nothing if it is gone."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            with process.oneshot():
-                times = process.cpu_times()
-                return Look(process.name(), process.status(), times.user + times.system)
-        return None
+def look_at(pid: int) -> dict[str, Any]:
+    """Name, status and times of a process as the system shows them; empty if it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).as_dict(["name", "status", "cpu_times"])
+    return {}
 
 
 class Pulse:
@@ -148,19 +135,19 @@ class Pulse:
     """
 
     def __init__(self) -> None:
-        self._still: dict[int, tuple[Look, float]] = {}
+        self._still: dict[int, tuple[dict[str, Any], float]] = {}
 
     def complaint(self, pid: int, now: float) -> str | None:
         """What is wrong with a process, if anything."""
-        look = Look.at(pid)
-        is_stopped = look is not None and look.status == psutil.STATUS_STOPPED  # whom a debugger holds has another
-        is_waiting = look is not None and look.status == psutil.STATUS_SLEEPING and look.name == BUSY
-        if look is None or not (is_stopped or is_waiting):
+        seen = look_at(pid)
+        status = seen.get("status")
+        is_stopped = status == psutil.STATUS_STOPPED  # whom a debugger holds has another
+        if not is_stopped and not (status == psutil.STATUS_SLEEPING and seen["name"] == BUSY.decode()):
             self._still.pop(pid, None)
             return None
-        last, since = self._still.get(pid, (look, now))
-        since = since if last == look else now
-        self._still[pid] = look, since
+        last, since = self._still.get(pid, (seen, now))
+        since = since if last == seen else now
+        self._still[pid] = seen, since
         if is_stopped and now - since > STOPPED_SECONDS:
             return "it was stopped"
         return "it was stuck: it did nothing with a batch in hand" if now - since > STUCK_SECONDS else None

@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import gc
+import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,12 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-BUSY, IDLE = "worker busy", "worker idle"
+BUSY, IDLE = b"worker busy", b"worker idle"
 """What it calls itself, in at most 15 characters, which `serve` and `ps` read."""
 NAME = Path("/proc/self/comm")
 """Where Linux takes it; elsewhere nobody is told."""
+LOADED = "trainyard: the model is loaded"
+"""What it says when it can be asked."""
 LARGE = 1_000_000
 """Bytes of a batch after which memory is worth some milliseconds."""
 
@@ -32,56 +35,38 @@ def without_torch() -> None:
     del sys.modules["torch"]
 
 
-def tell_when_busy() -> None:
-    """Names the process by whether it has a batch in hand."""
-    try:
-        name = NAME.open("wb", buffering=0)
-    except OSError:
-        return
-    service = import_module("ts.service").Service
-    predict = service.predict
+def watch_service() -> None:
+    """Has the service say when it has its model, name the process by what it does, and hold no body after its batch.
 
-    def named_predict(self: object, batch: object) -> object:
-        name.write(BUSY.encode())
-        try:
-            return predict(self, batch)
-        finally:
-            name.write(IDLE.encode())
-
-    service.predict = named_predict
-    name.write(IDLE.encode())
-
-
-def forget_bodies() -> None:
-    """Has the service hold no body after its batch.
-
-    TorchServe's loop would hold them until the next batch has come in. And what is wrong with a body is an error that
+    TorchServe's loop would hold bodies until the next batch has come in. And what is wrong with a body is an error that
     refers in circles, by its traceback, to the body, which the collector of garbage may not meet for hours.
     """
     service = import_module("ts.service").Service
-    predict = service.predict
-    is_first = True
+    predict, set_socket = service.predict, service.set_cl_socket
+    name = (NAME if NAME.exists() else Path(os.devnull)).open("wb", buffering=0)
 
-    def predict_and_forget(self: object, batch: list[Mapping[str, Sequence[Mapping[str, object]]]]) -> object:
-        nonlocal is_first
-        if is_first:
-            gc.freeze()  # the model and all modules, through which the collector needn't look again
-            is_first = False
+    def loaded(self: object, socket: object) -> None:
+        set_socket(self, socket)
+        gc.freeze()  # the model and all modules, through which the collector needn't look again
+        sys.stdout.write(f"{LOADED}\n")
+
+    def watched_predict(self: object, batch: list[Mapping[str, Sequence[Mapping[str, object]]]]) -> object:
         size = sum(sys.getsizeof(one["value"]) for request in batch for one in request["parameters"])
+        name.write(BUSY)
         try:
             return predict(self, batch)
         finally:
             batch.clear()
             if size > LARGE:
                 gc.collect()
+            name.write(IDLE)
 
-    service.predict = predict_and_forget
+    service.set_cl_socket, service.predict = loaded, watched_predict
 
 
 if __name__ == "__main__":
     sys.path.remove(str(Path(__file__).parent))
     without_torch()
-    forget_bodies()
-    tell_when_busy()
+    watch_service()
     [packages] = import_module("ts").__path__
     runpy.run_path(f"{packages}/model_service_worker.py", run_name="__main__")

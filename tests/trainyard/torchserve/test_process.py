@@ -30,9 +30,9 @@ from trainyard.torchserve.process import (
     write_config,
 )
 from trainyard.torchserve.settings import Settings
-from trainyard.torchserve.state import Look, Pulse, TorchServeLog
+from trainyard.torchserve.state import Pulse, TorchServeLog, look_at
 from trainyard.torchserve.store import Served
-from trainyard.torchserve.worker import BUSY
+from trainyard.torchserve.worker import BUSY, LOADED
 
 MAX_BODY = 16_000_000
 NUMBERS = {name: 50_000 + i for i, name in enumerate(PORTS)}
@@ -152,24 +152,28 @@ def test_a_worker_imports_torch_where_a_model_needs_it_and_nowhere_else(tmp_path
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
-def test_a_worker_calls_itself_busy_while_it_has_a_batch() -> None:
+def test_a_worker_says_when_it_has_its_model_and_calls_itself_busy_while_it_has_a_batch() -> None:
     code = (
         "import ts.service\n"
         "from trainyard.torchserve import worker\n"
-        "name = lambda: worker.NAME.read_text().strip()\n"
+        "from types import SimpleNamespace as Some\n"
+        "name = lambda: worker.NAME.read_bytes().strip()\n"
         "def predict(self, batch):\n"
         "    if not batch: raise ValueError\n"
         "    return name()\n"
         "ts.service.Service.predict = predict\n"
-        "worker.tell_when_busy()\n"
-        "assert name() == worker.IDLE\n"
-        "assert ts.service.Service.predict(None, [1]) == worker.BUSY\n"
+        "worker.watch_service()\n"
+        "service = Some()\n"
+        "ts.service.Service.set_cl_socket(service, 'socket')\n"
+        "assert service.cl_socket == 'socket'\n"
+        "assert ts.service.Service.predict(None, [{'parameters': []}]) == worker.BUSY\n"
         "assert name() == worker.IDLE\n"
         "try: ts.service.Service.predict(None, [])\n"
         "except ValueError: assert name() == worker.IDLE\n"
         "else: raise AssertionError\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout == f"{LOADED}\n", "once, when it has its model"
 
 
 def test_a_worker_holds_no_large_body_after_its_batch_even_if_something_was_wrong_with_it() -> None:
@@ -185,7 +189,7 @@ def test_a_worker_holds_no_large_body_after_its_batch_even_if_something_was_wron
         "    try: refuse(batch[0]['parameters'][0]['value'])\n"
         "    except ValueError as error: errors.append(error)\n"
         "ts.service.Service.predict = predict\n"
-        "worker.forget_bodies()\n"
+        "worker.watch_service()\n"
         "gc.disable()\n"
         "batch = [{'parameters': [{'value': Body(2_000_000)}]}]\n"
         "body = weakref.ref(batch[0]['parameters'][0]['value'])\n"
@@ -212,11 +216,11 @@ def complaints(pid: int, *times: float) -> list[str | None]:
 
 
 def until_asleep(pid: int) -> None:
-    while Look.at(pid) is None or Look.at(pid).status != psutil.STATUS_SLEEPING:  # type: ignore[union-attr]
+    while look_at(pid).get("status") != psutil.STATUS_SLEEPING:
         time.sleep(0.01)
 
 
-STUCK = f"NAME.write_text({BUSY!r})\nprint('begun', flush=True)\ntime.sleep(600)"
+STUCK = f"NAME.write_bytes({BUSY!r})\nprint('begun', flush=True)\ntime.sleep(600)"
 
 
 def test_a_stopped_process_is_found_at_the_second_look() -> None:
@@ -239,16 +243,15 @@ def test_a_worker_that_waits_with_a_batch_in_hand_is_stuck() -> None:
 def test_a_worker_that_computes_is_left_alone() -> None:
     """Its main thread waits for the one that computes, as where ONNX Runtime has threads of its own."""
     code = (
-        f"NAME.write_text({BUSY!r})\nimport threading\ndef burn():\n  while True: pass\n"
+        f"NAME.write_bytes({BUSY!r})\nimport threading\ndef burn():\n  while True: pass\n"
         "threading.Thread(target=burn, daemon=True).start()\nprint('begun', flush=True)\ntime.sleep(600)"
     )
     with process(code) as pid:
         pulse = Pulse()
         for now in range(0, 20, 2):
-            look = Look.at(pid)
-            assert look is not None
+            seen = look_at(pid)
             assert pulse.complaint(pid, now) is None
-            while (later := Look.at(pid)) is not None and later.seconds == look.seconds:
+            while look_at(pid)["cpu_times"].user == seen["cpu_times"].user:
                 time.sleep(0.01)
 
 
@@ -281,16 +284,35 @@ def test_why_a_worker_ended(error: str, reason: str) -> None:
     for line in LINES:
         log.add(line.format(error=error) if "{error}" in line else line)
     [life] = log.ended
-    assert (life.model, life.why_ended()) == ("my-model", reason)
+    assert (life.model, life.why_ended) == ("my-model", reason)
+
+
+LOADED_LINE = f"INFO|MODEL_LOG|W-9000-my-model_1.0-stdout|{LOADED}"
+
+
+def test_a_worker_is_ready_from_when_it_has_its_model_until_its_end() -> None:
+    log = TorchServeLog()
+    for line in (LINES[0], LINES[0].replace("9000", "9001").replace("pid=7", "pid=8"), LINES[1]):
+        log.add(line)
+        assert not log.ready("my-model")
+    log.add(LOADED_LINE)
+    assert [life.pid for life in log.ready("my-model")] == [7]
+    assert not log.ready("my")
+    log.add(LINES[-1])
+    assert not log.ready("my-model")
+    log.add(LINES[0].replace("pid=7", "pid=9"))
+    assert not log.ready("my-model"), "another process"
+    log.add(LOADED_LINE)
+    assert [life.pid for life in log.ready("my-model")] == [9]
 
 
 def test_only_the_last_life_of_a_worker_counts() -> None:
     log = TorchServeLog()
     for line in [*(line.format(error="KeyError: 'a'") if "{error}" in line else line for line in LINES), LINES[0]]:
         log.add(line)
-    assert log.ended[-1].why_ended() == "KeyError: 'a'"
+    assert log.ended[-1].why_ended == "KeyError: 'a'"
     log.add(LINES[-1])
-    assert log.ended[-1].why_ended().startswith("it said nothing")
+    assert log.ended[-1].why_ended.startswith("it said nothing")
 
 
 def test_a_worker_that_took_too_long_said_nothing_of_it() -> None:
@@ -298,19 +320,20 @@ def test_a_worker_that_took_too_long_said_nothing_of_it() -> None:
     for line in [LINES[0], "ERROR|WorkerThread|W-9000-my-model_1.0|Number or consecutive unsuccessful inference 1",
                  "ERROR|WorkerThread|W-9000-my-model_1.0|Backend worker error", LINES[-1]]:  # fmt: skip
         log.add(line)
-    assert log.ended[-1].why_ended() == "it gave no answer within the response timeout"
+    assert log.ended[-1].why_ended == "it gave no answer within the response timeout"
     log.add(LINES[0])
     log.add(LINES[-1])
-    assert log.ended[-1].why_ended().startswith("it said nothing")
+    assert log.ended[-1].why_ended.startswith("it said nothing")
 
 
 def test_a_worker_that_we_end_says_nothing_of_it_either() -> None:
     log = TorchServeLog()
     log.add(LINES[0])
-    log.blame(8, "another's reason")
-    log.blame(7, "it was stopped")
+    log.add(LOADED_LINE)
+    [life] = log.ready("my-model")
+    life.reason = "it was stopped"
     log.add(LINES[-1])
-    assert log.ended[-1].why_ended() == "it was stopped"
+    assert log.ended[-1].why_ended == "it was stopped"
 
 
 def test_why_torchserve_ended() -> None:
