@@ -48,8 +48,8 @@ async def measure(run: Path, seconds: float) -> list[Figure]:
     asked = [next(split([item], TOP_K)).request(MODEL, None) for item in items_of(run)]
     with running([f"{MODEL}={run}"]) as server:
         url, token = server.inference_url, server.token
-        load = await run_clients(url, {"Authorization": f"Bearer {token}"}, asked, CLIENTS, seconds / 3)
-        capacity = len(load.latencies) / (seconds / 3)
+        latencies = await run_clients(url, {"Authorization": f"Bearer {token}"}, asked, CLIENTS, seconds / 3)
+        capacity = len(latencies) / (seconds / 3)
         requests = [request_head(url, one.path, token, one.content_type, len(one.body)) + one.body for one in asked]
         normal = await send_at_rate(url, requests, NORMAL * capacity, seconds / 3)
         twice = await send_at_rate(url, requests, TWICE * capacity, seconds)

@@ -8,14 +8,13 @@ other's answers.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from http import HTTPStatus
 from pathlib import Path
-from typing import NamedTuple
 
 import aiohttp
 import numpy as np
@@ -49,7 +48,6 @@ PAUSE = 0.01
 """Seconds that a client waits after a failure: a server that refuses at once isn't asked thousands of times."""
 NAME = "model"
 TRIED = ("workers", "threads", "batch_size")
-HEAD = "workers threads batch  requests/s    p50 ms    p99 ms"
 
 
 @dataclass(frozen=True)
@@ -75,20 +73,13 @@ class Measured:
 
     def __str__(self) -> str:
         one = self.settings
-        return f"workers {one.workers}, threads {one.threads}, batch size {one.batch_size}"
+        times = f"{self.requests_per_second:.0f} requests/s, p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms"
+        settings = f"workers {one.workers}, threads {one.threads}, batch size {one.batch_size}"
+        return f"{settings}: {f'failed: {self.failure}' if self.failure else times}"
 
     def keeps(self, p99_ms: float) -> bool:
         """Whether 99 % of the requests were answered in this time."""
         return not self.failure and self.p99_ms <= p99_ms
-
-    def row(self, p99_ms: float) -> str:
-        """A line of the table whose first is ``HEAD``."""
-        one = self.settings
-        counts = f"{one.workers:7} {one.threads:7} {one.batch_size:5}"
-        if self.failure:
-            return f"{counts}  failed: {self.failure}"
-        remark = "" if self.keeps(p99_ms) else "  too slow"
-        return f"{counts} {self.requests_per_second:11.0f} {self.p50_ms:9.1f} {self.p99_ms:9.1f}{remark}"
 
     def to_dict(self) -> Json:
         """For ``tuning.json``."""
@@ -98,6 +89,10 @@ class Measured:
 
 class NothingMeetsError(TrainyardError):
     """No settings keep the bound."""
+
+
+class RequestFailedError(TrainyardError):
+    """A request to a server that is measured wasn't answered."""
 
 
 def tune_archive(opened: Opened, chosen: Settings, p99_ms: float, seconds: float = SECONDS) -> tuple[Settings, Json]:
@@ -176,15 +171,12 @@ def search(candidates: Iterable[Settings], p99_ms: float, measure: Callable[[Set
     """
     measured: list[Measured] = []
     slow: set[tuple[int, int]] = set()
-    log.info(HEAD)
     for settings in candidates:
-        if (pair := (settings.workers, settings.threads)) in slow:
-            continue
-        one = measure(settings)
-        log.info(one.row(p99_ms))
-        measured.append(one)
-        if not one.keeps(p99_ms):
-            slow.add(pair)
+        if (pair := (settings.workers, settings.threads)) not in slow:
+            measured.append(one := measure(settings))
+            log.info("%s%s", one, "" if one.failure or one.keeps(p99_ms) else ", too slow")
+            if not one.keeps(p99_ms):
+                slow.add(pair)
     return measured
 
 
@@ -215,52 +207,50 @@ def measure(archive: Path, settings: Settings, requests: Sequence[Request], seco
     try:
         with running([archive], words) as server:
             headers = bearer(server.token, None)
-            load = asyncio.run(run_clients(server.inference_url, headers, requests, clients, seconds))
-    except NotServedError as error:
+            latencies = asyncio.run(run_clients(server.inference_url, headers, requests, clients, seconds))
+    except (NotServedError, RequestFailedError) as error:
         return Measured(settings, clients, failure=str(error))
-    if load.failures or not load.latencies:
-        why = load.failures[0] if load.failures else f"nothing was answered within {seconds:g} s"
-        return Measured(settings, clients, failure=f"{len(load.failures)} requests failed: {why}")
-    p50, p99 = 1000 * np.percentile(load.latencies, [50, 99])
-    return Measured(settings, clients, len(load.latencies) / seconds, float(p50), float(p99))
-
-
-class Load(NamedTuple):
-    """What clients saw: seconds of each request that was answered, and what was said where one wasn't."""
-
-    latencies: list[float]
-    failures: list[str]
+    if not latencies:
+        return Measured(settings, clients, failure=f"nothing was answered within {seconds:g} s")
+    p50, p99 = 1000 * np.percentile(latencies, [50, 99])
+    return Measured(settings, clients, len(latencies) / seconds, float(p50), float(p99))
 
 
 async def run_clients(
     url: str, headers: Mapping[str, str], requests: Sequence[Request], clients: int, seconds: float
-) -> Load:
-    """Has so many clients ask for a while, after ``WARM_UP_SECONDS``; each begins with another of the requests."""
-    load = Load([], [])
+) -> list[float]:
+    """Has so many clients ask for a while, after ``WARM_UP_SECONDS``; each begins with another of the requests.
+
+    Returns:
+        Seconds of each request that was answered in this time.
+
+    Raises:
+        RequestFailedError: one wasn't.
+    """
+    latencies: list[float] = []
     start = time.perf_counter() + WARM_UP_SECONDS
 
-    async def client(session: aiohttp.ClientSession, turn: int) -> None:
-        while (began := time.perf_counter()) < start + seconds:
-            request = requests[turn % len(requests)]
-            turn += 1
-            failure = None
+    async def client(session: aiohttp.ClientSession, first: int) -> None:
+        for turn in itertools.count(first):
+            request, began = requests[turn % len(requests)], time.perf_counter()
+            if began >= start + seconds:
+                return
             try:
                 async with session.post(request.path, data=request.body, headers=request.headers) as reply:
                     content = await reply.read()
-                    if reply.status != HTTPStatus.OK:
-                        failure = f"{reply.status} {content[:200].decode(errors='replace')}"
+                failure = "" if reply.ok else f"{reply.status} {content[:200].decode(errors='replace')}"
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = f"{type(error).__name__}: {error}"
             ended = time.perf_counter()
-            if start <= ended < start + seconds:
-                if failure is None:
-                    load.latencies.append(ended - began)
-                else:
-                    load.failures.append(failure)
-            if failure is not None:
+            is_measured = start <= ended < start + seconds
+            if failure and is_measured:
+                raise RequestFailedError(failure)
+            if failure:
                 await asyncio.sleep(PAUSE)
+            elif is_measured:
+                latencies.append(ended - began)
 
     timeout, connector = aiohttp.ClientTimeout(total=TIMEOUT), aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(f"{url}/", headers=headers, connector=connector, timeout=timeout) as session:
         await asyncio.gather(*(client(session, first) for first in range(clients)))
-    return load
+    return latencies
