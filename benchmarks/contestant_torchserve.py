@@ -14,7 +14,6 @@ from pathlib import Path
 
 from servers import MODEL
 
-from trainyard.artifacts.export_record import open_trusted
 from trainyard.gateway.bodies import Limits
 from trainyard.torchserve.archive import make_archive
 from trainyard.torchserve.backend import Backend
@@ -28,7 +27,7 @@ async def serve(directory: RunDirectory, run: Path) -> None:
     """Serves until stdin ends."""
     models = collect([f"{MODEL}={run}"], Settings(), (), directory)
     for model in models:  # once more, as for a TorchServe that is alone
-        make_archive(open_trusted(run), model.settings, directory.store / model.archive, model.name, model.version)
+        make_archive(model, directory.store / model.archive)
     backend = Backend(find_java(), directory, models, Limits.body)
     await backend.start()
     try:

@@ -63,7 +63,7 @@ def archive(
     from trainyard.artifacts.export_record import open_trusted
     from trainyard.base.files import sha256_file
     from trainyard.base.signals import exit_on_sigterm
-    from trainyard.torchserve.archive import check_place, choose_format, default_name, default_path, make_archive
+    from trainyard.torchserve.archive import Model, check_place, choose_format, default_name, default_path, make_archive
     from trainyard.torchserve.settings import Settings
 
     exit_on_sigterm()
@@ -84,7 +84,7 @@ def archive(
         from trainyard.torchserve.tune import tune_archive
 
         settings, tuning = tune_archive(opened, chosen, p99 or DEFAULT_P99)
-    make_archive(opened, settings, path, name, version, tuning)
+    make_archive(Model(name, version, settings, opened), path, tuning)
     size, digest = path.stat().st_size, sha256_file(path)
     print(f"{format} as {name} {version}: {size:,} bytes, SHA-256 {digest}", file=sys.stderr)
     print(path)

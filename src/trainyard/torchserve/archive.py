@@ -22,15 +22,17 @@ import re
 import shutil
 import stat
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, TypeAlias, TypeVar
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+import yaml
+
 import trainyard
-from trainyard.artifacts.bundle import Json
-from trainyard.artifacts.export_record import EXPORTS, FormatName, Opened
+from trainyard.artifacts.bundle import Bundle, Json
+from trainyard.artifacts.export_record import EXPORTS, Export, FormatName, Opened
 from trainyard.artifacts.manifest import MANIFEST, MAX_FILES, Entry, sealed_names
 from trainyard.base.errors import EXIT_REFUSED, BundleError, TrainyardError, UsageError
 from trainyard.base.files import atomic_write, sha256_file
@@ -50,6 +52,7 @@ DEFAULT_VERSION = "1.0"
 MAX_BYTES = 2**31 - 1
 """Of an archive. Beyond it a zip has a second form of its tables."""
 
+T = TypeVar("T")
 Content: TypeAlias = bytes | Path
 _UNDATED = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip can say."""
@@ -67,37 +70,48 @@ class NotArchivedError(TrainyardError):
     exit_code = EXIT_REFUSED
 
 
-def make_archive(
-    opened: Opened,
-    settings: Settings,
-    path: Path,
-    name: str,
-    version: str,
-    tuning: Json | None = None,
-    is_batched: bool = False,
-) -> Path:
-    """Writes the archive of a format, atomically; an older one at ``path`` is replaced.
+@dataclass(frozen=True)
+class Model:
+    """A model as it is archived and served.
+
+    Attributes:
+        name: Its name in URLs; see ``check_name``.
+        version: Its version there.
+        settings: How it is served, the format included.
+        opened: The verified bundle, with the export that the format is of.
+    """
+
+    name: str
+    version: str
+    settings: Settings
+    opened: Opened
+
+    @property
+    def answers(self) -> Bundle | Export:
+        """What answers, and is to be expected by its digest: the export, of ``eager`` the bundle."""
+        bundle, export = self.opened
+        return bundle if export is None or self.settings.format == "eager" else export
+
+
+def make_archive(model: Model, path: Path, tuning: Json | None = None, is_batched: bool = False) -> Path:
+    """Writes the archive of a model, atomically; an older one at ``path`` is replaced.
 
     Args:
-        opened: The verified bundle, with the export that the format is of.
-        settings: How it is served, the format included.
+        model: The model.
         path: The archive.
-        name: The model's name in URLs; see ``check_name``.
-        version: Its version there.
-        tuning: What was measured to choose them.
+        tuning: What was measured to choose the settings.
         is_batched: It is for our gateway, which makes the batches; else TorchServe does.
 
     Raises:
         UsageError: there is no such format; or the name, the version or the size isn't possible.
         NotArchivedError: the format was refused or skipped, or its answers depend on their batch.
     """
-    format = settings.format
-    check_format(opened, format)
-    check_device(format, settings.device)
-    check_name(name, version)
-    contents: dict[str, Content] = {**_deployed(opened, format), **served_code(format)}
-    contents[MAR_MANIFEST] = _mar_manifest(opened, format, name, version)
-    contents[MODEL_CONFIG] = settings.to_yaml(is_batched)
+    _check_format(model.opened, model.settings.format)
+    check_device(model.settings.format, model.settings.device)
+    check_name(model.name, model.version)
+    contents: dict[str, Content] = {**_deployed(model), **served_code(model.settings.format)}
+    contents[MAR_MANIFEST] = _mar_manifest(model)
+    contents[MODEL_CONFIG] = model.settings.to_yaml(is_batched)
     if tuning is not None:
         contents[TUNING] = _json(tuning)
     entries = {name: _entry(contents[name]) for name in sorted(contents)}
@@ -127,13 +141,7 @@ def choose_format(opened: Opened, format: FormatName, device: Device) -> FormatN
     return max(rows, key=lambda row: row.throughput or 0.0).name if rows else "eager"
 
 
-def check_format(opened: Opened, format: FormatName) -> None:
-    """Checks that a format may be served.
-
-    Raises:
-        UsageError: it isn't there, or needs a project's code that isn't.
-        NotArchivedError: it was refused or skipped, or its answers depend on their batch.
-    """
+def _check_format(opened: Opened, format: FormatName) -> None:
     bundle, export = opened
     if format == "eager":
         project, kind = find_project(), bundle.facts.model.get("kind")
@@ -185,12 +193,12 @@ def default_path(opened: Opened, name: str, version: str) -> Path:
     return opened.bundle.path.parent / "archives" / f"{name}-{version}{SUFFIX}"
 
 
-def _deployed(opened: Opened, format: FormatName) -> dict[str, Content]:
-    parts = [(opened.bundle.path, f"{DEPLOYED}/{BUNDLE}", left_out_of_bundle(format))]
-    if format != "eager":
-        assert opened.export is not None, "the format was checked"
-        place = f"{DEPLOYED}/{EXPORTS}/{opened.export.facts.id}"
-        parts.append((opened.export.path, place, left_out_of_export(opened.export.facts, format)))
+def _deployed(model: Model) -> dict[str, Content]:
+    format, answers = model.settings.format, model.answers
+    parts = [(model.opened.bundle.path, f"{DEPLOYED}/{BUNDLE}", left_out_of_bundle(format))]
+    if isinstance(answers, Export):
+        left_out = left_out_of_export(answers.facts, format)
+        parts.append((answers.path, f"{DEPLOYED}/{EXPORTS}/{answers.facts.id}", left_out))
     return {
         f"{place}/{name}": folder / name
         for folder, place, left_out in parts
@@ -199,14 +207,14 @@ def _deployed(opened: Opened, format: FormatName) -> dict[str, Content]:
     }
 
 
-def _mar_manifest(opened: Opened, format: FormatName, name: str, version: str) -> bytes:
+def _mar_manifest(model: Model) -> bytes:
     """TorchServe's manifest, in its spelling."""
-    made = opened.bundle.facts.created if format == "eager" or opened.export is None else opened.export.facts.created
+    own = {"modelName": model.name, "modelVersion": model.version, "handler": HANDLER, "configFile": MODEL_CONFIG}
     return _json(
         {
-            "createdOn": made,  # not now: an archive made again is the same
+            "createdOn": model.answers.facts.created,  # not now: an archive made again is the same
             "runtime": "python",
-            "model": {"modelName": name, "modelVersion": version, "handler": HANDLER, "configFile": MODEL_CONFIG},
+            "model": own,
             "archiverVersion": trainyard.__version__,
         }
     )
@@ -234,25 +242,8 @@ def _write(file: IO[bytes], contents: Mapping[str, Content]) -> None:
                 shutil.copyfileobj(source, target)
 
 
-@dataclass(frozen=True)
-class Unpacked:
-    """What an archive holds besides code.
-
-    Attributes:
-        name: The model's name.
-        version: The model's version.
-        settings: How it is served.
-        opened: The verified bundle and, unless the format is ``eager``, the export.
-    """
-
-    name: str
-    version: str
-    settings: Settings
-    opened: Opened
-
-
-def unpack(path: Path, folder: Path, expect: Collection[str] = ()) -> Unpacked:
-    """Unpacks an archive and compares what is deployed with its manifests.
+def unpack(path: Path, folder: Path, expect: Collection[str] = ()) -> Model:
+    """Unpacks an archive, without its code, and compares what is deployed with its manifests.
 
     Args:
         path: The archive.
@@ -271,14 +262,14 @@ def unpack(path: Path, folder: Path, expect: Collection[str] = ()) -> Unpacked:
     vouched = bool(expect) and sha256_file(copy) in expect
     try:
         _extract(copy, folder)
-        settings = Settings.from_yaml(_text(folder, MODEL_CONFIG))
-        name, version = _name_and_version(_text(folder, MAR_MANIFEST))
+        settings = _read(folder / MODEL_CONFIG, Settings.from_yaml)
+        name, version = _read(folder / MAR_MANIFEST, _name_and_version)
         opened = open_deployed(folder / DEPLOYED, settings.format, () if vouched else expect)
     except BundleError as error:
         said = str(error).replace(f"{folder}/", f"{path}: ")
         raise BundleError(said if str(path) in said else f"{path}: {said}") from error
     copy.unlink()
-    return Unpacked(name, version, settings, opened)
+    return Model(name, version, settings, opened)
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -311,19 +302,21 @@ def _check_member(member: ZipInfo) -> None:
         raise BundleError(f"{name} is a link, or no regular file: archive the model again")
 
 
-def _text(folder: Path, name: str) -> bytes:
-    path = folder / name
+def _read(path: Path, parse: Callable[[bytes], T]) -> T:
+    """What one of the two files says that tell how a model is served."""
     if not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
-        raise BundleError(f"it has no {name}, or one of more than {MAX_TEXT_BYTES:,} bytes: archive the model again")
-    return path.read_bytes()
+        raise BundleError(
+            f"it has no {path.name}, or one of more than {MAX_TEXT_BYTES:,} bytes: archive the model again"
+        )
+    try:
+        return parse(path.read_bytes())
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError, UsageError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise BundleError(f"{path.name} can't be read ({first_line}): archive the model again") from error
 
 
 def _name_and_version(content: bytes) -> tuple[str, str]:
-    try:
-        model = json.loads(content)["model"]
-        name, version = model["modelName"], model["modelVersion"]
-        check_name(name, version)  # raises TypeError where one isn't text
-    except (ValueError, LookupError, TypeError, RecursionError, UsageError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise BundleError(f"{MAR_MANIFEST} can't be read ({first_line}): archive the model again") from error
+    model = json.loads(content)["model"]
+    name, version = model["modelName"], model["modelVersion"]
+    check_name(name, version)  # raises TypeError where one isn't text
     return name, version

@@ -17,9 +17,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from trainyard.artifacts.samples import golden_samples
 from trainyard.base.errors import TrainyardError
 from trainyard.gateway.proxy import Proxy
 from trainyard.http.batch import Sent
@@ -43,21 +41,16 @@ class Golden:
     """A golden request of a model.
 
     Attributes:
-        body: The request, in the Open Inference Protocol.
+        item: What is asked about.
         labels: The classes, in the order of the probabilities.
-        bounds: For each class, the lowest and the highest probability that is right.
+        probabilities: What the model itself answered.
+        max_abs_diff: Largest difference that was measured between the served format's logits and the model's.
     """
 
-    body: bytes
-    labels: tuple[str, ...]
-    bounds: tuple[tuple[float, float], ...]
-
-    @staticmethod
-    def of(item: Item, labels: Sequence[str], probabilities: Sequence[float], max_abs_diff: float) -> Golden:
-        """The request of an item, to which the model itself gave these probabilities."""
-        factor = math.exp(2 * MARGIN * max_abs_diff)
-        bounds = tuple((p / factor - SLACK, p * factor + SLACK) for p in probabilities)
-        return Golden(request_of(item), tuple(labels), bounds)
+    item: Item
+    labels: Sequence[str]
+    probabilities: Sequence[float]
+    max_abs_diff: float
 
     def complaint(self, answer: bytes) -> str | None:
         """What is wrong with the answer to the request, if anything."""
@@ -66,24 +59,15 @@ class Golden:
             [label], probabilities = outputs["label"], [float(p) for p in outputs["probabilities"]]
         except (ValueError, KeyError, TypeError):
             return f"the answer can't be read: {answer[:200].decode(errors='replace')}"
-        if len(probabilities) != len(self.bounds):
-            return f"{len(probabilities)} probabilities came back where there are {len(self.bounds)} classes"
-        for name, p, (low, high) in zip(self.labels, probabilities, self.bounds, strict=True):
+        if len(probabilities) != len(self.labels):
+            return f"{len(probabilities)} probabilities came back where there are {len(self.labels)} classes"
+        factor = math.exp(2 * MARGIN * self.max_abs_diff)
+        for name, right, p in zip(self.labels, self.probabilities, probabilities, strict=True):
+            low, high = right / factor - SLACK, right * factor + SLACK
             if not low <= p <= high:
                 return f"the probability of {name} is {p:.4f}, which should be from {low:.4f} to {high:.4f}"
         best = self.labels[probabilities.index(max(probabilities))]
         return None if label == best else f"the label is {label}, where {best} is the most probable"
-
-
-def load_goldens(bundle: Path, labels: Sequence[str], max_abs_diff: float) -> list[Golden]:
-    """The golden requests of a bundle.
-
-    Args:
-        bundle: Its folder.
-        labels: The classes, in the order of the logits.
-        max_abs_diff: Largest difference that was measured between the served format's logits and the model's.
-    """
-    return [Golden.of(sample.item, labels, sample.probabilities, max_abs_diff) for sample in golden_samples(bundle)]
 
 
 def request_of(item: Item) -> bytes:
@@ -119,17 +103,12 @@ class Checks:
         Raises:
             WrongAnswerError: an answer isn't right.
         """
-        limit = asyncio.Semaphore(AT_ONCE)
-
-        async def ask(model: str, golden: Golden) -> str | None:
-            async with limit:
-                return await self._ask(model, golden)
-
         for model, goldens in self._goldens.items():
-            complaints = await asyncio.gather(*(ask(model, golden) for golden in goldens))
-            for position, complaint in enumerate(complaints):
-                if complaint:
-                    raise WrongAnswerError(f"{model} answers golden request {position} wrong: {complaint}")
+            for first in range(0, len(goldens), AT_ONCE):
+                asked = (self._ask(model, golden) for golden in goldens[first : first + AT_ONCE])
+                for position, complaint in enumerate(await asyncio.gather(*asked), first):
+                    if complaint:
+                        raise WrongAnswerError(f"{model} answers golden request {position} wrong: {complaint}")
 
     async def check_next(self) -> str | None:
         """Asks each model one of them, in turn; says what is wrong, if anything."""
@@ -139,5 +118,5 @@ class Checks:
         return None
 
     async def _ask(self, model: str, golden: Golden) -> str | None:
-        reply = await self._proxy.predict(model, Sent(JSON, golden.body))
+        reply = await self._proxy.predict(model, Sent(JSON, request_of(golden.item)))
         return golden.complaint(reply.body)

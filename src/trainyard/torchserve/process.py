@@ -198,7 +198,7 @@ def environment(directory: RunDirectory, models: Sequence[Served]) -> dict[str, 
         "TMPDIR": str(directory.temporary),
         "TEMP": str(directory.temporary),
         "PYTHONUNBUFFERED": "1",  # the last words of a worker that is killed
-        "TRAINYARD_EXPECT": ",".join(model.digest for model in models),
+        "TRAINYARD_EXPECT": ",".join(model.answers.digest for model in models),
     }
 
 

@@ -114,8 +114,8 @@ def _workers(model: Served, limits: Limits) -> Workers:
 
 
 def _watched(model: Served) -> Watched:
-    bundle = model.bundle
-    export = model.digest if model.digest != bundle.digest else ""
+    bundle = model.opened.bundle
+    export = model.answers.digest if model.answers is not bundle else ""
     deployed = {"bundle": bundle.digest, "export": export, "format": model.settings.format}
     return Watched(model.name, model.version, bundle.labels, DriftReference.read(bundle.facts), deployed)
 
@@ -256,5 +256,5 @@ def _curl_line(model: Served, url: str, token_file: Path) -> str:
     """A command for bash that asks a model."""
     is_json = token_file.read_bytes().lstrip().startswith(b"{")
     header = f"{HEADER if is_json else PLAIN_HEADER} {shlex.quote(str(token_file))}"
-    example = EXAMPLES["pair" if model.bundle.reads_pairs else model.bundle.kind]
+    example = EXAMPLES["pair" if model.opened.bundle.reads_pairs else model.opened.bundle.kind]
     return f"curl -H @<({header}) {example} {url}/predictions/{model.name}"

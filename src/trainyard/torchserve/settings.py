@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainyard.artifacts.export_record import FormatName
 from trainyard.base.cpu import this_cpu
-from trainyard.base.errors import BundleError, UsageError
+from trainyard.base.errors import UsageError
 from trainyard.formats.table import find_format
 
 Device: TypeAlias = Literal["cpu", "cuda"]
@@ -120,13 +120,9 @@ class Settings(BaseModel):
         """Reads what ``to_yaml`` wrote, of an earlier release too, in which the format had another name.
 
         Raises:
-            BundleError: it is something else.
+            yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError: it is something else.
         """
-        try:
-            config = yaml.safe_load(content)
-            handler = dict(config["handler"])
-            handler["format"] = handler.pop("rung", None) or handler["format"]
-            return Settings.model_validate({**handler, **{ours: config[theirs] for ours, theirs in SPELLING.items()}})
-        except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
-            first_line = str(error).partition("\n")[0]
-            raise BundleError(f"model-config.yaml can't be read ({first_line}): archive the model again") from error
+        config = yaml.safe_load(content)
+        handler = dict(config["handler"])
+        handler["format"] = handler.pop("rung", None) or handler["format"]
+        return Settings.model_validate({**handler, **{ours: config[theirs] for ours, theirs in SPELLING.items()}})

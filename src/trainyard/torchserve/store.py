@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trainyard.artifacts.bundle import FACTS, Bundle, find_bundle
+from trainyard.artifacts.bundle import FACTS, find_bundle
 from trainyard.artifacts.export_record import FormatName, Opened, open_trusted
+from trainyard.artifacts.samples import golden_samples
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.inference.inputs import Reads
 from trainyard.inference.selection import pick_format
-from trainyard.torchserve.archive import DEFAULT_VERSION, SUFFIX, Unpacked, default_name, make_archive, unpack
-from trainyard.torchserve.golden import Golden, load_goldens
+from trainyard.torchserve.archive import DEFAULT_VERSION, SUFFIX, Model, default_name, make_archive, unpack
+from trainyard.torchserve.golden import Golden
 from trainyard.torchserve.process import RunDirectory
 from trainyard.torchserve.settings import Settings
 
@@ -22,23 +23,13 @@ NAMED = re.compile(r"(?P<name>[A-Za-z0-9_-]+)=(?P<path>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model that is served.
+class Served(Model):
+    """A model that is served; of one that came as an archive, the files of what was opened are gone.
 
     Attributes:
-        name: By which it is asked.
-        version: Of it.
-        settings: How it is served.
-        digest: What its workers should expect: the export's, of ``eager`` the bundle's.
-        bundle: The verified bundle; of an archive, its files are gone.
         goldens: Requests by which it is checked.
     """
 
-    name: str
-    version: str
-    settings: Settings
-    digest: str
-    bundle: Bundle
     goldens: list[Golden]
 
     @property
@@ -49,7 +40,7 @@ class Served:
     @property
     def about(self) -> dict[str, object]:
         """Its description in the Open Inference Protocol."""
-        reads = Reads.of(self.bundle)
+        reads = Reads.of(self.opened.bundle)
         # For our own client, which also reads tables.
         table = {"columns": list(reads.columns), "header": reads.dialect.header is True, "label": reads.label}
         image_or_text = {
@@ -65,7 +56,7 @@ class Served:
             "inputs": [image_or_text],
             "outputs": [
                 {"name": "label", "datatype": "BYTES", "shape": [-1]},
-                {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(self.bundle.labels)]},
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(self.opened.bundle.labels)]},
             ],
         }
 
@@ -89,13 +80,12 @@ def collect(words: Sequence[str], chosen: Settings, expect: Sequence[str], direc
         with TemporaryDirectory(dir=directory.path) as folder:
             is_archive = path.suffix == SUFFIX
             found = _archived(path, chosen, expect, Path(folder)) if is_archive else _run(path, chosen, expect)
-            name = given or found.name
-            if name in served:
-                raise UsageError(f"two models are called {name}: name one otherwise, as in OTHER={path}")
+            model = Served(given or found.name, found.version, found.settings, found.opened, _goldens(found))
+            if model.name in served:
+                raise UsageError(f"two models are called {model.name}: name one otherwise, as in OTHER={path}")
             # Of this installation's code: what an archive brought along is never run.
-            archive = directory.store / f"{name}{SUFFIX}"
-            make_archive(found.opened, found.settings, archive, name, found.version, is_batched=True)
-            served[name] = _described(name, found)
+            make_archive(model, directory.store / model.archive, is_batched=True)
+            served[model.name] = model
     return list(served.values())
 
 
@@ -130,14 +120,14 @@ def _models_in(folder: Path) -> list[Path]:
     return models
 
 
-def _run(path: Path, chosen: Settings, expect: Sequence[str]) -> Unpacked:
+def _run(path: Path, chosen: Settings, expect: Sequence[str]) -> Model:
     opened = _opened(path, chosen.format, expect)
     device = chosen.device if "device" in chosen.model_fields_set else None
     settings = chosen.for_machine(pick_format(opened, chosen.format, device))
-    return Unpacked(default_name(opened), DEFAULT_VERSION, settings, opened)
+    return Model(default_name(opened), DEFAULT_VERSION, settings, opened)
 
 
-def _archived(path: Path, chosen: Settings, expect: Sequence[str], folder: Path) -> Unpacked:
+def _archived(path: Path, chosen: Settings, expect: Sequence[str], folder: Path) -> Model:
     found = unpack(path, folder, expect)
     if chosen.format not in ("auto", found.settings.format):
         raise UsageError(
@@ -158,10 +148,10 @@ def _opened(path: Path, format: FormatName, expect: Sequence[str]) -> Opened:
     raise refused
 
 
-def _described(name: str, found: Unpacked) -> Served:
-    bundle, export = found.opened
-    if found.settings.format == "eager":
-        export = None
-    row = export.facts.row(found.settings.format) if export else None
-    goldens = load_goldens(bundle.path, bundle.labels, (row.max_abs_diff if row else None) or 0.0)
-    return Served(name, found.version, found.settings, (export or bundle).digest, bundle, goldens)
+def _goldens(model: Model) -> list[Golden]:
+    bundle, export = model.opened
+    row = export.facts.row(model.settings.format) if export else None  # of eager, the difference is none
+    max_abs_diff = (row.max_abs_diff if row else None) or 0.0
+    return [
+        Golden(sample.item, bundle.labels, sample.probabilities, max_abs_diff) for sample in golden_samples(bundle.path)
+    ]

@@ -27,7 +27,7 @@ from trainyard.base.errors import TrainyardError, UsageError
 from trainyard.client.access import bearer
 from trainyard.client.messages import Request, split
 from trainyard.http.request_types import TOP_K
-from trainyard.torchserve.archive import make_archive
+from trainyard.torchserve.archive import Model, make_archive
 from trainyard.torchserve.running import NotServedError, running
 from trainyard.torchserve.settings import Settings
 
@@ -116,7 +116,7 @@ def tune_archive(opened: Opened, chosen: Settings, p99_ms: float, seconds: float
         "trying up to %d settings for a p99 of %g ms at most; each takes some ten seconds", len(candidates), p99_ms
     )
     with tempfile.TemporaryDirectory(prefix="trainyard-tune-") as folder:
-        path = make_archive(opened, candidates[0], Path(folder) / f"{NAME}.mar", NAME, "1.0")
+        path = make_archive(Model(NAME, "1.0", candidates[0], opened), Path(folder) / f"{NAME}.mar")
         measured = search(candidates, p99_ms, lambda one: measure(path, one, requests, seconds))
     best = choose(measured, p99_ms)
     log.info("chosen: %s", best)

@@ -117,18 +117,18 @@ def answer(*probabilities: float, label: str | None = None) -> bytes:
 def test_what_is_right_follows_from_what_was_measured(
     max_abs_diff: float, given: tuple[float, ...], right: bool
 ) -> None:
-    golden = Golden.of("a", ("a", "b", "c"), (0.7, 0.2, 0.1), max_abs_diff)
+    golden = Golden("a", ("a", "b", "c"), (0.7, 0.2, 0.1), max_abs_diff)
     assert (golden.complaint(answer(*given)) is None) == right
 
 
 def test_the_label_is_that_of_the_most_probable_class() -> None:
-    golden = Golden.of("a", ("a", "b"), (0.7, 0.3), 0.0)
+    golden = Golden("a", ("a", "b"), (0.7, 0.3), 0.0)
     assert golden.complaint(answer(0.7, 0.3)) is None
     assert golden.complaint(answer(0.7, 0.3, label="b")) == "the label is b, where a is the most probable"
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"error": "x"}', b'{"outputs": 3}', b"[]"])
 def test_an_answer_that_is_none(body: bytes) -> None:
-    complaint = Golden.of("a", ("a",), (1.0,), 0.0).complaint(body)
+    complaint = Golden("a", ("a",), (1.0,), 0.0).complaint(body)
     assert complaint is not None
     assert "can't be read" in complaint

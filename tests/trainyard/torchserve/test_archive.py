@@ -30,7 +30,7 @@ from trainyard.inference.predictor import Predictor
 from trainyard.inference.selection import check_device
 from trainyard.torchserve import archive, settings
 from trainyard.torchserve.archive import (
-    Unpacked,
+    Model,
     check_name,
     choose_format,
     default_name,
@@ -68,10 +68,10 @@ def run(bare_run: Path, make_export: MakeExport, row: Row, onnx_file: Path) -> P
 
 def make(run: Path, path: Path, format: FormatName = "onnx", settings: Settings = SETTINGS) -> Path:
     settings = settings.model_copy(update={"format": format})
-    return make_archive(open_trusted(run, format), settings, path, "digits", "2.1")
+    return make_archive(Model("digits", "2.1", settings, open_trusted(run, format)), path)
 
 
-def unpacked(path: Path) -> Unpacked:
+def unpacked(path: Path) -> Model:
     return unpack(path, Path(tempfile.mkdtemp(dir=path.parent)))
 
 
@@ -135,7 +135,7 @@ def test_what_was_archived_is_read_again_and_makes_the_same_archive(run: Path, t
         assert found.opened.bundle.digest == digest(run / "bundle")
         export = found.opened.export
         assert (export and export.digest) == (digest(run / "exports" / "one") if format == "onnx" else None)
-        again = make_archive(found.opened, found.settings, tmp_path / "b.mar", found.name, found.version)
+        again = make_archive(found, tmp_path / "b.mar")
         assert again.read_bytes() == path.read_bytes()
 
 

@@ -22,7 +22,7 @@ from trainyard.artifacts.manifest import MAX_FILES, digest
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.base.files import sha256_file
 from trainyard.torchserve import archive as archives
-from trainyard.torchserve.archive import Unpacked, make_archive, unpack
+from trainyard.torchserve.archive import Model, make_archive, unpack
 from trainyard.torchserve.deployment import PACKAGE
 from trainyard.torchserve.settings import Settings
 
@@ -39,7 +39,7 @@ Row = Callable[..., FormatRow]
 def good(bare_run: Path, make_export: MakeExport, row: Row, tmp_path: Path) -> Path:
     make_export(row("onnx"), row("onnx-int8"))
     return make_archive(
-        open_trusted(bare_run), Settings(format="onnx", workers=1), tmp_path / "good.mar", "digits", "1.0"
+        Model("digits", "1.0", Settings(format="onnx", workers=1), open_trusted(bare_run)), tmp_path / "good.mar"
     )
 
 
@@ -64,7 +64,7 @@ def write(path: Path, files: Mapping[str, bytes], *more: tuple[zipfile.ZipInfo, 
     return path
 
 
-def opened(path: Path, *expect: str) -> Unpacked:
+def opened(path: Path, *expect: str) -> Model:
     folder = path.parent / f"{path.stem}-unpacked-{len(list(path.parent.iterdir()))}"
     folder.mkdir()
     return unpack(path, folder, expect)
@@ -208,7 +208,7 @@ def test_the_digest_of_the_export_or_of_the_bundle_vouches_for_the_model(good: P
     for expect in ("f" * 64, bundle):
         refused(good, f"has the digest {export}, which isn't among those expected", expect)
 
-    make_archive(open_trusted(bare_run, "eager"), Settings(format="eager"), good, "digits", "1.0")
+    make_archive(Model("digits", "1.0", Settings(format="eager"), open_trusted(bare_run, "eager")), good)
     assert opened(good, bundle).opened.export is None
     refused(good, f"has the digest {bundle}", export)
 
@@ -232,7 +232,7 @@ def test_code_that_was_brought_along_is_left_out(name: str, good: Path, bare_run
     for expect in ([], [digest(bare_run / "exports" / "one")], [sha256_file(path)]):
         found = opened(path, *expect)
         assert not list(found.opened.bundle.path.parents[1].rglob("*.py")), "it isn't even unpacked"
-        again = make_archive(found.opened, found.settings, tmp_path / "again.mar", found.name, found.version)
+        again = make_archive(found, tmp_path / "again.mar")
         assert again.read_bytes() == good.read_bytes()
 
 
@@ -254,7 +254,7 @@ def test_whatever_byte_is_changed_the_same_is_served(
         found = opened(path)
     except BundleError:
         return
-    again = make_archive(found.opened, found.settings, path.with_name("again.mar"), found.name, found.version)
+    again = make_archive(found, path.with_name("again.mar"))
     assert again.read_bytes() == made.read_bytes()
 
 
@@ -262,7 +262,7 @@ def test_whatever_byte_is_changed_the_same_is_served(
 def made(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive of a small run; don't change it."""
     path = tmp_path_factory.mktemp("made") / "made.mar"
-    return make_archive(open_trusted(digits_run, "eager"), Settings(format="eager"), path, "digits", "1.0")
+    return make_archive(Model("digits", "1.0", Settings(format="eager"), open_trusted(digits_run, "eager")), path)
 
 
 @pytest.mark.parametrize("place", ["bundle/extra.py", "exports/one/extra.so"])

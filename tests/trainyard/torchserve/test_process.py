@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from trainyard.artifacts.export_record import Opened
 from trainyard.torchserve import worker
 from trainyard.torchserve.deployment import deployment_file
 from trainyard.torchserve.java import Java
@@ -47,7 +49,8 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 
 def served(name: str = "m", digest: str = "d", **settings: int | str) -> Served:
-    return Served(name, "1.0", Settings.chosen(**settings), digest, None, [])  # type: ignore[arg-type]
+    bundle = SimpleNamespace(digest=digest)
+    return Served(name, "1.0", Settings.chosen(**settings), Opened(bundle, None), [])  # type: ignore[arg-type]
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -26,7 +26,7 @@ from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.artifacts.samples import golden_samples
 from trainyard.client.ready import NotReadyError, check_ready
 from trainyard.inference.predictor import Predictor
-from trainyard.torchserve.archive import make_archive
+from trainyard.torchserve.archive import Model, make_archive
 from trainyard.torchserve.golden import request_of
 from trainyard.torchserve.running import NotServedError, Running, running
 from trainyard.torchserve.settings import Settings
@@ -278,7 +278,7 @@ def fragile(exported_images: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("fragile")
     (folder / "sitecustomize.py").write_text(MISBEHAVE)
     settings = Settings(format="onnx", workers=2, batch_size=4, response_timeout_s=15)
-    archive = make_archive(open_trusted(exported_images), settings, folder / "d.mar", "digits", "1.0")
+    archive = make_archive(Model("digits", "1.0", settings, open_trusted(exported_images)), folder / "d.mar")
     paths = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     with running([str(archive)], environment={"PYTHONPATH": paths}) as server:
         yield server

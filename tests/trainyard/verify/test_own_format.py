@@ -14,7 +14,7 @@ from trainyard.base.project import VARIABLE, require_project
 from trainyard.inference.predictor import Predictor
 from trainyard.report.benchmark import Benchmark, benchmark_figure, benchmark_markdown
 from trainyard.report.export import export_figure
-from trainyard.torchserve.archive import choose_format, make_archive, unpack
+from trainyard.torchserve.archive import Model, choose_format, make_archive, unpack
 from trainyard.torchserve.settings import Settings
 from trainyard.verify.benchmark import Plan, run_benchmark
 from trainyard.verify.export import Options, export
@@ -90,7 +90,7 @@ def test_a_format_of_the_project_goes_all_the_way(
     assert expected.deployed.format == "packed"
 
     assert choose_format(opened, "auto", "cpu") == "packed"
-    path = make_archive(opened, Settings(format="packed"), tmp_path / "model.mar", "shop", "1.0")
+    path = make_archive(Model("shop", "1.0", Settings(format="packed"), opened), tmp_path / "model.mar")
     (tmp_path / "unpacked").mkdir()
     served = Predictor(unpack(path, tmp_path / "unpacked").opened, "packed", threads=1)
     assert served.predict(items) == expected.predict(items)
