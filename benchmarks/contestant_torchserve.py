@@ -16,9 +16,8 @@ from servers import MODEL
 
 from trainyard.gateway.bodies import Limits
 from trainyard.torchserve.archive import make_archive
-from trainyard.torchserve.backend import Backend
 from trainyard.torchserve.java import find_java
-from trainyard.torchserve.process import RunDirectory, open_run_directory
+from trainyard.torchserve.process import Backend, RunDirectory, open_run_directory
 from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.store import collect
 

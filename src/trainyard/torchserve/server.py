@@ -29,11 +29,10 @@ from trainyard.gateway.health import Health, Phase
 from trainyard.gateway.metrics import Metrics, Watched
 from trainyard.gateway.proxy import Proxy
 from trainyard.gateway.tokens import Tokens, read_tokens
-from trainyard.torchserve.backend import Backend, BackendError
 from trainyard.torchserve.golden import Checks, WrongAnswerError
 from trainyard.torchserve.java import find_java
 from trainyard.torchserve.ports import allow_many_files, listen, url_of
-from trainyard.torchserve.process import open_run_directory, torchserve_home
+from trainyard.torchserve.process import Backend, BackendError, open_run_directory, torchserve_home
 from trainyard.torchserve.settings import Settings
 from trainyard.torchserve.store import Served, collect
 

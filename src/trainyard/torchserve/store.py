@@ -95,29 +95,31 @@ def _places(words: Sequence[str]) -> list[tuple[str | None, Path]]:
     for word in words:
         found = NAMED.fullmatch(word) if not Path(word).exists() else None
         name, path = (found["name"], Path(found["path"])) if found else (None, Path(word))
-        inside = [] if path.suffix == SUFFIX or _is_run(path) else _models_in(path)
-        if inside and name is not None and len(inside) > 1:
+        inside = _models_at(path)
+        if name is not None and len(inside) > 1:
             raise UsageError(f"{path} holds {len(inside)} models, which can't all be called {name}: leave {name}= out")
-        places += [(name, place) for place in inside or [path]]
+        places += [(name, place) for place in inside]
     return places
 
 
-def _is_run(path: Path) -> bool:
+def _models_at(path: Path) -> list[Path]:
+    """The model at a place, or those in it, in the order of names."""
+    if _is_model(path) or not path.is_dir() or (path / "config.yaml").is_file() or (path / FACTS).is_file():
+        return [path]  # what is wrong with it is said when it is opened
+    models = [inner for inner in sorted(path.iterdir()) if not inner.name.startswith(".") and _is_model(inner)]
+    if not models:
+        raise UsageError(f"{path} is neither a run nor a folder of models: put runs or {SUFFIX} archives there")
+    return models
+
+
+def _is_model(path: Path) -> bool:
+    if path.suffix == SUFFIX:
+        return path.is_file()
     try:
         find_bundle(path)
     except (UsageError, BundleError):
         return False
     return True
-
-
-def _models_in(folder: Path) -> list[Path]:
-    if not folder.is_dir() or (folder / "config.yaml").is_file() or (folder / FACTS).is_file():
-        return []  # what is wrong with it is said when it is opened
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    models = [path for path in visible if (path.suffix == SUFFIX and path.is_file()) or _is_run(path)]
-    if not models:
-        raise UsageError(f"{folder} is neither a run nor a folder of models: put runs or {SUFFIX} archives there")
-    return models
 
 
 def _run(path: Path, chosen: Settings, expect: Sequence[str]) -> Model:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainyard.gateway.health import Health, Phase
-from trainyard.torchserve.backend import BackendError
 from trainyard.torchserve.golden import Checks
+from trainyard.torchserve.process import BackendError
 from trainyard.torchserve.server import MOST_FAILURES, Options, Server
 
 
