@@ -63,12 +63,12 @@ def archive(
     from trainyard.artifacts.export_record import open_trusted
     from trainyard.base.files import sha256_file
     from trainyard.base.signals import exit_on_sigterm
-    from trainyard.torchserve.archive import Model, check_place, choose_format, default_name, default_path, make_archive
+    from trainyard.torchserve.archive import SUFFIX, Model, choose_format, default_name, make_archive
     from trainyard.torchserve.settings import Settings
 
     exit_on_sigterm()
-    if out is not None:
-        check_place(out)
+    if out is not None and (out.is_dir() or out.suffix != SUFFIX):  # serve wouldn't take it for an archive
+        raise UsageError(f"--out {out} must be a file that ends in {SUFFIX}, as in model{SUFFIX}")
     if p99 is not None and not tune:
         raise UsageError("--p99 belongs to --tune: give both, or neither")
     opened = open_trusted(run, format, expect=expect)
@@ -78,7 +78,7 @@ def archive(
         max_batch_delay_ms=max_batch_delay,
     )  # fmt: skip
     name = name or default_name(opened)
-    path = out or default_path(opened, name, version)
+    path = out or opened.bundle.path.parent / "archives" / f"{name}-{version}{SUFFIX}"
     settings, tuning = chosen.for_machine(format), None
     if tune:
         from trainyard.torchserve.tune import tune_archive

@@ -173,24 +173,9 @@ def check_name(name: str, version: str) -> None:
         raise UsageError(f"'{version}' can't be a version: use up to 32 of a-z, A-Z, 0-9, and . _ - between them")
 
 
-def check_place(path: Path) -> None:
-    """Checks that an archive can have this path.
-
-    Raises:
-        UsageError: it is a folder, or ``serve`` wouldn't take it for an archive.
-    """
-    if path.is_dir() or path.suffix != SUFFIX:
-        raise UsageError(f"--out {path} must be a file that ends in {SUFFIX}, as in model{SUFFIX}")
-
-
 def default_name(opened: Opened) -> str:
     """The bundle's name, with what a URL can't have replaced."""
     return re.sub("[^A-Za-z0-9_-]+", "-", opened.bundle.facts.name).strip("-_")[:64] or "model"
-
-
-def default_path(opened: Opened, name: str, version: str) -> Path:
-    """Where an archive goes: beside the bundle."""
-    return opened.bundle.path.parent / "archives" / f"{name}-{version}{SUFFIX}"
 
 
 def _deployed(model: Model) -> dict[str, Content]:

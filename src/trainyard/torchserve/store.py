@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from trainyard.artifacts.bundle import FACTS, find_bundle
-from trainyard.artifacts.export_record import FormatName, Opened, open_trusted
+from trainyard.artifacts.export_record import open_trusted
 from trainyard.artifacts.samples import golden_samples
 from trainyard.base.errors import BundleError, UsageError
 from trainyard.inference.inputs import Reads
@@ -123,7 +123,14 @@ def _is_model(path: Path) -> bool:
 
 
 def _run(path: Path, chosen: Settings, expect: Sequence[str]) -> Model:
-    opened = _opened(path, chosen.format, expect)
+    for digest in expect or (None,):
+        try:
+            opened = open_trusted(path, chosen.format, expect=digest)
+            break
+        except BundleError as error:
+            refused = error
+    else:
+        raise refused
     device = chosen.device if "device" in chosen.model_fields_set else None
     settings = chosen.for_machine(pick_format(opened, chosen.format, device))
     return Model(default_name(opened), DEFAULT_VERSION, settings, opened)
@@ -136,18 +143,6 @@ def _archived(path: Path, chosen: Settings, expect: Sequence[str], folder: Path)
             f"{path} holds {found.settings.format}: leave out --format {chosen.format}, or archive the run again"
         )
     return replace(found, settings=found.settings.with_chosen(chosen))
-
-
-def _opened(path: Path, format: FormatName, expect: Sequence[str]) -> Opened:
-    """Opens a run by the one of the expected digests that is its own."""
-    refused: BundleError | None = None
-    for digest in expect or (None,):
-        try:
-            return open_trusted(path, format, expect=digest)
-        except BundleError as error:
-            refused = error
-    assert refused is not None
-    raise refused
 
 
 def _goldens(model: Model) -> list[Golden]:
