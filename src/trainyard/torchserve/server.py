@@ -131,10 +131,19 @@ class Server:
 
     def __init__(self, options: Options, models: Sequence[Served], backend: Backend, token_file: Path) -> None:
         self._options, self._models, self._backend = options, models, backend
-        self._own_keys = Tokens(backend.key_file)
         self._tokens = Tokens(token_file)
         self._health = Health(frozenset(model.name for model in models))
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        workers = {model.name: _workers(model, options.limits) for model in models}
+        proxy = Proxy(lambda: backend.url("inference"), Tokens(backend.key_file), options.request_seconds, workers)
+        about = {model.name: model.about for model in models}
+        metrics = Metrics([_watched(model) for model in models], self._health)
+        self._checks = Checks({model.name: model.goldens for model in models}, proxy)
+        self._health.check_deeply_by(self._checks.check_next)
+        self._exporter = Exporter(metrics, lambda: backend.url("metrics"))
+        self._gateway = Gateway(
+            about, self._tokens, proxy, self._health, options.limits, metrics, workers, options.origins
+        )
 
     async def run(self, listener: socket.socket, metrics_listener: socket.socket) -> int:
         """Serves until a signal comes; returns the exit code.
@@ -142,34 +151,22 @@ class Server:
         Raises:
             TrainyardError: a model doesn't load or answers wrong, or TorchServe ended.
         """
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._signals.put_nowait, number)
+            loop.add_signal_handler(number, self._signals.put_nowait, number)
         if not os.isatty(0):  # there it says that the terminal was closed
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tokens.reload)
-        options, backend = self._options, self._backend
-        workers = {model.name: _workers(model, options.limits) for model in self._models}
-        proxy = Proxy(lambda: backend.url("inference"), self._own_keys, options.request_seconds, workers)
-        about = {model.name: model.about for model in self._models}
-        metrics = Metrics([_watched(model) for model in self._models], self._health)
-        gateway = Gateway(about, self._tokens, proxy, self._health, options.limits, metrics, workers, options.origins)
-        exporter = Exporter(metrics, lambda: backend.url("metrics"))
+            loop.add_signal_handler(signal.SIGHUP, self._tokens.reload)
         try:
-            await gateway.open(listener)
-            await exporter.open(metrics_listener)
-            checks = Checks({model.name: model.goldens for model in self._models}, proxy)
-            self._health.check_deeply_by(checks.check_next)
-            return await self._live(gateway, checks, url_of(listener), url_of(metrics_listener))
+            await self._gateway.open(listener)
+            await self._exporter.open(metrics_listener)
+            told = await self._until_told(self._serve(url_of(listener), url_of(metrics_listener)))
+            if self._health.phase is not Phase.STARTING:
+                await self._until_told(self._drain(self._options.lame_duck if told == signal.SIGTERM else 0))
+            return EXIT_SIGTERM if told == signal.SIGTERM else 0
         finally:
-            await exporter.close()
-            await gateway.close()
+            await self._exporter.close()
+            await self._gateway.close()
             await self._backend.stop()
-
-    async def _live(self, gateway: Gateway, checks: Checks, url: str, metrics_url: str) -> int:
-        number = await self._until_told(self._serve(checks, url, metrics_url))
-        is_term = number == signal.SIGTERM
-        if self._health.phase is not Phase.STARTING:
-            await self._until_told(self._drain(gateway, self._options.lame_duck if is_term else 0))
-        return EXIT_SIGTERM if is_term else 0
 
     async def _until_told(self, work: Coroutine[object, object, None]) -> signal.Signals | None:
         """Works until a signal comes, which is returned, or the work ends."""
@@ -183,12 +180,12 @@ class Server:
         await working
         return None
 
-    async def _serve(self, checks: Checks, url: str, metrics_url: str) -> None:
+    async def _serve(self, url: str, metrics_url: str) -> None:
         """Starts TorchServe, says when it answers right, and watches over it; if it ends, starts it again."""
         failures: deque[float] = deque(maxlen=MOST_FAILURES)
         while True:
             try:
-                await self._start(checks)
+                await self._start()
                 if failures:
                     log.info("ready again")
                 else:
@@ -203,25 +200,25 @@ class Server:
                 self._health.phase = Phase.RECOVERING
                 await self._backend.stop()
 
-    async def _start(self, checks: Checks) -> None:
+    async def _start(self) -> None:
         """Starts TorchServe, and is ready once it answers right."""
         await self._backend.start()
         await self._backend.until_loaded()
         try:
-            await checks.check_all()
+            await self._checks.check_all()
         except WrongAnswerError:
             await self._backend.check_alive()
             raise
         self._health.missing = frozenset()
         self._health.phase = Phase.SERVING
 
-    async def _drain(self, gateway: Gateway, lame_duck: float) -> None:
+    async def _drain(self, lame_duck: float) -> None:
         """Has others send no more requests, and answers what came in before."""
         if lame_duck:
             log.info("ending: not ready any more; requests are still taken for %g s", lame_duck)
-            await gateway.leave(lame_duck)
+            await self._gateway.leave(lame_duck)
         log.info("ending: no more connections are taken, and what came in is answered; once more ends at once")
-        if not await gateway.drain(self._options.drain_seconds):
+        if not await self._gateway.drain(self._options.drain_seconds):
             log.warning("not all requests were answered within %g s", self._options.drain_seconds)
 
     def _announce(self, url: str, metrics_url: str) -> None:

@@ -24,7 +24,9 @@ SPELLING = {
     "workers": "maxWorkers", "batch_size": "batchSize", "max_batch_delay_ms": "maxBatchDelay",
     "response_timeout_s": "responseTimeout", "queue_size": "jobQueueSize",
 }  # fmt: skip
-"""What TorchServe calls what it reads itself; the rest is the handler's."""
+"""What TorchServe calls what it reads itself."""
+HANDLERS = ("format", "threads", "device", "batch_size")
+"""What the handler reads."""
 
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1024, strict=True)]
 
@@ -105,13 +107,7 @@ class Settings(BaseModel):
             "startupTimeout": STARTUP_SECONDS,
             "maxRetryTimeoutInSec": RETRY_SECONDS,
             "deviceType": "gpu" if self.device == "cuda" else "cpu",
-            "handler": {
-                "format": self.format,
-                "threads": self.threads,
-                "device": self.device,
-                "batch_size": self.batch_size,
-                **({"is_batched": True} if is_batched else {}),
-            },
+            "handler": {name: getattr(self, name) for name in HANDLERS} | ({"is_batched": True} if is_batched else {}),
         }
         return yaml.safe_dump(content, sort_keys=False).encode()
 

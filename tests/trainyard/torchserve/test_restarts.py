@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from trainyard.artifacts.export_record import open_trusted
 from trainyard.gateway.health import Health, Phase
-from trainyard.torchserve.golden import Checks
 from trainyard.torchserve.process import BackendError
 from trainyard.torchserve.server import MOST_FAILURES, Options, Server
+from trainyard.torchserve.settings import Settings
+from trainyard.torchserve.store import Served
 
 
 class Ending:
@@ -37,13 +39,16 @@ class Ending:
         self.calls.append("stop")
 
 
-def test_it_is_started_again_some_times_and_not_for_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_started_again_some_times_and_not_for_ever(
+    bare_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     token = tmp_path / "token"
     token.write_text("default 12345678")
     backend = Ending()
-    server = Server(Options([]), [], backend, token)  # type: ignore[arg-type]
+    model = Served("m", "1.0", Settings(format="eager"), open_trusted(bare_run, "eager"), [])
+    server = Server(Options([]), [model], backend, token)  # type: ignore[arg-type]
     with pytest.raises(BackendError, match=f"end {MOST_FAILURES}"):
-        asyncio.run(server._serve(Checks({}, None), "http://localhost", "http://localhost"))  # type: ignore[arg-type]
+        asyncio.run(server._serve("http://localhost", "http://localhost"))
     assert backend.calls.count("start") == MOST_FAILURES
     assert backend.calls[:3] == ["start", "stop", "start"], "each ended before the next"
     assert set(backend.phases) == {Phase.SERVING}
