@@ -1,7 +1,6 @@
 """Makes and opens a ``.mar``: an archive from which any TorchServe serves a model without anything else.
 
     MAR-INF/MANIFEST.json     TorchServe's own: the model's name and version, and what to load
-    manifest.json             SHA-256 and size of all other files
     handler.py                the handler
     model-config.yaml         workers, batches, and what the handler is to run: see ``settings``
     tuning.json               what was measured to choose these, if something was
@@ -15,7 +14,6 @@ deployed; the code that an archive carries is never unpacked here, and so never 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -33,7 +31,7 @@ import yaml
 import trainyard
 from trainyard.artifacts.bundle import Bundle, Json
 from trainyard.artifacts.export_record import EXPORTS, Export, FormatName, Opened
-from trainyard.artifacts.manifest import MANIFEST, MAX_FILES, Entry, sealed_names
+from trainyard.artifacts.manifest import MANIFEST, MAX_FILES, sealed_names
 from trainyard.base.errors import EXIT_REFUSED, BundleError, TrainyardError, UsageError
 from trainyard.base.files import atomic_write, sha256_file
 from trainyard.base.project import find_project
@@ -114,9 +112,7 @@ def make_archive(model: Model, path: Path, tuning: Json | None = None, is_batche
     contents[MODEL_CONFIG] = model.settings.to_yaml(is_batched)
     if tuning is not None:
         contents[TUNING] = _json(tuning)
-    entries = {name: _entry(contents[name]) for name in sorted(contents)}
-    contents[MANIFEST] = _json({"files": {name: {"sha256": e.sha256, "bytes": e.size} for name, e in entries.items()}})
-    total = sum(entry.size for entry in entries.values())
+    total = sum(len(part) if isinstance(part, bytes) else part.stat().st_size for part in contents.values())
     if total > MAX_BYTES * 0.99:  # the zip's tables are small beside it
         raise UsageError(f"{path} would have {total:,} bytes, {MAX_BYTES:,} is the most: choose a smaller format")
     with atomic_write(path) as file:
@@ -209,21 +205,14 @@ def _json(value: Json) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _source(content: Content) -> io.BytesIO | io.BufferedReader:
-    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-
-
-def _entry(content: Content) -> Entry:
-    with _source(content) as source:
-        return Entry(hashlib.file_digest(source, "sha256").hexdigest(), source.seek(0, io.SEEK_END))
-
-
 def _write(file: IO[bytes], contents: Mapping[str, Content]) -> None:
     with ZipFile(file, "w", ZIP_STORED) as archive:
         for name in sorted(contents):
             info = ZipInfo(name, _UNDATED)
             info.create_system, info.external_attr = 3, _MODE << 16
-            with _source(contents[name]) as source, archive.open(info, "w") as target:
+            content = contents[name]
+            source = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+            with source, archive.open(info, "w") as target:
                 shutil.copyfileobj(source, target)
 
 
