@@ -142,10 +142,11 @@ def is_whole(server: Running) -> bool:
     import urllib.request
 
     from trainyard.base.errors import UsageError
+    from trainyard.client.access import read_token
 
-    url = f"{server.management_url}/models/{MODEL}"
+    url, key_file = f"{server.facts['management']}/models/{MODEL}", Path(server.facts["management_token_file"])
     try:
-        headers = {"Authorization": f"Bearer {server.management_token}"}
+        headers = {"Authorization": f"Bearer {read_token(key_file, 'management')}"}
         with urllib.request.urlopen(f"{server.inference_url}/v2/health/ready", timeout=TIMEOUT):
             pass
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:

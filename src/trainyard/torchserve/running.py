@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainyard.base.errors import TrainyardError
 from trainyard.client.access import read_token
@@ -38,20 +39,12 @@ class Running:
     """A server that is ready.
 
     Attributes:
-        inference_url: Where predictions are asked for.
-        management_url: TorchServe's own management port.
-        metrics_url: The port of metrics, for Prometheus.
-        token_file: The file with the token that clients show.
-        management_token_file: That with TorchServe's own keys.
         process: That of ``serve``; Java and the workers are below it.
+        facts: What it says of itself with ``--json``.
     """
 
-    inference_url: str
-    management_url: str
-    metrics_url: str
-    token_file: Path
-    management_token_file: Path
     process: subprocess.Popen[str]
+    facts: Mapping[str, Any]
 
     @property
     def pid(self) -> int:
@@ -59,14 +52,19 @@ class Running:
         return self.process.pid
 
     @property
+    def inference_url(self) -> str:
+        """Where predictions are asked for."""
+        return str(self.facts["inference"])
+
+    @property
+    def token_file(self) -> Path:
+        """The file with the token that clients show."""
+        return Path(self.facts["token_file"])
+
+    @property
     def token(self) -> str:
         """What clients show, as it is now."""
         return read_token(self.token_file)
-
-    @property
-    def management_token(self) -> str:
-        """What the management port wants to be shown."""
-        return read_token(self.management_token_file, "management")
 
 
 @contextlib.contextmanager
@@ -100,15 +98,7 @@ def running(
                 code = process.wait()
                 said.seek(0)
                 raise NotServedError(code, said.read())
-            facts = json.loads(line)
-            yield Running(
-                inference_url=facts["inference"],
-                management_url=facts["management"],
-                metrics_url=facts["metrics"],
-                token_file=Path(facts["token_file"]),
-                management_token_file=Path(facts["management_token_file"]),
-                process=process,
-            )
+            yield Running(process, json.loads(line))
         finally:
             process.terminate()
             try:

@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 
 from trainyard.artifacts.bundle import Bundle
+from trainyard.client.access import read_token
 from trainyard.evaluation.evaluate import data_config, records_to_score
 from trainyard.torchserve.ports import listen
 from trainyard.torchserve.running import Running, running
@@ -76,7 +77,7 @@ def prometheus(up: Running, tmp_path: Path) -> Iterator[Prometheus]:
     scaled = re.sub(r"(for: |\[)(\d+)m", lambda found: f"{found[1]}{int(found[2]) * MINUTE}ms", rules)
     (tmp_path / "alerts.yml").write_text(scaled)
     config = (MONITORING / "prometheus.yml").read_text()
-    config = config.replace("127.0.0.1:9464", up.metrics_url.removeprefix("http://")).replace("15s", "200ms")
+    config = config.replace("127.0.0.1:9464", up.facts["metrics"].removeprefix("http://")).replace("15s", "200ms")
     (tmp_path / "prometheus.yml").write_text(config)
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
@@ -153,8 +154,9 @@ def black() -> bytes:
 
 def stop_workers(server: Running) -> None:
     """Stops whatever worker of the digits is ready; it won't answer any more, and doesn't end by itself."""
-    request = urllib.request.Request(f"{server.management_url}/models/digits")
-    request.add_header("Authorization", f"Bearer {server.management_token}")
+    request = urllib.request.Request(f"{server.facts['management']}/models/digits")
+    token = read_token(Path(server.facts["management_token_file"]), "management")
+    request.add_header("Authorization", f"Bearer {token}")
     with urllib.request.urlopen(request, timeout=GENEROUS) as response:
         [version] = json.load(response)
     for worker in version["workers"]:

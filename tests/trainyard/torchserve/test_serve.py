@@ -24,6 +24,7 @@ from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import open_trusted
 from trainyard.artifacts.manifest import digest, write_manifest
 from trainyard.artifacts.samples import golden_samples
+from trainyard.client.access import read_token
 from trainyard.client.ready import NotReadyError, check_ready
 from trainyard.inference.predictor import Predictor
 from trainyard.torchserve.archive import Model, make_archive
@@ -71,9 +72,13 @@ def golden_body(run: Path) -> bytes:
     return request_of(golden_samples(Bundle.open(run).path)[0].item)
 
 
+def management_token(server: Running) -> str:
+    return read_token(Path(server.facts["management_token_file"]), "management")
+
+
 def manage(server: Running, path: str, method: str = "GET", token: str | None = None) -> tuple[int, bytes]:
-    headers = {"Authorization": f"Bearer {token or server.management_token}"}
-    request = urllib.request.Request(server.management_url + path, headers=headers, method=method)
+    headers = {"Authorization": f"Bearer {token or management_token(server)}"}
+    request = urllib.request.Request(server.facts["management"] + path, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=GENEROUS) as response:
             return response.status, response.read()
@@ -167,7 +172,7 @@ def test_wrong_and_old_tokens_are_refused(up: Running, exported_images: Path) ->
     assert up.token_file.stat().st_mode & 0o777 == 0o600
     assert up.token_file.parent.stat().st_mode & 0o777 == 0o700
     assert ask(up, "digits", body, "wrong-token")[0] == 401
-    assert ask(up, "digits", body, up.management_token)[0] == 401
+    assert ask(up, "digits", body, management_token(up))[0] == 401
     assert manage(up, "/models", token="wrong")[0] == 400, "TorchServe's own way to refuse"
 
     up.token_file.write_text(up.token_file.read_text().replace(old, "another-token"))
@@ -183,17 +188,17 @@ def test_no_model_is_registered_over_http(up: Running) -> None:
 
 def test_metrics_are_for_prometheus(up: Running, exported_images: Path) -> None:
     assert ask(up, "digits", golden_body(exported_images))[0] == 200
-    with urllib.request.urlopen(up.metrics_url + "/metrics") as response:
+    with urllib.request.urlopen(up.facts["metrics"] + "/metrics") as response:
         assert (
             'trainyard_requests_total{model="digits",reason="",status="200",version="1.0"}' in response.read().decode()
         )
-    with urllib.request.urlopen(up.metrics_url + "/torchserve/metrics") as response:
+    with urllib.request.urlopen(up.facts["metrics"] + "/torchserve/metrics") as response:
         assert 'ts_inference_requests_total{model_name="digits"' in response.read().decode()
 
 
 def test_no_secret_is_on_a_command_line(up: Running) -> None:
     lines = [" ".join(process.cmdline()) for process in [psutil.Process(up.pid), *family(up.pid)]]
-    assert not any(secret in line for line in lines for secret in (up.token, up.management_token))
+    assert not any(secret in line for line in lines for secret in (up.token, management_token(up)))
 
 
 def test_the_curl_line_that_it_shows_works(exported_texts: Path, short_tmp: Path) -> None:
@@ -216,7 +221,7 @@ def test_a_token_file_of_ones_own_is_made_and_kept(exported_texts: Path, short_t
         assert tokens.stat().st_mode & 0o777 == 0o600
         token = server.token
         assert ask(server, "t", golden_body(exported_texts))[0] == 200
-        inner = json.loads(server.management_token_file.read_text())["inference"]["key"]
+        inner = json.loads(Path(server.facts["management_token_file"]).read_text())["inference"]["key"]
         assert ask(server, "t", golden_body(exported_texts), inner)[0] == 401
         os.kill(server.pid, signal.SIGHUP)
         until(lambda: f"tokens of {tokens} were read: default" in _said(server))
