@@ -68,7 +68,6 @@ the process group of each TorchServe that it starts. Killed processes may still 
 STARTS = 3
 """Times that other ports are tried when another program took one in the moment before."""
 AT_REST = (None, psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
-PORT_TAKEN = "Address already in use"
 LOADING_POLL, POLL = 0.05, 1.0
 """Seconds between two looks at the workers while they load, and while they serve."""
 LAST_WORDS = 0.5
@@ -284,7 +283,7 @@ class Backend:
         """
         starts = 1
         while not await self._are_all_ready():
-            if self._hearing.done() and self._log.says(PORT_TAKEN) and starts < STARTS:
+            if self._hearing.done() and self._log.is_port_taken and starts < STARTS:
                 await self.stop()
                 self._ports = free_ports()
                 await self.start()
@@ -347,7 +346,7 @@ class Backend:
             code = await self._process.wait()
             if code < 0:
                 raise BackendError(f"TorchServe was ended by signal {-code} ({signal.Signals(-code).name})")
-            raise BackendError(f"TorchServe ended of its own accord: {self._log.reason()}")
+            raise BackendError(f"TorchServe ended of its own accord: {self._log.reason}")
 
     async def stop(self) -> None:
         """Kills Java and the workers, and waits until none is left. Whom they still had to answer, the gateway asked.

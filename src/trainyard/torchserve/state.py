@@ -16,8 +16,7 @@ STOPPED_SECONDS = 0.9
 """A process that is still stopped at the next look is ended."""
 STUCK_SECONDS = 3.9
 """Time with a batch in hand, asleep and without any use of a processor, after which a worker waits for ever."""
-KEPT = 400
-"""Lines of TorchServe itself."""
+PORT_TAKEN = "Address already in use"
 LINE = re.compile(
     r"(?P<level>[A-Z]+) *\|(?P<logger>\w+)\|(W-(?P<place>\d+-(?P<model>[\w.-]+)_[^_|]+?)(-stdout|-stderr)?|[^|]*)\|"
     r"(?P<text>.*)"
@@ -75,49 +74,41 @@ class TorchServeLog:
 
     Attributes:
         ended: The workers that have ended, to be taken from here; their last words may come a little later.
+        reason: The last error of TorchServe itself, as far as it said.
+        is_port_taken: Another program has one of its ports.
     """
 
     def __init__(self) -> None:
         self.ended: deque[Life] = deque()
-        self._own: deque[str] = deque(maxlen=KEPT)
+        self.reason = "it said nothing"
+        self.is_port_taken = self._is_error = False
         self._lives: dict[str, Life] = {}
 
     def add(self, line: str) -> None:
         """Takes a line of TorchServe's stdout."""
         found = LINE.fullmatch(line)
-        if not found or not found["place"]:
-            self._own.append(line)
-            return
-        place, text = found["place"], found["text"].rstrip()
-        started = STARTED.match(text)
-        if started or place not in self._lives:
-            self._lives[place] = Life(found["model"], int(started["pid"]) if started else 0)
-        life = self._lives[place]
-        if found["logger"] == "MODEL_LOG":
-            life.add(text)
-            return
-        self._own.append(line)
-        if text.startswith(UNANSWERED):
-            life.reason = "it gave no answer within the response timeout"
-        elif text.startswith(ENDED):
-            life.is_ready = False
-            self.ended.append(life)
+        text = found["text"].rstrip() if found else line
+        if found and (place := found["place"]):
+            started = STARTED.match(text)
+            if started or place not in self._lives:
+                self._lives[place] = Life(found["model"], int(started["pid"]) if started else 0)
+            life = self._lives[place]
+            if found["logger"] == "MODEL_LOG":
+                life.add(text)
+                return
+            if text.startswith(UNANSWERED):
+                life.reason = "it gave no answer within the response timeout"
+            elif text.startswith(ENDED):
+                life.is_ready = False
+                self.ended.append(life)
+        self.is_port_taken |= PORT_TAKEN in line
+        is_error = line.startswith(("ERROR", "FATAL")) or ERROR.search(line) is not None
+        if (is_error or not self._is_error) and not line.startswith("\t"):  # that is where in Java's code it was
+            self.reason, self._is_error = text.strip(), is_error
 
     def ready(self, model: str) -> list[Life]:
         """The workers that have loaded a model."""
         return [life for life in self._lives.values() if life.is_ready and life.model == model]
-
-    def reason(self) -> str:
-        """The last error of TorchServe itself, as far as it said; no line of where in Java's code that was."""
-        said = [line for line in self._own if line == line.lstrip()]
-        errors = [line for line in said if line.startswith(("ERROR", "FATAL")) or ERROR.search(line)]
-        last = (errors or said or ["it said nothing"])[-1].strip()
-        found = LINE.fullmatch(last)
-        return found["text"].strip() if found else last
-
-    def says(self, text: str) -> bool:
-        """Whether TorchServe itself has said this."""
-        return any(text in line for line in self._own)
 
 
 def look_at(pid: int) -> dict[str, Any]:

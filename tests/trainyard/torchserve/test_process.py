@@ -341,14 +341,14 @@ def test_a_worker_that_we_end_says_nothing_of_it_either() -> None:
 
 def test_why_torchserve_ended() -> None:
     log = TorchServeLog()
-    assert log.reason() == "it said nothing"
+    assert log.reason == "it said nothing"
     log.add("java.net.BindException: Address already in use")
     log.add("\tat java.base/sun.nio.ch.Net.bind0(Native Method)")
     log.add("\tat io.netty.channel.ChannelException.of(ChannelException.java:1)")
-    assert log.says("Address already in use")
-    assert log.reason() == "java.net.BindException: Address already in use"
+    assert log.is_port_taken
+    assert log.reason == "java.net.BindException: Address already in use"
     log.add("ERROR|ModelServer|main|no such file ")
-    assert log.reason() == "no such file"
+    assert log.reason == "no such file"
 
 
 # The watchdog
