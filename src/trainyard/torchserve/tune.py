@@ -28,7 +28,7 @@ from trainyard.client.access import bearer
 from trainyard.client.messages import Request, split
 from trainyard.http.request_types import TOP_K
 from trainyard.torchserve.archive import Model, make_archive
-from trainyard.torchserve.running import NotServedError, running
+from trainyard.torchserve.running import running
 from trainyard.torchserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -89,10 +89,6 @@ class Measured:
 
 class NothingMeetsError(TrainyardError):
     """No settings keep the bound."""
-
-
-class RequestFailedError(TrainyardError):
-    """A request to a server that is measured wasn't answered."""
 
 
 def tune_archive(opened: Opened, chosen: Settings, p99_ms: float, seconds: float = SECONDS) -> tuple[Settings, Json]:
@@ -208,7 +204,7 @@ def measure(archive: Path, settings: Settings, requests: Sequence[Request], seco
         with running([archive], words) as server:
             headers = bearer(server.token, None)
             latencies = asyncio.run(run_clients(server.inference_url, headers, requests, clients, seconds))
-    except (NotServedError, RequestFailedError) as error:
+    except TrainyardError as error:
         return Measured(settings, clients, failure=str(error))
     if not latencies:
         return Measured(settings, clients, failure=f"nothing was answered within {seconds:g} s")
@@ -225,7 +221,7 @@ async def run_clients(
         Seconds of each request that was answered in this time.
 
     Raises:
-        RequestFailedError: one wasn't.
+        TrainyardError: one wasn't.
     """
     latencies: list[float] = []
     start = time.perf_counter() + WARM_UP_SECONDS
@@ -244,7 +240,7 @@ async def run_clients(
             ended = time.perf_counter()
             is_measured = start <= ended < start + seconds
             if failure and is_measured:
-                raise RequestFailedError(failure)
+                raise TrainyardError(failure)
             if failure:
                 await asyncio.sleep(PAUSE)
             elif is_measured:

@@ -18,6 +18,7 @@ from trainyard import cli
 from trainyard.artifacts.bundle import Bundle
 from trainyard.artifacts.export_record import FormatRow, open_trusted
 from trainyard.base.cpu import Cpu
+from trainyard.base.errors import TrainyardError
 from trainyard.client.messages import Request
 from trainyard.torchserve import settings as settings_module
 from trainyard.torchserve import tune
@@ -28,7 +29,6 @@ from trainyard.torchserve.tune import (
     NEAR,
     Measured,
     NothingMeetsError,
-    RequestFailedError,
     choose,
     grid,
     run_clients,
@@ -221,9 +221,9 @@ def test_a_failure_is_not_taken_for_an_answer(monkeypatch: pytest.MonkeyPatch) -
         request.transport.close()
         return web.Response()
 
-    with pytest.raises(RequestFailedError, match="503 busy"):
+    with pytest.raises(TrainyardError, match="503 busy"):
         asyncio.run(_load(refuse, 2, 0.3))
-    with pytest.raises(RequestFailedError, match="ServerDisconnectedError"):
+    with pytest.raises(TrainyardError, match="ServerDisconnectedError"):
         asyncio.run(_load(hang_up, 2, 0.3))
 
 
