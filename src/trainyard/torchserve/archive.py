@@ -95,8 +95,6 @@ def make_archive(model: Model, path: Path, tuning: Json | None = None, is_batche
     """Writes the archive of a model, atomically; an older one at ``path`` is replaced.
 
     Args:
-        model: The model.
-        path: The archive.
         tuning: What was measured to choose the settings.
         is_batched: It is for our gateway, which makes the batches; else TorchServe does.
 
@@ -220,7 +218,6 @@ def unpack(path: Path, folder: Path, expect: Collection[str] = ()) -> Model:
     """Unpacks an archive, without its code, and compares what is deployed with its manifests.
 
     Args:
-        path: The archive.
         folder: An empty folder that only this user can write. What is there later is as it was verified.
         expect: Digests of which one must be the archive's SHA-256, or that of the export in it (of ``eager``, of the
             bundle).

@@ -41,7 +41,6 @@ class Golden:
     """A golden request of a model.
 
     Attributes:
-        item: What is asked about.
         labels: The classes, in the order of the probabilities.
         probabilities: What the model itself answered.
         max_abs_diff: Largest difference that was measured between the served format's logits and the model's.
@@ -86,12 +85,7 @@ def request_of(item: Item) -> bytes:
 
 
 class Checks:
-    """Asks the served models their golden requests. A model whose bundle carries none is taken to be right.
-
-    Args:
-        goldens: Those of each model.
-        proxy: Has the models answer.
-    """
+    """Asks the served models their golden requests. A model whose bundle carries none is taken to be right."""
 
     def __init__(self, goldens: Mapping[str, Sequence[Golden]], proxy: Proxy) -> None:
         self._goldens, self._proxy = goldens, proxy

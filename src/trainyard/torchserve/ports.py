@@ -26,8 +26,6 @@ def listen(host: str, port: int, option: str = "--") -> socket.socket:
     """A listening socket of this address; port 0 takes a free one.
 
     Args:
-        host: The address.
-        port: The port there.
         option: What the options by which they are chosen begin with.
 
     Raises:

@@ -236,9 +236,6 @@ class Backend:
     """TorchServe: Java, in a process group of its own, with the workers that it starts.
 
     Args:
-        java: What it runs on.
-        directory: The private folder.
-        models: What it serves.
         max_body: Bytes of the largest request.
 
     Attributes:

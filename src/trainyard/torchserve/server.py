@@ -123,10 +123,8 @@ class Server:
     """One server in its life: it starts, serves, drains and ends.
 
     Args:
-        options: What it is told.
-        models: What it serves.
-        backend: TorchServe, not started yet.
-        token_file: The file with the clients' tokens.
+        backend: Not started yet.
+        token_file: That with the clients' tokens.
     """
 
     def __init__(self, options: Options, models: Sequence[Served], backend: Backend, token_file: Path) -> None:

@@ -36,7 +36,6 @@ class Settings(BaseModel):
 
     Attributes:
         format: What answers; ``auto`` until the model is known.
-        device: ``cpu`` or ``cuda``.
         workers: Processes, each with the model in it; on GPUs each gets one of them, in turn.
         threads: Of a call in a worker.
         batch_size: Most requests that a worker answers with one call.

@@ -42,7 +42,6 @@ class Life:
 
     Attributes:
         model: Whose worker it is.
-        pid: Its id.
         is_ready: It has loaded the model, and nobody has noticed its end.
         error: The last that it said.
         reason: Why it ended, where that isn't the last error.

@@ -55,7 +55,6 @@ class Measured:
     """What the server did with some settings.
 
     Attributes:
-        settings: These.
         clients: Requests that were on their way at once: enough for each worker to have a batch, and another waiting.
         requests_per_second: Answered.
         p50_ms: Half of the requests took no longer.
