@@ -92,8 +92,6 @@ def serve(options: Options) -> int:
     allow_many_files()
     torchserve_home()
     java = find_java()
-    if options.token_file:
-        read_tokens(prepare_token_file(options.token_file))
     with (
         listen(options.host, options.port) as listener,
         listen(options.metrics_host, options.metrics_port, "--metrics-") as metrics_listener,
@@ -101,6 +99,7 @@ def serve(options: Options) -> int:
     ):
         # Not TorchServe's own, which writes a new one at each start.
         token_file = prepare_token_file(options.token_file or directory.path / "token.json")
+        read_tokens(token_file)
         models = collect(options.models, options.chosen, options.expect, directory)
         backend = Backend(java, directory, models, options.limits.body)
         return asyncio.run(Server(options, models, backend, token_file).run(listener, metrics_listener))

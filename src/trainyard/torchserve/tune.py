@@ -147,11 +147,10 @@ def grid(chosen: Settings) -> list[Settings]:
     def values(name: str, tried: Sequence[int]) -> Sequence[int]:
         return [getattr(chosen, name)] if name in chosen.model_fields_set else tried
 
-    if base.device == "cuda":
-        pairs = [(workers, base.threads) for workers in values("workers", GPU_WORKERS)]
-    else:
-        all_pairs = [(workers, threads) for workers in values("workers", steps) for threads in values("threads", steps)]
-        pairs = [(w, t) for w, t in all_pairs if cores / 2 <= w * t <= cores] or all_pairs[:1]
+    is_gpu = base.device == "cuda"
+    workers, threads = (GPU_WORKERS, [base.threads]) if is_gpu else (steps, steps)
+    all_pairs = list(itertools.product(values("workers", workers), values("threads", threads)))
+    pairs = [(w, t) for w, t in all_pairs if is_gpu or cores / 2 <= w * t <= cores] or all_pairs[:1]
     return [
         base.model_copy(update={"workers": workers, "threads": threads, "batch_size": size})
         for size in values("batch_size", BATCH_SIZES)
