@@ -6,7 +6,6 @@ That code are whole packages, not what the handler imports: 0.6 MB more, and not
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 
 import trainyard
@@ -30,21 +29,16 @@ def deployment_file(name: str) -> Path:
     Raises:
         UsageError: project and library were installed without that folder, which lies beside ``src/``.
     """
-    found = next((folder / name for folder in _folders() if (folder / name).is_file()), None)
-    if found is None:
+    found = next(filter(Path.is_file, (INSTALLED / name, CHECKOUT / name)), None)
+    # Last, where the library is a wheel: else serving its own formats would need the project's code.
+    if found is None and (own := _own_package()):
+        found = own.parents[1] / "serving" / name
+    if found is None or not found.is_file():
         raise UsageError(
             f"{name} isn't there, as the package was installed without the folder serving/: "
             "run it from a clone (scripts/setup.sh), or install it as the Dockerfile does"
         )
     return found
-
-
-def _folders() -> Iterator[Path]:
-    yield INSTALLED
-    yield CHECKOUT
-    # Last, where the library is a wheel: else serving its own formats would need the project's code.
-    if own := _own_package():
-        yield own.parents[1] / "serving"
 
 
 def served_code(format: FormatName) -> dict[str, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import resource
 import socket
 
@@ -14,12 +13,6 @@ BACKLOG = 1024
 """Connections that wait to be accepted, as the system allows."""
 MANY_FILES = 65_536
 """Open files that are enough: each connection is one, and the usual limit of 1,024 is soon reached."""
-FIXES = {
-    errno.EADDRINUSE: "it is in use: choose another by {option}port, or 0 for a free one",
-    errno.EACCES: "this user may not: choose one above 1023 by {option}port",
-    errno.EADDRNOTAVAIL: "that isn't an address of this machine: choose another by {option}host",
-    socket.EAI_NONAME: "that isn't an address: choose another by {option}host",
-}
 
 
 def listen(host: str, port: int, option: str = "--") -> socket.socket:
@@ -36,8 +29,9 @@ def listen(host: str, port: int, option: str = "--") -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
     except OSError as error:
-        fix = FIXES.get(error.errno or 0, str(error)).replace("{option}", option)
-        raise UsageError(f"can't listen on {host}:{port}: {fix}") from error
+        why = (error.strerror or str(error)).partition(" (while")[0]  # Python adds the address
+        fix = f"choose another port by {option}port, as 0 for a free one, or another host by {option}host"
+        raise UsageError(f"can't listen on {host}:{port} ({why}): {fix}") from error
 
 
 def url_of(listener: socket.socket) -> str:
