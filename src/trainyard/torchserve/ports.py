@@ -30,7 +30,7 @@ def listen(host: str, port: int, option: str = "--") -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
     except OSError as error:
         why = (error.strerror or str(error)).partition(" (while")[0]  # Python adds the address
-        fix = f"choose another port by {option}port, as 0 for a free one, or another host by {option}host"
+        fix = f"choose another port by {option}port (0 takes a free one), or another host by {option}host"
         raise UsageError(f"can't listen on {host}:{port} ({why}): {fix}") from error
 
 

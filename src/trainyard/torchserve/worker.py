@@ -48,7 +48,7 @@ def watch_service() -> None:
     def loaded(self: object, socket: object) -> None:
         set_socket(self, socket)
         gc.freeze()  # the model and all modules, through which the collector needn't look again
-        sys.stdout.write(f"{LOADED}\n")
+        sys.stdout.write(f"\n{LOADED}\n")  # a line of its own, whatever a model's code may have printed
 
     def watched_predict(self: object, batch: list[Mapping[str, Sequence[Mapping[str, object]]]]) -> object:
         size = sum(sys.getsizeof(one["value"]) for request in batch for one in request["parameters"])

@@ -167,6 +167,7 @@ def test_a_worker_says_when_it_has_its_model_and_calls_itself_busy_while_it_has_
         "ts.service.Service.predict = predict\n"
         "worker.watch_service()\n"
         "service = Some()\n"
+        "print('half a line', end='', flush=True)\n"
         "ts.service.Service.set_cl_socket(service, 'socket')\n"
         "assert service.cl_socket == 'socket'\n"
         "assert ts.service.Service.predict(None, [{'parameters': []}]) == worker.BUSY\n"
@@ -176,7 +177,7 @@ def test_a_worker_says_when_it_has_its_model_and_calls_itself_busy_while_it_has_
         "else: raise AssertionError\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
-    assert done.stdout == f"{LOADED}\n", "once, when it has its model"
+    assert done.stdout == f"half a line\n{LOADED}\n", "a line of its own, when it has its model"
 
 
 def test_a_worker_holds_no_large_body_after_its_batch_even_if_something_was_wrong_with_it() -> None:
