@@ -31,7 +31,7 @@ async def serve(directory: RunDirectory, run: Path) -> None:
     await backend.start()
     try:
         await backend.until_loaded()
-        print(json.dumps({"inference_url": backend.url("inference"), "token_file": str(backend.key_file)}), flush=True)
+        print(json.dumps({"inference": backend.url("inference"), "token_file": str(backend.key_file)}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
     finally:
         await backend.stop()

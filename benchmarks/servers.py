@@ -25,7 +25,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,29 +84,31 @@ def turn(server: Running, load: Load, seconds: float, used: list[float]) -> floa
 
 def servers(stack: ExitStack, run: Path, load: Load) -> dict[str, Running]:
     """All that can be measured here, by their names."""
-    from trainyard.torchserve.running import running
+    from trainyard.torchserve.running import Running, running
 
     server = stack.enter_context(running([f"{MODEL}={run}"]))
-    found = {OURS: server, ALONE: stack.enter_context(naked(server, run))}
+    found = {OURS: server, ALONE: stack.enter_context(naked(run))}
     for name, package in CONTESTANTS.items():
         if importlib.util.find_spec(package) and importlib.util.find_spec("uvicorn"):
             url, process = stack.enter_context(contestant(package, run, load))
-            found[name] = replace(server, inference_url=url, process=process)  # it takes our token as it would any
+            found[name] = Running(process, {**server.facts, "inference": url})  # it takes our token as it would any
         else:
             print(f"{name} is left out, for want of its packages: {INSTALL}", file=sys.stderr)
     return found
 
 
 @contextlib.contextmanager
-def naked(server: Running, run: Path) -> Iterator[Running]:
+def naked(run: Path) -> Iterator[Running]:
     """TorchServe alone; it is asked with its own key."""
+    from trainyard.torchserve.running import Running
+
     file = Path(__file__).with_name("contestant_torchserve.py")
     with subprocess.Popen(
         [sys.executable, file, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline() or sys.exit("TorchServe didn't start"))
-        yield replace(server, inference_url=told["inference_url"], token_file=Path(told["token_file"]), process=process)
+        yield Running(process, told)
 
 
 @contextlib.contextmanager
