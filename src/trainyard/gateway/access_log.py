@@ -7,11 +7,12 @@ import contextlib
 import json
 import logging
 import re
-import secrets
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from http import HTTPStatus
+from random import getrandbits
 from typing import Literal, TextIO, TypeAlias
 
 from aiohttp import web
@@ -107,7 +108,7 @@ def request_id(given: str, traceparent: str) -> str:
     if ID.fullmatch(given):
         return given
     trace = TRACE.fullmatch(traceparent)
-    return trace["id"] if trace else secrets.token_hex(16)
+    return trace["id"] if trace else f"{getrandbits(128):032x}"
 
 
 def _code(status: int) -> str | None:
@@ -148,6 +149,7 @@ class Lines(logging.Formatter):
         return json.dumps({"time": time, "level": record.levelname.lower(), "message": record.getMessage(), **about})
 
 
+@lru_cache(256)
 def _word(text: str) -> str:
     return text if WORD.fullmatch(text) else json.dumps(text)
 
@@ -181,6 +183,8 @@ class Gathered(logging.StreamHandler[TextIO]):
 
 def write_log_as(form: LogFormat) -> None:
     """Has all that is logged from now on written to stderr so."""
+    # What no line tells needn't be found out for each: as the Logging HOWTO has it under Optimization.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = Gathered()
     handler.setFormatter(Lines(form))
     logging.getLogger().handlers = [handler]

@@ -12,10 +12,10 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Coroutine, Mapping
-from email.utils import formatdate
 from http.client import responses
 from typing import Any
 
+from aiohttp.helpers import rfc822_formatted_time
 from multidict import CIMultiDict
 
 from trainyard.gateway.access_log import Entry, request_id
@@ -130,7 +130,7 @@ class Door:
             **headers_of(reply),
             "X-Request-Id": entry.id,
             "Content-Length": str(len(reply.body)),
-            "Date": formatdate(usegmt=True),
+            "Date": rfc822_formatted_time(),
             **({"Connection": "close"} if self.is_closing else {}),
         }
         first = f"HTTP/1.1 {reply.status} {responses[reply.status]}"
