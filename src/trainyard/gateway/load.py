@@ -11,7 +11,7 @@ from trainyard.gateway.bodies import Refused
 from trainyard.gateway.proxy import AGAIN, failure
 from trainyard.http.batch import Reply
 
-TARGET_SECONDS = 0.03
+TARGET_SECONDS = 0.035
 """A request that would take longer than this, because of those before it, is refused."""
 ROUNDS = 2
 """Batches of each worker that are let in however long they take: one at work, and one that keeps it busy next."""
