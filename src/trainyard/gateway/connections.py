@@ -42,6 +42,7 @@ class Connections:
         self.most = most if files == resource.RLIM_INFINITY else max(2, min(most, (files - OTHER_FILES) // 2))
         self._silent: dict[Connection, float] = {}  # since when those that wait for no answer are, the longest first
         self._open = self._ended = 0
+        self._sweep: asyncio.TimerHandle | None = None
         self._told_at = float("-inf")
 
     @property
@@ -62,8 +63,7 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """One more; the longest silent ends for it, or it does by itself."""
         loop = asyncio.get_running_loop()
-        if not self._open:
-            loop.call_later(IDLE_SECONDS / 10, self._end_silent)
+        self._sweep = self._sweep or loop.call_later(IDLE_SECONDS / 10, self._end_silent)
         self._open += 1
         self._silent[connection] = loop.time()
         if self._open > self.most:
@@ -90,8 +90,7 @@ class Connections:
             if loop.time() - since < IDLE_SECONDS:
                 break
             connection.force_close()
-        if self._open:
-            loop.call_later(IDLE_SECONDS / 10, self._end_silent)
+        self._sweep = loop.call_later(IDLE_SECONDS / 10, self._end_silent) if self._open else None
 
     def tell(self) -> None:
         """Counts an ended one; a line of the log a second tells of them."""
@@ -159,8 +158,13 @@ class Connection(web.RequestHandler):
 
     async def _serve(self, asked: Coroutine[Any, Any, bytes]) -> None:
         """Writes the door's answer, and goes on with what came meanwhile."""
-        with self._connections.answering(self):
-            answer = await asked
+        try:
+            with self._connections.answering(self):
+                answer = await asked
+        except Exception as error:  # our own mistake, in what comes behind the answer
+            self.log_exception("Error handling a request", exc_info=error)
+            self.force_close()
+            return
         assert self.transport is not None, "its end cancels this"
         self.transport.write(answer)
         if self._door.is_closing:

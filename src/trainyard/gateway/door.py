@@ -133,7 +133,7 @@ class Door:
             "Date": rfc822_formatted_time(),
             **({"Connection": "close"} if self.is_closing else {}),
         }
-        first = f"HTTP/1.1 {reply.status} {responses[reply.status]}"
+        first = f"HTTP/1.1 {reply.status} {responses.get(reply.status, '')}"
         return "\r\n".join([first, *map(": ".join, headers.items()), "\r\n"]).encode() + reply.body
 
     def _tell(self) -> None:

@@ -840,7 +840,14 @@ def test_a_connection_that_is_silent_for_too_long_ends(tmp_path: Path, monkeypat
     monkeypatch.setattr("trainyard.gateway.connections.IDLE_SECONDS", 0.4)
 
     async def test(up: Standing) -> None:
+        for _ in range(5):
+            async with connection(up) as client:
+                assert (await answer_to(client, WHOLE))[0] == 200
+            await until(lambda: not up.gateway._connections._open)
         async with connection(up) as answered, connection(up) as (never, _):
+            scheduled = getattr(asyncio.get_running_loop(), "_scheduled")  # noqa: B009
+            sweeps = [one for one in scheduled if "_end_silent" in repr(one) and not one.cancelled()]
+            assert len(sweeps) == 1
             for _ in range(4):
                 assert (await answer_to(answered, WHOLE))[0] == 200
                 await asyncio.sleep(0.2)
