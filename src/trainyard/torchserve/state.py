@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from trainyard.torchserve.worker import BUSY, LOADED
+from trainyard.torchserve.worker import BUSY, LOADED, STARTED
 
 STOPPED_SECONDS = 0.9
 """A process that is still stopped at the next look is ended."""
@@ -28,8 +28,6 @@ ERROR = re.compile(
 """The last line of a traceback."""
 FAILED_TO_LOAD = re.compile(r"Failed to load model \S+, exception (.*)")
 """What a worker says before one where it has a word of the reason, which is then missing in the last line."""
-STARTED = re.compile(r"s_name_part0=.*pid=(?P<pid>\d+)")
-"""What a worker says first."""
 ENDED = "Retry worker: "
 """What TorchServe says when a worker has ended and it will start another."""
 UNANSWERED = "Number or consecutive unsuccessful inference"
@@ -88,9 +86,9 @@ class TorchServeLog:
         found = LINE.fullmatch(line)
         text = found["text"].rstrip() if found else line
         if found and (place := found["place"]):
-            started = STARTED.match(text)
-            if started or place not in self._lives:
-                self._lives[place] = Life(found["model"], int(started["pid"]) if started else 0)
+            is_first = text.startswith(STARTED)
+            if is_first or place not in self._lives:
+                self._lives[place] = Life(found["model"], int(text.removeprefix(STARTED)) if is_first else 0)
             life = self._lives[place]
             if found["logger"] == "MODEL_LOG":
                 life.add(text)

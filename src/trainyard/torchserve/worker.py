@@ -21,6 +21,8 @@ BUSY, IDLE = b"worker busy", b"worker idle"
 """What it calls itself, in at most 15 characters, which `serve` and `ps` read."""
 NAME = Path("/proc/self/comm")
 """Where Linux takes it; elsewhere nobody is told."""
+STARTED = "trainyard: this is process "
+"""What it says first, with its id; TorchServe's own workers say it only where they are spoken to by Unix sockets."""
 LOADED = "trainyard: the model is loaded"
 """What it says when it can be asked."""
 CHATTER = "Backend received inference at: %d"
@@ -69,6 +71,7 @@ def watch_service() -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.write(f"{STARTED}{os.getpid()}\n")
     sys.path.remove(str(Path(__file__).parent))
     without_torch()
     watch_service()

@@ -262,7 +262,7 @@ def test_a_worker_that_computes_is_left_alone() -> None:
 # What TorchServe says
 
 LINES = """\
-INFO|MODEL_LOG|W-9000-my-model_1.0-stdout|s_name_part0=/tmp/x/.ts.sock, s_name_part1=9000, pid=7\x20
+INFO|MODEL_LOG|W-9000-my-model_1.0-stdout|trainyard: this is process 7\x20
 INFO|MODEL_LOG|W-9000-my-model_1.0-stdout|Torch worker started.\x20
 INFO|MODEL_LOG|W-9000-my-model_1.0-stdout|Backend worker process died.\x20
 INFO|MODEL_LOG|W-9000-my-model_1.0-stdout|Traceback (most recent call last):\x20
@@ -296,7 +296,7 @@ LOADED_LINE = f"INFO|MODEL_LOG|W-9000-my-model_1.0-stdout|{LOADED}"
 
 def test_a_worker_is_ready_from_when_it_has_its_model_until_its_end() -> None:
     log = TorchServeLog()
-    for line in (LINES[0], LINES[0].replace("9000", "9001").replace("pid=7", "pid=8"), LINES[1]):
+    for line in (LINES[0], LINES[0].replace("9000", "9001").replace("process 7", "process 8"), LINES[1]):
         log.add(line)
         assert not log.ready("my-model")
     log.add(LOADED_LINE)
@@ -304,7 +304,7 @@ def test_a_worker_is_ready_from_when_it_has_its_model_until_its_end() -> None:
     assert not log.ready("my")
     log.add(LINES[-1])
     assert not log.ready("my-model")
-    log.add(LINES[0].replace("pid=7", "pid=9"))
+    log.add(LINES[0].replace("process 7", "process 9"))
     assert not log.ready("my-model"), "another process"
     log.add(LOADED_LINE)
     assert [life.pid for life in log.ready("my-model")] == [9]
