@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -98,16 +99,14 @@ ENTRY = web.RequestKey("entry", Entry)
 
 def new_entry(request: web.Request) -> Entry:
     """That of a request that has just come in."""
-    headers = request.headers
-    own = request_id(headers.get("X-Request-Id", ""), headers.get("traceparent", ""))
-    return Entry(own, request.rel_url.raw_path[:LONGEST])
+    return Entry(request_id(request.headers), request.rel_url.raw_path[:LONGEST])
 
 
-def request_id(given: str, traceparent: str) -> str:
+def request_id(headers: Mapping[str, str]) -> str:
     """The id of a request, by the headers that may tell one; else a new one."""
-    if ID.fullmatch(given):
+    if ID.fullmatch(given := headers.get("X-Request-Id", "")):
         return given
-    trace = TRACE.fullmatch(traceparent)
+    trace = TRACE.fullmatch(headers.get("traceparent", ""))
     return trace["id"] if trace else f"{getrandbits(128):032x}"
 
 

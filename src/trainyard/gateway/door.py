@@ -79,8 +79,7 @@ class Door:
         request = _read(data[found.end() :], headers, is_v2=bool(found["v2"]))
         if version is None or token is None or request is None or len(set(map(str.lower, headers))) < len(given):
             return None
-        own = request_id(headers.get("X-Request-Id", ""), headers.get("traceparent", ""))
-        entry = Entry(own, found["path"].decode(), model, version, token, len(request.body))
+        entry = Entry(request_id(headers), found["path"].decode(), model, version, token, len(request.body))
         if RAW.match(request.content_type):
             entry.items = 1
         if refusal := self._load.refusal(model, self._count[model]):
